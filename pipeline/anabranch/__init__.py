@@ -1,0 +1,1 @@
+"""Anabranch: adaptive scatter-gather for Kafka."""

@@ -1,0 +1,337 @@
+"""The public contract: what stands in the topics, as Structs.
+
+JSON in UTF-8 on the wire. Unknown fields are ignored and missing optional ones take their
+default, so producers and workers in any language may be older or newer than this module.
+`schemas/` is generated from these classes (`python -m anabranch.schemas`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from anabranch.errors import DecodeError
+
+__all__ = [
+    "HEADER_CLIENT",
+    "HEADER_OFFSET",
+    "HEADER_TRACEPARENT",
+    "HEADER_TRACESTATE",
+    "MAX_DEPTH",
+    "MAX_VALUE_BYTES",
+    "PRIORITIES",
+    "Answer",
+    "AnswerItem",
+    "AnswerLayer",
+    "ControlRecord",
+    "Error",
+    "Item",
+    "LayerDescriptor",
+    "MemberHealth",
+    "Missing",
+    "Partial",
+    "PartialResult",
+    "Priority",
+    "Query",
+    "Source",
+    "Strategy",
+    "Task",
+    "TaskLayer",
+    "decode",
+    "digest",
+    "encode",
+    "read_id",
+]
+
+MAX_VALUE_BYTES: Final = 1_000_000
+"""Largest value of a record that is decoded; above it the record is a dead letter."""
+
+MAX_DEPTH: Final = 64
+"""Deepest nesting of arrays and objects that is decoded."""
+
+HEADER_TRACEPARENT: Final = "traceparent"
+HEADER_TRACESTATE: Final = "tracestate"
+HEADER_CLIENT: Final = "anabranch-client"
+"""Whose question it was: an answer's reader skips others' without decoding."""
+HEADER_OFFSET: Final = "anabranch-offset"
+"""The query's offset in `queries`, as decimal digits, on tasks, partials and answers."""
+
+Priority = Literal["critical", "high", "medium", "low"]
+PRIORITIES: Final[tuple[Priority, ...]] = ("critical", "high", "medium", "low")
+"""Highest first."""
+
+Strategy = Literal["cache", "sequential", "parallel", "distributed"]
+Source = Literal["cache", "sequential", "parallel", "distributed", "none"]
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Query(Struct, frozen=True, gc=False):
+    """A question, on `queries`."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=256)]
+    type: Annotated[str, Meta(min_length=1, max_length=256)]
+    params: dict[str, Any] = {}
+    layers: Annotated[list[str], Meta(max_length=256)] | None = None
+    scope: Annotated[str, Meta(max_length=1024)] = ""
+    priority: Priority = "medium"
+    timeout_ms: Annotated[int, Meta(ge=1)] = 1000
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    min_coverage: Fraction = 1.0
+    max_age_ms: Count | None = None
+    strategy: Literal["auto", "cache", "sequential", "parallel", "distributed"] = "auto"
+    reply_to: str | None = None
+
+
+class Item(Struct, frozen=True, gc=False):
+    """One thing that a layer found. `id` is a URI: the same id from two layers is one item."""
+
+    id: str
+    score: float
+    data: Any = None
+
+
+class AnswerItem(Struct, frozen=True, gc=False):
+    """An item of the joined answer, with the layers that found it."""
+
+    layers: tuple[str, ...]
+    id: str
+    score: float
+    data: Any = None
+
+
+class AnswerLayer(Struct, frozen=True, gc=False):
+    """How one wanted layer was asked and what came of it."""
+
+    source: Source = "none"
+    status: Literal["ok", "timeout", "error", "skipped"] = "ok"
+    count: int = 0
+    age_ms: int | None = None
+    took_ms: float | None = None
+    error: str | None = None
+
+
+class Missing(Struct, frozen=True, gc=False):
+    """A wanted layer that is not in the answer, and why."""
+
+    layer: str
+    why: str
+
+
+class Error(Struct, frozen=True, gc=False):
+    """Why a query has no answer."""
+
+    code: Literal[
+        "invalid_query", "overloaded", "expired", "quarantined", "unavailable", "internal"
+    ]
+    message: str
+
+
+class Answer(Struct, frozen=True):
+    """The one joined answer to a query, on `results` (and on `reply_to`)."""
+
+    id: str
+    status: Literal["complete", "partial", "failed"]
+    strategy: Strategy | None = None
+    reason: str = ""
+    confidence: float = 0.0
+    items: list[AnswerItem] = []
+    truncated: bool = False
+    layers: dict[str, AnswerLayer] = {}
+    missing: list[Missing] = []
+    agreement: float = 1.0
+    estimated_ms: float | None = None
+    took_ms: float | None = None
+    attempt: int = 0
+    trace_id: str | None = None
+    error: Error | None = None
+
+
+class TaskLayer(Struct, frozen=True, gc=False):
+    """One slot of a query to be filled: a layer, a shard of it, and which attempt this is.
+
+    `attempt` is (epoch, n): the epoch of the partition's owner, and a number within it.
+    """
+
+    layer: str
+    shard: int = 0
+    shards: int = 1
+    attempt: tuple[int, int] = (0, 1)
+
+
+class Task(Struct, frozen=True):
+    """Work for one worker of a group, on `tasks.<group>.<priority>`.
+
+    `deadline_ms` is absolute, Unix epoch milliseconds on the broker's clock. `key` and
+    `generation` are opaque and copied into the partial.
+    """
+
+    query: str
+    partition: int
+    offset: int
+    type: str
+    params: dict[str, Any]
+    scope: str
+    limit: int
+    deadline_ms: int
+    layers: list[TaskLayer]
+    key: str = ""
+    generation: int = 0
+
+
+class PartialResult(Struct, frozen=True):
+    """What one layer (or shard) said, or why it said nothing."""
+
+    layer: str
+    shard: int = 0
+    shards: int = 1
+    attempt: tuple[int, int] = (0, 1)
+    status: Literal["ok", "timeout", "error", "expired", "skipped"] = "ok"
+    items: list[Item] = []
+    complete: bool = False
+    ttl_ms: Count | None = None
+    tags: list[str] = []
+    error: str | None = None
+    transient: bool = False
+    queued_ms: float = 0.0
+    started_ms: float = 0.0
+    took_ms: float = 0.0
+
+
+class Partial(Struct, frozen=True):
+    """Results of layers that finished together in one worker, on `partials`; never params."""
+
+    query: str
+    offset: int
+    type: str
+    scope: str
+    limit: int
+    key: str
+    generation: int
+    worker: str
+    results: list[PartialResult]
+
+
+class LayerDescriptor(Struct, frozen=True, tag="layer", tag_field="kind"):
+    """What coordinators must know of a layer, on `health` under `layer/<group>/<name>`."""
+
+    layer: str
+    group: str
+    shards: Annotated[int, Meta(ge=1, le=1024)] = 1
+    ttl_ms: Count = 300_000
+    weight: float = 1.0
+    mode: Literal["async", "thread", "process"] = "async"
+
+
+class MemberHealth(Struct, frozen=True, tag="member", tag_field="kind"):
+    """One running instance, on `health` under `member/<role>/<instance>`."""
+
+    instance: str
+    role: Literal["coordinator", "worker"]
+    state: Literal["starting", "ready", "draining", "stopped"]
+    group: str = ""
+    version: str = ""
+    host: str = ""
+    partitions: list[int] = []
+    queued: int = 0
+    sent_ms: float = 0.0
+    stats: dict[str, float] = {}
+
+
+class ControlRecord(Struct, frozen=True):
+    """An order to every coordinator, on `control`, keyed by its target.
+
+    `invalidate` drops cached results of a layer, a scope, a key or of tagged results;
+    fields left null match everything.
+    """
+
+    action: Literal["invalidate"]
+    layer: str | None = None
+    scope: str | None = None
+    key: str | None = None
+    tags: list[str] = []
+
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?')
+_ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.){1,256}")')
+
+encode = _encoder.encode
+"""`encode(event) -> bytes`: JSON in UTF-8."""
+
+
+def decode(value: bytes | None, kind: type[T]) -> T:
+    """Decode a record's value into `kind`.
+
+    Size and depth are bounded before anything is decoded.
+
+    Raises:
+        DecodeError: the value is empty, too large, too deep, no JSON, or not a `kind`.
+    """
+    if not value:
+        raise DecodeError("the value is empty")
+    if len(value) > MAX_VALUE_BYTES:
+        raise DecodeError(f"the value has {len(value):,} bytes, over {MAX_VALUE_BYTES:,}")
+    if value.count(b"[") + value.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise DecodeError(f"the value is nested deeper than {MAX_DEPTH}")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    try:
+        event: T = decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError(f"not a {getattr(kind, '__name__', kind)}: {error}") from error
+    return event
+
+
+def read_id(value: bytes | None) -> str | None:
+    """The id of a query that could not be decoded, if one can still be read from its bytes.
+
+    An object's own `id` wins; of bytes that are no JSON it is the first `"id": "..."`.
+    """
+    if not value:
+        return None
+    head = value[:MAX_VALUE_BYTES]
+    if len(value) <= MAX_VALUE_BYTES and _depth(head) <= MAX_DEPTH:
+        try:
+            raw = msgspec.json.decode(head)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        else:
+            found = raw.get("id") if isinstance(raw, dict) else None
+            return found[:256] if isinstance(found, str) and found else None
+    match = _ID.search(head)
+    if match is None:
+        return None
+    try:
+        return str(msgspec.json.decode(match[1], type=str))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def digest(type_: str, scope: str, params: dict[str, Any]) -> str:
+    """SHA-256 of a question, as hex: how it is named wherever it leaves the process."""
+    canonical = msgspec.json.encode((type_, scope, params), order="sorted")
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def _depth(value: bytes) -> int:
+    """Nesting of arrays and objects; brackets inside strings do not count."""
+    depth = deepest = 0
+    for byte in _STRINGS.sub(b"", value):
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+

@@ -1,0 +1,1 @@
+"""Kafka: the only place that knows the client library, and the delivery logic on top of it."""

@@ -1,0 +1,232 @@
+"""What the rest of Anabranch needs of a broker, as small protocols.
+
+Implemented by `kafka.client` (aiokafka) and by `testing.memory` (in process, virtual time);
+one contract suite runs on both. All calls belong to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+__all__ = [
+    "CREATE_TIME",
+    "LOG_APPEND_TIME",
+    "Acked",
+    "Admin",
+    "Committed",
+    "GroupConsumer",
+    "Headers",
+    "IsolationLevel",
+    "Producer",
+    "Reader",
+    "RebalanceListener",
+    "Record",
+    "TopicPartition",
+    "TopicState",
+    "Transport",
+]
+
+CREATE_TIME = 0
+LOG_APPEND_TIME = 1
+
+Headers = Sequence[tuple[str, bytes]]
+IsolationLevel = Literal["read_committed", "read_uncommitted"]
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class Record(Protocol):
+    """A record as read. `timestamp` is epoch milliseconds; `timestamp_type` says whose."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class Acked(Protocol):
+    """What the broker acknowledged."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+
+
+class Committed(NamedTuple):
+    """A committed offset (the next to read) and the metadata beside it."""
+
+    offset: int
+    metadata: str
+
+
+class TopicState(NamedTuple):
+    """A topic as the broker has it; `settings` holds the values that were asked for."""
+
+    partitions: int
+    settings: dict[str, str]
+
+
+class Producer(Protocol):
+    """Idempotent, acks=all."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Deliver what was sent, then close."""
+        ...
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> asyncio.Future[Acked]:
+        """Hand a record over. Waits only for room; the future is its acknowledgement.
+
+        Raises (here or from the future):
+            TopicError: the topic or partition does not exist.
+            ProduceError: the record was refused or not acknowledged in time.
+        """
+        ...
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions a topic has; 0 if there is no such topic."""
+        ...
+
+
+class RebalanceListener(Protocol):
+    """Told of assignment changes of a group consumer; an error here ends the instance."""
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Called with the whole old assignment, while the old generation may still commit."""
+        ...
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Called with the whole new assignment. Nothing slow: no heartbeats until it returns."""
+        ...
+
+
+class GroupConsumer(Protocol):
+    """A member of a consumer group, with manual commits."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Leave the group without committing."""
+        ...
+
+    async def fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]:
+        """Everything fetched so far, or what comes within `timeout_ms`.
+
+        Raises:
+            BrokerError: the member cannot go on.
+        """
+        ...
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None: ...
+    def resume(self, partitions: Collection[TopicPartition]) -> None: ...
+    def seek(self, partition: TopicPartition, offset: int) -> None: ...
+
+    async def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+        """Commit with the current generation.
+
+        Raises:
+            GenerationLost: this member is not in the group any more.
+            BrokerError: any other refusal.
+        """
+        ...
+
+    async def committed(
+        self, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, Committed]:
+        """What the group has committed, read from the broker; absent where there is nothing."""
+        ...
+
+
+class Reader(Protocol):
+    """Group-less: reads what it is assigned, from where it is told."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read exactly these partitions, each from its offset."""
+        ...
+
+    async def fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]: ...
+
+    def position(self, partition: TopicPartition) -> int:
+        """The next offset that `fetch` will hand out (past transaction markers)."""
+        ...
+
+    async def beginnings(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """First offset that still exists, by partition."""
+        ...
+
+    async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Offset after the last readable record (the last stable offset if read_committed)."""
+        ...
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions a topic has; 0 if there is no such topic."""
+        ...
+
+
+class Admin(Protocol):
+    """Topic administration."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+    async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
+        """Those of the named topics that exist."""
+        ...
+
+    async def create(self, topics: Mapping[str, TopicState], replication: int) -> None:
+        """Create topics; those that exist are left alone.
+
+        Raises:
+            TopicError: the broker refused; names the topic and the reason.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """Makes clients of one broker. Nothing is connected before their `start`."""
+
+    def producer(self, name: str) -> Producer: ...
+
+    def consumer(
+        self, name: str, group: str, topics: Sequence[str], listener: RebalanceListener
+    ) -> GroupConsumer:
+        """A group member called `name` (assignment is a function of names)."""
+        ...
+
+    def reader(
+        self, name: str, isolation: IsolationLevel = "read_committed"
+    ) -> Reader: ...
+
+    def admin(self) -> Admin: ...

@@ -1,0 +1,1 @@
+"""Selection: which strategy answers a query, and why."""

@@ -1,0 +1,64 @@
+"""What a strategy selector is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+from anabranch.events import LayerDescriptor, Strategy
+
+__all__ = ["Arm", "Decision", "GroupLoad", "PlanContext"]
+
+Arm = Literal["sequential", "parallel", "distributed"]
+"""A way to fetch what the cache does not have."""
+
+
+class GroupLoad(Struct, frozen=True, gc=False):
+    """How busy a worker group is. `queue_ms` is the expected wait before a task starts."""
+
+    workers: int = 1
+    queue_ms: float = 0.0
+
+
+class PlanContext(Struct, frozen=True, gc=False):
+    """Everything a decision depends on, after the cache was probed."""
+
+    query: str
+    type: str
+    wanted: tuple[str, ...]
+    cached: tuple[str, ...]
+    missing: tuple[LayerDescriptor, ...]
+    """Layers to be fetched; all have a descriptor."""
+    groups: Mapping[str, GroupLoad]
+    strategy: Literal["auto", "cache", "sequential", "parallel", "distributed"] = "auto"
+    min_coverage: float = 1.0
+    remaining_ms: float = 1000.0
+
+
+class Decision(Struct, frozen=True, gc=False):
+    """A plan for the missing layers: SEQUENTIAL as a whole, or one arm per worker group.
+
+    Attributes:
+        strategy: what the answer names: cache if nothing is sent, else the arm of the group
+            with the largest estimate.
+        arms: arm by worker group; empty if strategy is cache. SEQUENTIAL names every group.
+        order: missing layers, cheapest first (the order in which SEQUENTIAL asks).
+        confidence: 0..1.
+        reason: one sentence with its numbers.
+        estimated_ms: for the chosen plan.
+        estimates: estimate in milliseconds for each arm that was considered.
+        probability: of this choice, given the context (1.0 unless the choice explores).
+        fallback: the arm taken when the chosen one cannot start.
+    """
+
+    strategy: Strategy
+    arms: Mapping[str, Arm]
+    order: tuple[str, ...]
+    confidence: float
+    reason: str
+    estimated_ms: float
+    estimates: Mapping[Arm, float]
+    probability: float = 1.0
+    fallback: Arm | None = None
