@@ -1,0 +1,227 @@
+"""The query's offset is the join's state: which offsets of a partition are done, in a commit.
+
+`Window` keeps it while the partition is owned; `encode`/`decode` carry it in the commit's
+metadata (4,096 characters at most), so that there is no other state store.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Final
+from zlib import crc32
+
+from msgspec import Struct
+
+__all__ = ["MAX_METADATA_BYTES", "Bounds", "Progress", "Window", "decode", "encode"]
+
+MAX_METADATA_BYTES: Final = 4_096
+"""Kafka's `offset.metadata.max.bytes`, where nobody raised it."""
+
+_VERSION: Final = "1"
+_MAX_PAYLOAD: Final = (MAX_METADATA_BYTES - len(_VERSION)) * 3 // 4 - 3
+_RUNS, _BITMAP = 0, 1
+
+
+class Bounds(Struct, frozen=True, gc=False):
+    """Where `results[p]` and `partials[p]` ended, at least, when a query was first read."""
+
+    results: int = 0
+    partials: int = 0
+
+
+class Progress(Struct, frozen=True):
+    """What a commit says of a partition of `queries`.
+
+    Attributes:
+        offset: the watermark: every lower offset is done.
+        completed: done offsets above it, ascending.
+        bounds: of the oldest open query; None means unknown: read from the beginning.
+        epoch: raised by every takeover.
+        takeovers: takeovers in a row without progress.
+    """
+
+    offset: int
+    completed: tuple[int, ...] = ()
+    bounds: Bounds | None = None
+    epoch: int = 0
+    takeovers: int = 0
+
+
+class Window:
+    """The offsets of an owned partition between its watermark and its position.
+
+    Offsets are opened in ascending order and completed in any.
+    """
+
+    __slots__ = ("_done", "_open", "position")
+
+    def __init__(self, position: int, done: Iterable[int] = ()) -> None:
+        self.position = position
+        """The next offset to be read."""
+        self._open: dict[int, Bounds] = {}  # ascending, as offsets are opened in order
+        self._done = set(done)
+
+    def __len__(self) -> int:
+        """How many offsets are open."""
+        return len(self._open)
+
+    @property
+    def watermark(self) -> int:
+        """The lowest open offset, else the position (transactions leave gaps between)."""
+        return next(iter(self._open), self.position)
+
+    def is_done(self, offset: int) -> bool:
+        """Whether an offset at or above the watermark was completed before."""
+        return offset in self._done
+
+    def open(self, offset: int, bounds: Bounds) -> None:
+        """A query was read; it stays open until its answer is acknowledged."""
+        self._open[offset] = bounds
+        self.position = offset + 1
+
+    def skip(self, offset: int) -> None:
+        """A record was read that needs no answer (again)."""
+        self.position = offset + 1
+
+    def complete(self, offset: int) -> None:
+        """An answer was acknowledged."""
+        if self._open.pop(offset, None) is not None:
+            self._done.add(offset)
+
+    def snapshot(self, here: Bounds, epoch: int, takeovers: int) -> Progress:
+        """What to commit now; `here` holds the present ends, for when nothing is open."""
+        watermark = self.watermark
+        self._done = {offset for offset in self._done if offset > watermark}
+        return Progress(
+            offset=watermark,
+            completed=tuple(sorted(self._done)),
+            bounds=next(iter(self._open.values()), here),
+            epoch=epoch,
+            takeovers=takeovers,
+        )
+
+
+def encode(progress: Progress) -> tuple[str, bool]:
+    """Commit metadata for `progress`, and whether all completed offsets fitted.
+
+    Those that did not are the highest; leaving them out is safe, since a takeover finds their
+    answers in `results`.
+    """
+    bounds = progress.bounds or Bounds()
+    head = b"".join(
+        map(_varint, (progress.epoch, progress.takeovers, bounds.results, bounds.partials))
+    )
+    offsets, whole = progress.completed, True
+    while len(body := _pack(offsets, progress.offset)) + len(head) + 4 > _MAX_PAYLOAD:
+        offsets, whole = offsets[: len(offsets) * 7 // 8], False
+    payload = head + body
+    payload += crc32(payload).to_bytes(4, "big")
+    return _armour(payload), whole
+
+
+def decode(offset: int, metadata: str) -> Progress:
+    """What a commit said; damaged or foreign metadata falls back to the bare watermark."""
+    try:
+        return _decode(offset, metadata)
+    except (ValueError, IndexError, binascii.Error):
+        return Progress(offset)
+
+
+def _armour(payload: bytes) -> str:
+    return _VERSION + base64.b64encode(payload).decode().rstrip("=")
+
+
+def _decode(offset: int, metadata: str) -> Progress:
+    if not metadata.startswith(_VERSION) or len(metadata) > MAX_METADATA_BYTES:
+        raise ValueError("not our version")
+    text = metadata[len(_VERSION) :]
+    payload = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    if _armour(payload) != metadata:
+        raise ValueError("not as we write it")
+    payload, check = payload[:-4], payload[-4:]
+    if crc32(payload).to_bytes(4, "big") != check:
+        raise ValueError("damaged")
+    numbers = _Varints(payload)
+    epoch, takeovers, results, partials = (numbers.next() for _ in range(4))
+    completed = tuple(_unpack(numbers, offset))
+    return Progress(offset, completed, Bounds(results, partials), epoch, takeovers)
+
+
+def _pack(offsets: Sequence[int], watermark: int) -> bytes:
+    """Runs or a bitmap, whichever is shorter."""
+    runs = bytes([_RUNS]) + b"".join(map(_varint, _run_numbers(offsets, watermark)))
+    span = (offsets[-1] - watermark) // 8 + 1 if offsets else 0
+    if span + 1 >= len(runs):
+        return runs
+    bitmap = bytearray(span)
+    for offset in offsets:
+        byte, bit = divmod(offset - watermark, 8)
+        bitmap[byte] |= 1 << bit
+    return bytes([_BITMAP]) + bitmap
+
+
+def _run_numbers(offsets: Sequence[int], watermark: int) -> Iterator[int]:
+    """Gap and length of each run, the gap counted from the end of the run before."""
+    if not offsets:
+        return
+    breaks = [i + 1 for i, (a, b) in enumerate(pairwise(offsets)) if b != a + 1]
+    end = watermark
+    for first, after in pairwise([0, *breaks, len(offsets)]):
+        yield offsets[first] - end
+        yield after - first
+        end = offsets[after - 1] + 1
+
+
+def _unpack(numbers: _Varints, watermark: int) -> Iterator[int]:
+    kind = numbers.next()
+    if kind == _RUNS:
+        end = watermark
+        while not numbers.exhausted:
+            first = end + numbers.next()
+            end = first + numbers.next()
+            if end - first > 8 * MAX_METADATA_BYTES * 1_000:
+                raise ValueError("a run of that length was never written")
+            yield from range(first, end)
+    elif kind == _BITMAP:
+        for at, byte in enumerate(numbers.rest()):
+            yield from (watermark + at * 8 + bit for bit in range(8) if byte >> bit & 1)
+    else:
+        raise ValueError("unknown packing")
+
+
+def _varint(number: int) -> bytes:
+    """LEB128, as protocol buffers write unsigned integers."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+class _Varints:
+    """Reads LEB128 integers from bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    @property
+    def exhausted(self) -> bool:
+        return self._at >= len(self._data)
+
+    def rest(self) -> bytes:
+        return self._data[self._at :]
+
+    def next(self) -> int:
+        number = shift = 0
+        while True:
+            byte = self._data[self._at]
+            self._at += 1
+            number |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return number
