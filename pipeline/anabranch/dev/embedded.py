@@ -1,0 +1,114 @@
+"""The embedded broker: librdkafka's own, from the `confluent-kafka` wheel, in a child process.
+
+Real protocol on a real loopback socket, nothing to install, up in a fraction of a second. It
+keeps nothing: 5 MB a partition in memory, topics appear on first use with four partitions and
+CreateTime, and a consumer group takes one member. For development and fast tests only.
+
+    with EmbeddedBroker() as broker:
+        Client(bootstrap=broker.bootstrap)
+
+The child (`python -m anabranch.dev.embedded`) prints its address and lives until its stdin
+ends, which the kernel sees to however the parent dies. So no broker is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from types import TracebackType
+from typing import Final, Self
+
+from anabranch.errors import BrokerUnavailable
+
+__all__ = ["EmbeddedBroker"]
+
+START_TIMEOUT_S: Final = 20.0
+STOP_TIMEOUT_S: Final = 5.0
+ORPHAN_CHECK_S: Final = 1.0
+
+
+class EmbeddedBroker:
+    """A broker for the time of a `with` block.
+
+    Attributes:
+        bootstrap: `host:port`, from `start` on.
+
+    Raises (from `start` and `with`):
+        BrokerUnavailable: the child did not come up.
+    """
+
+    def __init__(self) -> None:
+        self.bootstrap = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start the child and wait for its address."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "anabranch.dev.embedded"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the parent, which may still have to drain
+        )
+        self.bootstrap = self._read_address(self._process)
+        if not self.bootstrap:
+            self.stop()
+            raise BrokerUnavailable(
+                "the embedded broker did not start; is the package confluent-kafka intact?"
+            )
+
+    def stop(self) -> None:
+        """End the child and wait for it; harmless when it has ended before."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()  # it keeps nothing, so there is nothing to finish
+        process.communicate(timeout=STOP_TIMEOUT_S)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @staticmethod
+    def _read_address(process: subprocess.Popen[str]) -> str:
+        out = process.stdout
+        if out is None or not select.select([out], [], [], START_TIMEOUT_S)[0]:
+            return ""
+        return out.readline().strip()
+
+
+def main() -> None:
+    """Run the broker, print its address, and end with stdin or the parent."""
+    from confluent_kafka import Producer
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+    cluster = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    broker = next(iter(cluster.list_topics(timeout=START_TIMEOUT_S).brokers.values()))
+    sys.stdout.write(f"{broker.host}:{broker.port}\n")
+    sys.stdout.flush()
+    # A process forked off the parent may hold our stdin open: hence the look at the parent too.
+    while os.getppid() == parent:
+        if select.select([sys.stdin], [], [], ORPHAN_CHECK_S)[0] and not os.read(0, 4096):
+            break
+    os._exit(0)  # the cluster's threads have nothing worth waiting for
+
+
+if __name__ == "__main__":
+    main()
