@@ -1,0 +1,5 @@
+"""For plugin authors and for our own tests: a broker in memory, and time that costs nothing."""
+
+from anabranch.testing.virtual_time import DeadlockError, VirtualClock, VirtualTimeLoop, run
+
+__all__ = ["DeadlockError", "VirtualClock", "VirtualTimeLoop", "run"]
