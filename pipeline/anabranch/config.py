@@ -8,26 +8,31 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from anabranch.errors import ConfigError
+from anabranch.explain import explain, kind_at, locate, unfold
 
 __all__ = [
     "Config",
     "CoordinatorConfig",
     "KafkaConfig",
     "LayerConfig",
+    "SelectConfig",
+    "TopicsConfig",
     "TypeConfig",
     "WorkerConfig",
+    "explain",
     "load",
     "provenance",
 ]
 
+S = TypeVar("S", bound=Struct)
 Positive = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -44,6 +49,18 @@ class KafkaConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fetch_max_wait_ms: Positive = 50
     replication: Annotated[int, Meta(ge=-1)] = -1
     """Replication factor of topics that `anabranch topics` creates; -1 is the broker's default."""
+
+
+class TopicsConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How `anabranch topics` makes the topics. Partitions cannot be made fewer afterwards."""
+
+    queries: Positive = 12
+    """Partitions of queries, partials and results: at most so many coordinators work."""
+    tasks: Positive = 20
+    """Partitions of each task topic: at most so many workers of a group work."""
+    retention_ms: Positive = 86_400_000
+    """Longer than any outage after which open queries are still to be answered."""
+    dlq_retention_ms: Positive = 604_800_000
 
 
 class CoordinatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,11 +161,14 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """This instance's name; empty means host, process and a random part."""
     mode: Literal["at_least_once"] = "at_least_once"
     kafka: KafkaConfig = KafkaConfig()
+    topics: TopicsConfig = TopicsConfig()
     coordinator: CoordinatorConfig = CoordinatorConfig()
     worker: WorkerConfig = WorkerConfig()
     select: SelectConfig = SelectConfig()
     types: dict[str, TypeConfig] = field(default_factory=lambda: dict(PRESET_TYPES))
     layers: dict[Name, LayerConfig] = {}
+    source: str = "configuration"
+    """Where this was read from, for errors that are found later; not a setting."""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -158,6 +178,14 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
 _LAYER_KEYS = {f.name for f in msgspec.structs.fields(LayerConfig)} - {"settings"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NOT_SETTINGS = {"ANABRANCH_CONFIG", "ANABRANCH_DEBUG", "ANABRANCH_KAFKA_HOME"}
+_FORMATS = {
+    "namespace": 'write letters, digits, _ and -, and a dot at the end: "anabranch."',
+    "instance": "write letters, digits, ., _ and -, at most 128",
+    "group": "write letters, digits, _ and -, at most 64",
+}
+"""What to write where msgspec would only show a regular expression, by the key's last part."""
 
 
 def load(
@@ -177,8 +205,12 @@ def load(
     tree: dict[str, Any] = {}
     for _, source in _sources(path, environ, overrides):
         _merge(tree, source)
-    where = str(path) if path else "configuration"
-    return _convert(_expand(tree, environ, where), where)
+    where = _Where(
+        str(path) if path else "configuration",
+        provenance(path, environ=environ, overrides=overrides),
+    )
+    config = _convert(_expand(tree, environ, where), where)
+    return msgspec.structs.replace(config, source=where.file)
 
 
 def provenance(
@@ -193,6 +225,30 @@ def provenance(
         for key in _leaves(source):
             found[key] = name if name != "environment" else _variable_of(key)
     return found
+
+
+class _Where:
+    """Makes errors that name the file, variable or call that a key was set by."""
+
+    def __init__(self, file: str, origins: Mapping[str, str]) -> None:
+        self.file = file
+        self._origins = origins
+
+    def error(self, key: str, what: str) -> ConfigError:
+        return ConfigError(f"{self._origin(key)}: {key}: {what}")
+
+    def wrong(self, error: msgspec.ValidationError, prefix: str, kind: type) -> ConfigError:
+        key, what = locate(error, prefix, kind)
+        if "matching regex" in what:
+            what = _FORMATS.get(key.rsplit(".", 1)[-1], what)
+        return self.error(key, what)
+
+    def _origin(self, key: str) -> str:
+        """What set this key, or something in it, or the table or list it stands in."""
+        for set_key, origin in self._origins.items():
+            if f"{set_key}.".startswith(f"{key}.") or re.match(rf"{re.escape(set_key)}[.\[]", key):
+                return origin
+        return self.file
 
 
 def _sources(
@@ -217,23 +273,30 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for variable, text in environ.items():
-        if not variable.startswith("ANABRANCH_") or variable == "ANABRANCH_CONFIG":
+    for variable in sorted(environ):
+        if not variable.startswith("ANABRANCH_") or variable in _NOT_SETTINGS:
             continue
-        *parents, leaf = variable.removeprefix("ANABRANCH_").lower().split("__")
-        node = tree
-        for parent in parents:
+        keys = variable.removeprefix("ANABRANCH_").lower().split("__")
+        node: Any = tree
+        for parent in keys[:-1]:
             node = node.setdefault(parent, {})
-        node[leaf] = _parse_scalar(text)
+            if not isinstance(node, dict):
+                raise ConfigError(
+                    f"{variable}: {parent} is set by a variable of its own; unset one"
+                )
+        node[keys[-1]] = _parse(environ[variable], keys)
     return tree
 
 
-def _parse_scalar(text: str) -> Any:
+def _parse(text: str, keys: Sequence[str]) -> Any:
     """Numbers, booleans and arrays as TOML writes them; everything else is a string."""
+    if unfold(kind_at(Config, keys)) is str:
+        return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return value if isinstance(value, bool | int | float | str | list | dict) else text
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
@@ -241,8 +304,11 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
         present = into.get(key)
         if isinstance(value, Mapping) and isinstance(present, dict):
             _merge(present, value)
+        elif isinstance(value, Mapping):
+            into[key] = {}  # a copy: what was handed in must not change when more is merged
+            _merge(into[key], value)
         else:
-            into[key] = dict(value) if isinstance(value, Mapping) else value
+            into[key] = value
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -257,7 +323,7 @@ def _variable_of(key: str) -> str:
     return "ANABRANCH_" + key.replace(".", "__").upper()
 
 
-def _expand(value: Any, environ: Mapping[str, str], where: str, key: str = "") -> Any:
+def _expand(value: Any, environ: Mapping[str, str], where: _Where, key: str = "") -> Any:
     """Replace `${NAME}` in strings by the environment's value."""
     if isinstance(value, str):
 
@@ -265,9 +331,9 @@ def _expand(value: Any, environ: Mapping[str, str], where: str, key: str = "") -
             try:
                 return environ[match[1]]
             except KeyError:
-                raise ConfigError(
-                    f"{where}: {key}: the variable {match[1]} is not set; export it or write "
-                    f"the value itself"
+                raise where.error(
+                    key,
+                    f"the variable {match[1]} is not set; export it or write the value itself",
                 ) from None
 
         return _VARIABLE.sub(lookup, value)
@@ -278,56 +344,52 @@ def _expand(value: Any, environ: Mapping[str, str], where: str, key: str = "") -
     return value
 
 
-def _convert(tree: dict[str, Any], where: str) -> Config:
-    types = {**PRESET_TYPES, **_table(tree, "types", where)}
-    layers = {
-        name: _layer_table(name, table, where)
-        for name, table in _table(tree, "layers", where).items()
+def _convert(tree: dict[str, Any], where: _Where) -> Config:
+    types = {
+        name: _struct(table, TypeConfig, f"types.{name}", where)
+        for name, table in _table(tree, "types", where).items()
     }
-    try:
-        config = msgspec.convert({**tree, "types": types, "layers": layers}, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {explain(error)}") from error
+    layers = {
+        name: _layer(name, table, where) for name, table in _table(tree, "layers", where).items()
+    }
+    if "source" in tree:
+        raise where.error("source", "there is no such key; remove it")
+    whole = {**tree, "types": {**PRESET_TYPES, **types}, "layers": layers}
+    config = _struct(whole, Config, "", where)
     if config.kafka.heartbeat_interval_ms * 3 > config.kafka.session_timeout_ms:
-        raise ConfigError(
-            f"{where}: kafka.heartbeat_interval_ms is {config.kafka.heartbeat_interval_ms}; write "
-            f"at most a third of kafka.session_timeout_ms ({config.kafka.session_timeout_ms})"
+        raise where.error(
+            "kafka.heartbeat_interval_ms",
+            f"is {config.kafka.heartbeat_interval_ms}; write at most a third of "
+            f"kafka.session_timeout_ms ({config.kafka.session_timeout_ms})",
         )
     return config
 
 
-def _table(tree: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+def _struct(table: Any, kind: type[S], key: str, where: _Where) -> S:
+    if not isinstance(table, dict):
+        raise where.error(key, f"must be a table; write [{key}]")
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise where.wrong(error, key, kind) from error
+
+
+def _table(tree: Mapping[str, Any], key: str, where: _Where) -> dict[str, Any]:
     value = tree.get(key, {})
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}: {key}: must be a table; write [{key}.<name>]")
+        raise where.error(key, f"must be a table; write [{key}.<name>]")
     return value
 
 
-def _layer_table(name: str, table: Any, where: str) -> dict[str, Any]:
+def _layer(name: str, table: Any, where: _Where) -> LayerConfig:
     """Split a layer's table into our keys and the plugin's own."""
+    key = f"layers.{name}"
+    if not _NAME.fullmatch(name):
+        raise where.error(key, "a layer's name has letters, digits, _ and -, at most 64")
     if not isinstance(table, dict):
-        raise ConfigError(f"{where}: layers.{name}: must be a table; write [layers.{name}]")
+        raise where.error(key, f"must be a table; write [{key}]")
     if "plugin" not in table:
-        raise ConfigError(
-            f"{where}: layers.{name}.plugin is missing; write plugin = \"git\" or \"module:Name\""
-        )
-    ours = {key: value for key, value in table.items() if key in _LAYER_KEYS}
-    own = {key: value for key, value in table.items() if key not in _LAYER_KEYS}
-    return {**ours, "settings": own}
-
-
-_PATH = re.compile(r"^(?P<what>.*?) - at `(?:key in )?\$\.?(?P<path>.*?)`$")
-_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*?)`")
-
-
-def explain(error: msgspec.ValidationError, prefix: str = "") -> str:
-    """A msgspec error as `key: what is wrong; what to write`."""
-    text = str(error)
-    match = _PATH.match(text)
-    what, path = (match["what"], match["path"]) if match else (text, "")
-    unknown = _UNKNOWN.match(what)
-    if unknown:
-        path = f"{path}.{unknown['field']}" if path else unknown["field"]
-        what = "there is no such key; remove it or correct its name"
-    key = ".".join(part for part in (prefix, path) if part)
-    return f"{key}: {what}" if key else what
+        raise where.error(f"{key}.plugin", 'is missing; write plugin = "git" or "module:Name"')
+    ours = {k: v for k, v in table.items() if k in _LAYER_KEYS}
+    own = {k: v for k, v in table.items() if k not in _LAYER_KEYS}
+    return _struct({**ours, "settings": own}, LayerConfig, key, where)
