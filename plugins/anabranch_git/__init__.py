@@ -1,0 +1,5 @@
+"""Layers over a git repository."""
+
+
+class Git:
+    """Placeholder until the layer's first commit."""

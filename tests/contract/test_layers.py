@@ -1,0 +1,35 @@
+"""The layer contract, on the layers that ship and on a plain function."""
+
+from __future__ import annotations
+
+import pytest
+
+from anabranch.layers import Item, Layer, Request, layer
+from anabranch.testing.layer_contract import LayerContract, ask_for
+from anabranch_synthetic import Synthetic, SyntheticConfig
+
+
+class TestFunction(LayerContract):
+    @pytest.fixture
+    def layer(self) -> Layer:
+        @layer("letters")
+        async def letters(request: Request) -> list[Item]:
+            return [Item(f"letter:{c}", 1.0 / (n + 1)) for n, c in enumerate("abc")][
+                : request.limit
+            ]
+
+        return letters
+
+    @pytest.fixture
+    def question(self) -> Request:
+        return ask_for({"text": "letters"})
+
+
+class TestSynthetic(LayerContract):
+    @pytest.fixture(params=[False, True], ids=["async", "blocking"])
+    def layer(self, request: pytest.FixtureRequest) -> Layer:
+        return Synthetic("s", SyntheticConfig(latency_ms=1, blocking=request.param))
+
+    @pytest.fixture
+    def question(self) -> Request:
+        return ask_for({"text": "anything"})
