@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from anabranch.events import LayerDescriptor, Strategy
 
-__all__ = ["Arm", "Decision", "GroupLoad", "PlanContext"]
+__all__ = ["Arm", "Decision", "GroupLoad", "PlanContext", "PlanPart"]
 
 Arm = Literal["sequential", "parallel", "distributed"]
 """A way to fetch what the cache does not have."""
@@ -37,6 +37,25 @@ class PlanContext(Struct, frozen=True, gc=False):
     remaining_ms: float = 1000.0
 
 
+class PlanPart(Struct, frozen=True, gc=False):
+    """One arm of a plan, with what was expected of it: learning compares it with what came.
+
+    Attributes:
+        group: the worker group; empty for SEQUENTIAL, which is one part over all groups.
+        layers: names, sorted.
+        load: level of the group's queue (`cost_model.load_level`).
+        formula_ms: the cost formula's estimate, before what was learned.
+        estimated_ms: the estimate.
+    """
+
+    group: str
+    arm: Arm
+    layers: tuple[str, ...]
+    load: int
+    formula_ms: float
+    estimated_ms: float
+
+
 class Decision(Struct, frozen=True, gc=False):
     """A plan for the missing layers: SEQUENTIAL as a whole, or one arm per worker group.
 
@@ -51,6 +70,10 @@ class Decision(Struct, frozen=True, gc=False):
         estimates: estimate in milliseconds for each arm that was considered.
         probability: of this choice, given the context (1.0 unless the choice explores).
         fallback: the arm taken when the chosen one cannot start.
+        parts: the plan's arms with their estimates, for `ExecutionTelemetry`.
+        explored: the choice was made to learn, not because it looked best.
+        shadow: the strategy that the learned model would have taken, in `shadow` mode.
+        shadow_ms: its estimate.
     """
 
     strategy: Strategy
@@ -62,3 +85,7 @@ class Decision(Struct, frozen=True, gc=False):
     estimates: Mapping[Arm, float]
     probability: float = 1.0
     fallback: Arm | None = None
+    parts: tuple[PlanPart, ...] = ()
+    explored: bool = False
+    shadow: Strategy | None = None
+    shadow_ms: float | None = None

@@ -1,0 +1,1 @@
+"""What is learned from answers: folds over sums that commute, without I/O."""

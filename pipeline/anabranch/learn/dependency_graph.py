@@ -1,0 +1,204 @@
+"""Which layers go together, which of them pay, and what asking them together gains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Final
+from zlib import crc32
+
+from msgspec import Struct
+
+from anabranch.learn.profiler import PerformanceProfiler
+from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
+from anabranch.learn.sums import Cell, Cells
+
+__all__ = ["DependencyGraph", "LayerSelection", "SelectionContext", "draw"]
+
+MAX_BENEFIT: Final = 5.0
+COUPLED: Final = 0.5
+"""Coupling from which two layers count as going together."""
+COARSE: Final = 60
+"""Habits change slowly: the graph's buckets are this many times wider."""
+ANY: Final = "*"
+
+
+class SelectionContext(Struct, frozen=True, gc=False):
+    """What a choice of layers depends on: the query's id and its type's default layers."""
+
+    query: str
+    default: tuple[str, ...]
+
+
+class LayerSelection(Struct, frozen=True, gc=False):
+    """Layers to ask. `explored` is the left-out layer that is tried all the same, if any."""
+
+    layers: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    explored: str | None = None
+
+
+def draw(query: str, salt: int) -> float:
+    """A number in [0, 1) that depends on nothing but the query's id and `salt`.
+
+    CRC-32 alone would correlate draws of different salts, hence the multiplications
+    (constants of splitmix64).
+    """
+    bits = (crc32(query.encode()) + salt * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    bits = ((bits ^ bits >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    bits = ((bits ^ bits >> 27) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return ((bits ^ bits >> 31) >> 11) / 9007199254740992.0
+
+
+class DependencyGraph:
+    """Learns from answers which layers appear together and which contribute.
+
+    Args:
+        profiler: latencies of single layers.
+        min_samples: observations before anything is recommended.
+        explore: share of queries that also ask one left-out layer.
+        min_use: share of a layer's answers that must contribute for it to be selected.
+    """
+
+    def __init__(
+        self,
+        profiler: PerformanceProfiler,
+        min_samples: int = 5,
+        *,
+        explore: float = 0.02,
+        min_use: float = 0.05,
+        max_cells: int = 4_096,
+    ) -> None:
+        self.min_samples = min_samples
+        self._profiler = profiler
+        self._explore = explore
+        self._min_use = min_use
+        self._sets = Cell(0.9995)
+        self._use: Cells[tuple[str, str]] = Cells(0.98, max_cells)
+        self._counted: tuple[dict[str, float], dict[tuple[str, str], float], float] | None = None
+
+    def fold_layer(self, row: LayerSum) -> None:
+        """Learn which layers contribute to answers of a type."""
+        self._use.add((row.type, row.layer), row.bucket // COARSE, ANY, (row.ok, row.used))
+
+    def fold_query(self, row: QuerySum) -> None:
+        """Learn which layers are wanted together."""
+        self._sets.add(row.bucket // COARSE, "\n".join(row.layers), (row.count,))
+        self._counted = None
+
+    def fold_plan(self, row: PlanSum) -> None:
+        """Arms are the cost model's."""
+
+    def get_layer_selection(self, query_type: str, context: SelectionContext) -> list[str]:
+        """Layers to ask for a query that names none."""
+        return list(self.select_layers(query_type, context).layers)
+
+    def select_layers(self, query_type: str, context: SelectionContext) -> LayerSelection:
+        """The type's layers less those that hardly ever contribute; at least one.
+
+        A pure function of what was learned and the query's id.
+        """
+        shares = {layer: self._use_share(query_type, layer) for layer in context.default}
+        kept = [layer for layer, share in shares.items() if share >= self._min_use]
+        if not kept and shares:
+            kept = [max(shares, key=lambda layer: shares[layer])]
+        left_out = tuple(layer for layer in context.default if layer not in kept)
+        if not left_out or draw(context.query, 1) >= self._explore:
+            return LayerSelection(tuple(kept), left_out)
+        tried = left_out[int(draw(context.query, 2) * len(left_out))]
+        rest = tuple(layer for layer in left_out if layer != tried)
+        return LayerSelection((*kept, tried), rest, tried)
+
+    def get_parallelization_benefit(self, layers: Sequence[str]) -> float:
+        """Mean speed-up of the pairs of `layers` when asked at once, 1.0 to 5.0."""
+        pairs = list(combinations(sorted(set(layers)), 2))
+        if not pairs:
+            return 1.0
+        mean = sum(self._speed_up(a, b) for a, b in pairs) / len(pairs)
+        return min(MAX_BENEFIT, max(1.0, mean))
+
+    def get_cached_results_benefit(self, layers: Sequence[str]) -> float:
+        """How much caching this combination would pay, 0 to 1.
+
+        success rate x frequency x result count / query cost in ms (the original's worthiness).
+        """
+        names = sorted(set(layers))
+        frequency = self._frequency(names)
+        if not names or not frequency:
+            return 0.0
+        profile = self._profiler
+        success = sum(profile.success_rate(name) for name in names) / len(names)
+        count = sum(profile.result_count(name) for name in names)
+        cost = sum(profile.latency_ms(name) for name in names)
+        return min(1.0, success * frequency * count / max(cost, 0.001))
+
+    def get_layer_coupling_score(self, layer1: str, layer2: str) -> float:
+        """Queries that wanted both, as a share of those that wanted either, 0 to 1."""
+        single, pairs, _ = self._counts()
+        if layer1 == layer2:
+            return 1.0
+        both = pairs.get((min(layer1, layer2), max(layer1, layer2)), 0.0)
+        either = single.get(layer1, 0.0) + single.get(layer2, 0.0) - both
+        return both / either if either >= self.min_samples else 0.0
+
+    def get_independent_layers(self, layers: Sequence[str]) -> list[str]:
+        """Those of `layers` that are coupled to none of the others."""
+        names = list(dict.fromkeys(layers))
+        return [
+            name
+            for name in names
+            if all(
+                self.get_layer_coupling_score(name, other) < COUPLED
+                for other in names
+                if other != name
+            )
+        ]
+
+    def stats(self) -> dict[str, float]:
+        """Size of what was learned."""
+        single, pairs, total = self._counts()
+        return {
+            "layers": len(single),
+            "pairs": len(pairs),
+            "types": len({query_type for query_type, _ in self._use.keys}),
+            "queries": total,
+        }
+
+    def _use_share(self, query_type: str, layer: str) -> float:
+        row = self._use.row((query_type, layer), ANY)
+        return row[1] / row[0] if row and row[0] >= self.min_samples else 1.0
+
+    def _speed_up(self, a: str, b: str) -> float:
+        """One after the other, against the slower of the two when both run at once."""
+        alone = self._latency(a, "sequential") + self._latency(b, "sequential")
+        together = max(self._latency(a, "parallel"), self._latency(b, "parallel"))
+        return alone / together if together > 0 else 1.0
+
+    def _latency(self, layer: str, arm: str) -> float:
+        enough = self._profiler.samples(layer, arm) >= self.min_samples
+        return self._profiler.latency_ms(layer, arm if enough else None)
+
+    def _frequency(self, names: Sequence[str]) -> float:
+        """Share of queries that want all of `names`."""
+        wanted = set(names)
+        found = total = 0.0
+        for label, row in self._sets.read().items():
+            total += row[0]
+            if wanted.issubset(label.split("\n")):
+                found += row[0]
+        return found / total if total >= self.min_samples else 0.0
+
+    def _counts(self) -> tuple[dict[str, float], dict[tuple[str, str], float], float]:
+        if self._counted is None:
+            single: dict[str, float] = {}
+            pairs: dict[tuple[str, str], float] = {}
+            total = 0.0
+            for label, (count, *_) in sorted(self._sets.read().items()):
+                names = label.split("\n")
+                total += count
+                for name in names:
+                    single[name] = single.get(name, 0.0) + count
+                for pair in combinations(names, 2):
+                    pairs[pair] = pairs.get(pair, 0.0) + count
+            self._counted = single, pairs, total
+        return self._counted

@@ -1,0 +1,142 @@
+"""What is recorded of an answered query, and how it travels on the `telemetry` topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from anabranch.events import Source, Strategy
+from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
+from anabranch.select.decision import Arm, Decision, PlanContext, PlanPart
+
+__all__ = ["ExecutionTelemetry", "LayerOutcome", "TelemetryBatch", "telemetry_of"]
+
+
+class LayerOutcome(Struct, frozen=True, gc=False):
+    """What came of one wanted layer.
+
+    Attributes:
+        took_ms: inside the layer (None: unknown, or it came from the cache).
+        queued_ms: in the worker's queue.
+        elapsed_ms: from the plan to the arrival of its last shard; for a layer that never
+            came, to the answer.
+        used: it contributed an item to the joined answer.
+    """
+
+    layer: str
+    source: Source
+    status: Literal["ok", "timeout", "error", "skipped"] = "ok"
+    took_ms: float | None = None
+    queued_ms: float = 0.0
+    elapsed_ms: float = 0.0
+    count: int = 0
+    used: bool = False
+
+
+class ExecutionTelemetry(Struct, frozen=True, gc=False):
+    """One answered query; never its params.
+
+    Attributes:
+        at_ms: when it was answered, Unix epoch on the broker's clock.
+        estimation_error_pct: |estimated - total| / total * 100.
+        parallel_speedup: measured SEQUENTIAL baseline of the same layers / total; None
+            without a baseline.
+        distributed_speedup: measured PARALLEL baseline of the same layers / total.
+        queue_wait_ms: longest wait of a layer in a worker's queue.
+        hedges: attempts beyond the first.
+        coverage: share of wanted layers that are ok, 0..1.
+        probability: of the plan that was taken, given the context.
+        plan: its arms with what was expected of each.
+        sampled: probability with which a record like this is kept for replay.
+        context: what the decision was made from; only in sampled records on the wire.
+    """
+
+    query: str
+    type: str
+    at_ms: int
+    strategy_chosen: Strategy
+    strategy_confidence: float
+    estimated_latency_ms: float
+    total_latency_ms: float
+    estimation_error_pct: float
+    cache_hit: bool
+    success: bool
+    layers: tuple[LayerOutcome, ...]
+    parallel_speedup: float | None = None
+    distributed_speedup: float | None = None
+    queue_wait_ms: float = 0.0
+    hedges: int = 0
+    coverage: float = 1.0
+    estimates: Mapping[Arm, float] = {}
+    probability: float = 1.0
+    explored: bool = False
+    plan: tuple[PlanPart, ...] = ()
+    shadow: Strategy | None = None
+    shadow_ms: float | None = None
+    sampled: float = 1.0
+    context: PlanContext | None = None
+
+
+class TelemetryBatch(Struct, frozen=True, gc=False):
+    """What an instance saw since its last batch, on `telemetry`.
+
+    Attributes:
+        instance: who; a name that is new with every start of a process.
+        sequence: 1, 2, ... within the instance: a batch counts once however often it is read.
+        sampled: raw records, for replay.
+        dropped: records that were not counted because a bound was met.
+    """
+
+    instance: str
+    sequence: int
+    layers: tuple[LayerSum, ...] = ()
+    plans: tuple[PlanSum, ...] = ()
+    queries: tuple[QuerySum, ...] = ()
+    sampled: tuple[ExecutionTelemetry, ...] = ()
+    dropped: int = 0
+
+
+def telemetry_of(
+    context: PlanContext,
+    decision: Decision,
+    layers: Sequence[LayerOutcome],
+    *,
+    at_ms: int,
+    total_ms: float,
+    success: bool,
+    hedges: int = 0,
+) -> ExecutionTelemetry:
+    """The record of a query that was planned by `decision` and is now answered.
+
+    Args:
+        layers: an outcome for each wanted layer.
+        total_ms: from the plan to the answer.
+        success: the answer is `complete`.
+    """
+    error = abs(decision.estimated_ms - total_ms) / total_ms * 100 if total_ms > 0 else 0.0
+    ok = sum(1 for outcome in layers if outcome.status == "ok")
+    return ExecutionTelemetry(
+        query=context.query,
+        type=context.type,
+        at_ms=at_ms,
+        strategy_chosen=decision.strategy,
+        strategy_confidence=decision.confidence,
+        estimated_latency_ms=decision.estimated_ms,
+        total_latency_ms=total_ms,
+        estimation_error_pct=error,
+        cache_hit=bool(context.cached),
+        success=success,
+        layers=tuple(layers),
+        queue_wait_ms=max((outcome.queued_ms for outcome in layers), default=0.0),
+        hedges=hedges,
+        coverage=ok / len(layers) if layers else 0.0,
+        estimates=decision.estimates,
+        probability=decision.probability,
+        explored=decision.explored,
+        plan=decision.parts,
+        shadow=decision.shadow,
+        shadow_ms=decision.shadow_ms,
+        context=context,
+    )

@@ -1,0 +1,99 @@
+"""Rows of sums: what an instance says about a second of its work, and what is folded.
+
+Integers throughout (microseconds, thousandths of a natural logarithm), because integer sums
+commute exactly. The rows are part of the telemetry record's public schema.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from anabranch.events import Strategy
+from anabranch.select.decision import Arm
+
+__all__ = ["Fold", "LayerSum", "PlanSum", "QuerySum"]
+
+
+class LayerSum(Struct, frozen=True, gc=False):
+    """How one layer did for one type under one arm within a bucket.
+
+    Attributes:
+        bucket: time of the answers, in units of `BUCKET_MS` since the epoch.
+        asked: requests that came to an end of their own: answered, failed or timed out.
+        timed: requests whose time is known (answered or timed out).
+        took_us: sum of their time in the layer, without the queue.
+        used: answers that contributed an item to the joined answer.
+    """
+
+    bucket: int
+    type: str
+    arm: Arm
+    layer: str
+    asked: int = 0
+    ok: int = 0
+    timed: int = 0
+    took_us: int = 0
+    items: int = 0
+    used: int = 0
+
+
+class PlanSum(Struct, frozen=True, gc=False):
+    """How one part of a plan did: an arm for the layers of one group (or of all, SEQUENTIAL).
+
+    Attributes:
+        layers: names, sorted.
+        load: level of the group's queue when it was planned (`cost_model.load_level`).
+        count: plans.
+        residual: sum of ln(actual / formula), in thousandths.
+        error: sum of |ln(actual / estimate)|, in thousandths.
+        elapsed_us: sum of the time from dispatch to the last of the layers.
+    """
+
+    bucket: int
+    type: str
+    arm: Arm
+    layers: tuple[str, ...]
+    load: int
+    count: int = 0
+    residual: int = 0
+    error: int = 0
+    elapsed_us: int = 0
+
+
+class QuerySum(Struct, frozen=True, gc=False):
+    """How queries of one type, answered by one strategy, did.
+
+    Attributes:
+        layers: the wanted layers, sorted.
+        ok: answers that were `complete`.
+        cached: wanted layers that came from the cache.
+        total_us: sum of the time from query to answer.
+    """
+
+    bucket: int
+    type: str
+    strategy: Strategy
+    layers: tuple[str, ...]
+    count: int = 0
+    ok: int = 0
+    cached: int = 0
+    total_us: int = 0
+
+
+@runtime_checkable
+class Fold(Protocol):
+    """Something that learns from rows, in whatever order they come."""
+
+    def fold_layer(self, row: LayerSum) -> None:
+        """Learn from sums of one layer."""
+        ...
+
+    def fold_plan(self, row: PlanSum) -> None:
+        """Learn from sums of one arm."""
+        ...
+
+    def fold_query(self, row: QuerySum) -> None:
+        """Learn from sums of whole queries."""
+        ...
