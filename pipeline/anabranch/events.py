@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from anabranch.errors import DecodeError
 
 __all__ = [
+    "DEFAULT_TIMEOUT_MS",
     "HEADER_CLIENT",
     "HEADER_OFFSET",
     "HEADER_TRACEPARENT",
@@ -42,6 +43,7 @@ __all__ = [
     "Task",
     "TaskLayer",
     "decode",
+    "decode_health",
     "digest",
     "encode",
     "read_id",
@@ -49,6 +51,8 @@ __all__ = [
 
 MAX_VALUE_BYTES: Final = 1_000_000
 """Largest value of a record that is decoded; above it the record is a dead letter."""
+
+DEFAULT_TIMEOUT_MS: Final = 1_000
 
 MAX_DEPTH: Final = 64
 """Deepest nesting of arrays and objects that is decoded."""
@@ -80,7 +84,8 @@ class Query(Struct, frozen=True, gc=False):
     layers: Annotated[list[str], Meta(max_length=256)] | None = None
     scope: Annotated[str, Meta(max_length=1024)] = ""
     priority: Priority = "medium"
-    timeout_ms: Annotated[int, Meta(ge=1)] = 1000
+    timeout_ms: Annotated[int, Meta(ge=1)] | None = None
+    """From the query record's timestamp to its deadline; null is the type's, else 1000."""
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 20
     min_coverage: Fraction = 1.0
     max_age_ms: Count | None = None
@@ -184,7 +189,7 @@ class Task(Struct, frozen=True):
     generation: int = 0
 
 
-class PartialResult(Struct, frozen=True):
+class PartialResult(Struct):
     """What one layer (or shard) said, or why it said nothing."""
 
     layer: str
@@ -268,6 +273,17 @@ encode = _encoder.encode
 """`encode(event) -> bytes`: JSON in UTF-8."""
 
 
+def decode_health(value: bytes | None) -> LayerDescriptor | MemberHealth:
+    """Decode a record of `health`, which holds two kinds of them.
+
+    Raises:
+        DecodeError: as `decode`.
+    """
+    kind: Any = LayerDescriptor | MemberHealth
+    health: LayerDescriptor | MemberHealth = decode(value, kind)
+    return health
+
+
 def decode(value: bytes | None, kind: type[T]) -> T:
     """Decode a record's value into `kind`.
 
@@ -333,5 +349,3 @@ def _depth(value: bytes) -> int:
         elif byte in b"]}":
             depth -= 1
     return deepest
-
-

@@ -1,0 +1,236 @@
+"""Ask questions and read answers: many in flight over one producer and one reader."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+
+from anabranch.config import Config
+from anabranch.errors import BrokerError, DecodeError, QueryRejected, QueryTimeout, TopicError
+from anabranch.events import (
+    DEFAULT_TIMEOUT_MS,
+    HEADER_CLIENT,
+    Answer,
+    Priority,
+    Query,
+    decode,
+    digest,
+    encode,
+)
+from anabranch.kafka.topics import Topics
+from anabranch.kafka.transport import Headers, Record, TopicPartition, Transport
+from anabranch.membership import instance_name
+from anabranch.supervise import Stage, Supervisor
+
+__all__ = ["Client"]
+
+_FETCH_MS: Final = 500
+_REJECTIONS: Final = frozenset({"invalid_query", "overloaded", "quarantined", "unavailable"})
+
+
+class Client:
+    """A producer of queries and a subscriber of answers.
+
+        async with Client(config) as client:
+            answer = await client.ask("factual", {"text": "..."})
+
+    Args:
+        grace_ms: how long after its deadline an answer is still waited for: deadlines are the
+            coordinator's business, this is for a pipeline that is not there.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        transport: Transport | None = None,
+        grace_ms: int = 5_000,
+    ) -> None:
+        config = config or Config()
+        if transport is None:
+            from anabranch.kafka.client import KafkaTransport
+
+            transport = KafkaTransport(config.kafka)
+        self.name = instance_name("client")
+        self._topics = Topics(config.namespace)
+        self._types = config.types
+        self._grace_ms = grace_ms
+        self._headers: Headers = [(HEADER_CLIENT, self.name.encode())]
+        self._producer = transport.producer(self.name)
+        self._reader = transport.reader(self.name)
+        self._supervisor = Supervisor(f"client {self.name}")
+        self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._streams: set[asyncio.Queue[Answer]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._supervisor.attach()
+        try:
+            await asyncio.gather(self._producer.start(), self._reader.start())
+            await self._subscribe()
+        except BaseException:
+            await self._close()
+            raise
+        self._supervisor.start("answers", self._read_answers)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._close()
+        self._supervisor.settle()
+
+    async def ask(
+        self,
+        type: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        layers: Sequence[str] | None = None,
+        scope: str = "",
+        priority: Priority = "medium",
+        timeout_ms: int | None = None,
+        limit: int = 20,
+        min_coverage: float = 1.0,
+        max_age_ms: int | None = None,
+        strategy: Literal["auto", "cache", "sequential", "parallel", "distributed"] = "auto",
+        id: str | None = None,
+        headers: Headers = (),
+    ) -> Answer:
+        """Ask one question and wait for its answer, `complete` or `partial`.
+
+        A `failed` answer whose layers were asked is returned too: it says what is missing.
+
+        Raises:
+            QueryRejected: the pipeline would not ask it: invalid, unavailable, overloaded.
+            QueryTimeout: no answer within the timeout and the grace after it.
+            BrokerError: the broker cannot be reached.
+        """
+        query = Query(
+            id=id or secrets.token_hex(8),
+            type=type,
+            params=dict(params or {}),
+            layers=list(layers) if layers is not None else None,
+            scope=scope,
+            priority=priority,
+            timeout_ms=timeout_ms,
+            limit=limit,
+            min_coverage=min_coverage,
+            max_age_ms=max_age_ms,
+            strategy=strategy,
+        )
+        answer = await self.send(query, headers=headers)
+        if answer.error is not None and answer.error.code in _REJECTIONS:
+            raise QueryRejected(answer.error.code, answer.error.message)
+        return answer
+
+    async def send(self, query: Query, *, headers: Headers = ()) -> Answer:
+        """Produce a query event as it is and wait for the answer with its id.
+
+        Raises:
+            QueryTimeout, BrokerError: as `ask`.
+        """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[query.id] = future
+        wait_s = (self._timeout_ms(query) + self._grace_ms) / 1000
+        try:
+            async with asyncio.timeout(wait_s):
+                sent = await self._producer.send(
+                    self._topics.queries,
+                    encode(query),
+                    key=self._key(query),
+                    headers=[*self._headers, *headers],
+                )
+                await sent
+                return await future
+        except TimeoutError:
+            raise QueryTimeout(
+                f"no answer to {query.id} within {wait_s:g} s; is a coordinator running on "
+                f"{self._topics.queries}?"
+            ) from None
+        finally:
+            self._waiting.pop(query.id, None)
+
+    async def answers(self) -> AsyncIterator[Answer]:
+        """All answers on `results` from now on, whoever asked; each id once.
+
+        A second answer to the same query (after a takeover) is dropped.
+        """
+        queue: asyncio.Queue[Answer] = asyncio.Queue()
+        self._streams.add(queue)
+        seen: dict[str, None] = {}
+        try:
+            while True:
+                answer = await queue.get()
+                if answer.id in seen:
+                    continue
+                seen[answer.id] = None
+                if len(seen) > 100_000:
+                    del seen[next(iter(seen))]
+                yield answer
+        finally:
+            self._streams.discard(queue)
+
+    # ── details ────────────────────────────────────────────────────────────────────────────
+
+    def _key(self, query: Query) -> bytes:
+        """The same question lands on the same coordinator (rule 12)."""
+        return digest(query.type, query.scope, self._key_params(query)).encode()
+
+    def _key_params(self, query: Query) -> dict[str, Any]:
+        kind = self._types.get(query.type)
+        if kind is None or kind.key_params is None:
+            return query.params
+        return {name: query.params[name] for name in kind.key_params if name in query.params}
+
+    def _timeout_ms(self, query: Query) -> int:
+        if query.timeout_ms is not None:
+            return query.timeout_ms
+        kind = self._types.get(query.type)
+        return (kind and kind.timeout_ms) or DEFAULT_TIMEOUT_MS
+
+    async def _subscribe(self) -> None:
+        """Read all answers from here on. Awaited before anything is asked."""
+        count = await self._reader.partitions(self._topics.results)
+        if not count:
+            raise TopicError(
+                f"there is no topic {self._topics.results}; create it with `anabranch topics`"
+            )
+        partitions = [TopicPartition(self._topics.results, p) for p in range(count)]
+        self._reader.assign(await self._reader.ends(partitions))
+
+    async def _read_answers(self, stage: Stage) -> None:
+        while True:
+            stage.beat()
+            for records in (await self._reader.fetch(_FETCH_MS)).values():
+                for record in records:
+                    self._take(record)
+
+    def _take(self, record: Record) -> None:
+        if not self._streams and not self._is_mine(record):
+            return
+        try:
+            answer = decode(record.value, Answer)
+        except DecodeError:
+            return  # nobody asked for it
+        for queue in self._streams:
+            queue.put_nowait(answer)
+        future = self._waiting.get(answer.id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def _is_mine(self, record: Record) -> bool:
+        """Skip others' answers without decoding; an answer without the header may be ours."""
+        mine = self._headers[0][1]
+        return all(name != HEADER_CLIENT or value == mine for name, value in record.headers)
+
+    async def _close(self) -> None:
+        await self._supervisor.stop()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(BrokerError("the client was closed"))
+        await asyncio.gather(self._producer.stop(), self._reader.stop(), return_exceptions=True)

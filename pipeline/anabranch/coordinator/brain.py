@@ -1,0 +1,102 @@
+"""What all partitions of a coordinator share: cache, selection, aggregation, the directory."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from anabranch.aggregate.result_aggregator import ResultAggregator
+from anabranch.cache.cross_layer_cache import CrossLayerCache
+from anabranch.config import Config
+from anabranch.coordinator.outbox import Outbox
+from anabranch.dispatch.directory import Directory
+from anabranch.dispatch.intake import Intake
+from anabranch.dispatch.routing import Outstanding
+from anabranch.kafka.topics import Topics
+from anabranch.learn.dependency_graph import DependencyGraph
+from anabranch.learn.profiler import LayerProfiler
+from anabranch.observe.spans import Tracer
+from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
+
+__all__ = ["Brain", "Counters", "Deadlines"]
+
+
+class Counters(Struct):
+    """What happened, as plain integers."""
+
+    queries: int = 0
+    answered: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    late_partials: int = 0
+    replies_lost: int = 0
+    takeovers: int = 0
+    window_full: int = 0
+
+
+class Deadlines:
+    """Open queries by deadline; those answered earlier are skipped when their time comes."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, int]] = []
+        self.on_earlier: Callable[[], None] = _nobody_waits
+        """Called when a deadline comes before all others."""
+
+    def add(self, deadline_ms: float, partition: int, offset: int) -> None:
+        """Watch a query."""
+        earlier = not self._heap or deadline_ms < self._heap[0][0]
+        heapq.heappush(self._heap, (deadline_ms, partition, offset))
+        if earlier:
+            self.on_earlier()
+
+    def pop_due(self, now_ms: float) -> list[tuple[int, int]]:
+        """(partition, offset) of all whose deadline has come."""
+        due = []
+        while self._heap and self._heap[0][0] <= now_ms:
+            _, partition, offset = heapq.heappop(self._heap)
+            due.append((partition, offset))
+        return due
+
+    @property
+    def next_ms(self) -> float | None:
+        """The earliest deadline, of a query that may have been answered meanwhile."""
+        return self._heap[0][0] if self._heap else None
+
+
+def _nobody_waits() -> None: ...
+
+
+class Brain:
+    """Shared state of one coordinator; `now_ms` is the broker's clock."""
+
+    def __init__(self, config: Config, now_ms: Callable[[], float]) -> None:
+        self.config = config
+        self.now_ms = now_ms
+        self.topics = Topics(config.namespace)
+        self.intake = Intake(config.coordinator, config.types)
+        self.cache = CrossLayerCache(
+            config.coordinator.cache_max_entries, max_bytes=config.coordinator.cache_max_bytes
+        )
+        profiler = LayerProfiler()
+        self.selector = AdaptiveStrategySelector(
+            profiler,
+            DependencyGraph(profiler),
+            self.cache,
+            mode=config.select.mode,
+            cache_threshold=config.select.cache_threshold,
+            parallel_threshold=config.select.parallel_threshold,
+            parallel_max_layers=config.select.parallel_max_layers,
+            distributed_threshold=config.select.distributed_threshold,
+        )
+        self.aggregator = ResultAggregator()
+        self.directory = Directory()
+        self.outstanding = Outstanding()
+        self.deadlines = Deadlines()
+        self.outbox = Outbox()
+        self.tracer = Tracer()
+        self.counters = Counters()
+        self.control_position = 0
+        """The next offset of `control`: what lookups are stamped with."""

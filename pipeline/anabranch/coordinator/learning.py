@@ -1,0 +1,43 @@
+"""What an answered query teaches."""
+
+from __future__ import annotations
+
+from anabranch.aggregate.join import JoinLayer
+from anabranch.coordinator.open_query import OpenQuery
+from anabranch.events import Answer
+from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
+
+__all__ = ["lesson"]
+
+
+def lesson(open_query: OpenQuery, answer: Answer, now_ms: float) -> ExecutionTelemetry | None:
+    """The telemetry record of an answered query; None if nothing was decided for it."""
+    decision, context = open_query.decision, open_query.context
+    if decision is None or context is None:
+        return None
+    used = {name for item in answer.items for name in item.layers}
+    return telemetry_of(
+        context,
+        decision,
+        [
+            _outcome(layer, open_query, now_ms, used=layer.name in used)
+            for layer in open_query.join.layers.values()
+        ],
+        at_ms=int(now_ms),
+        total_ms=max(0.0, now_ms - open_query.read_ms),
+        success=answer.status == "complete",
+    )
+
+
+def _outcome(layer: JoinLayer, open_query: OpenQuery, now_ms: float, *, used: bool) -> LayerOutcome:
+    arrived_ms = now_ms if layer.arrived_ms is None else layer.arrived_ms
+    return LayerOutcome(
+        layer=layer.name,
+        source=layer.source,
+        status="timeout" if layer.status == "open" else layer.status,
+        took_ms=layer.took_ms,
+        queued_ms=layer.queued_ms,
+        elapsed_ms=max(0.0, arrived_ms - open_query.read_ms),
+        count=len(layer.items),
+        used=used,
+    )

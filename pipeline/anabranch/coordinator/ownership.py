@@ -1,0 +1,236 @@
+"""Which partitions are ours, and how they change hands without a lost or a second answer.
+
+Rule 2 of the design: one committer with one lock. The revoked-callback takes the lock, waits
+for answers in flight, commits, and keeps the lock until the assigned-callback; what comes back
+is held until its committed metadata proves that nobody else had it meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping
+
+from msgspec import structs
+
+from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.partition import QueryPartition
+from anabranch.coordinator.publisher import Publisher
+from anabranch.coordinator.recovery import progress_of, read_back
+from anabranch.errors import BrokerError
+from anabranch.kafka.progress import Progress, encode
+from anabranch.kafka.transport import Committed, GroupConsumer, Reader, TopicPartition
+from anabranch.supervise import Stage, signalled
+
+__all__ = ["Ownership"]
+
+log = logging.getLogger(__name__)
+
+
+class Ownership:
+    """The partitions of `queries` in this coordinator's hands; also the rebalance listener.
+
+    Args:
+        reader: for reading back; used by takeovers only.
+        follower: of `partials`; assigned here, read elsewhere.
+        may_resume: set once `health` and `control` were read to their ends.
+    """
+
+    def __init__(
+        self,
+        brain: Brain,
+        publisher: Publisher,
+        reader: Reader,
+        follower: Reader,
+        may_resume: asyncio.Event,
+        settle_timeout_s: float,
+    ) -> None:
+        self.partitions: dict[int, QueryPartition] = {}
+        self.consumer: GroupConsumer | None = None
+        self.resumed = asyncio.Event()
+        """Set while every assigned partition is being read."""
+        self._brain = brain
+        self._publisher = publisher
+        self._reader = reader
+        self._follower = follower
+        self._may_resume = may_resume
+        self._settle_timeout_s = settle_timeout_s
+        self._lock = asyncio.Lock()
+        self._holding = False
+        self._assigned: set[int] = set()
+        self._generation = 0
+        self._changed = asyncio.Event()
+        self._full: set[int] = set()
+
+    # ── callbacks of the group consumer ────────────────────────────────────────────────────
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """The group stops: settle, commit, and hold everything until it goes on."""
+        self.resumed.clear()
+        if not self._holding:
+            await self._lock.acquire()
+            self._holding = True
+        for partition in self.partitions.values():
+            partition.held = True
+        await self._publisher.settle(self._settle_timeout_s)
+        try:
+            await self._commit(self.partitions.values())
+        except BrokerError as error:
+            log.warning("could not commit before the rebalance: %s", error)
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """The group goes on: everything is paused until the resuming stage knows more."""
+        consumer = self._consumer
+        consumer.pause(partitions)
+        self._assigned = {tp.partition for tp in partitions}
+        for tp in partitions:
+            if (kept := self.partitions.get(tp.partition)) is not None:
+                consumer.seek(tp, kept.position)
+        for number in set(self.partitions) - self._assigned:
+            self.partitions.pop(number).abandon()
+        self._follow()
+        self._full.clear()
+        self._generation += 1
+        if self._holding:
+            self._holding = False
+            self._lock.release()
+        self._changed.set()
+
+    # ── stages ─────────────────────────────────────────────────────────────────────────────
+
+    async def resume(self, stage: Stage) -> None:
+        """Stage: after every assignment, confirm what came back and take over what is new."""
+        while True:
+            stage.beat()
+            if await signalled(self._changed) and await signalled(self._may_resume):
+                self._changed.clear()
+                await self._resume(self._generation)
+
+    async def commit(self, stage: Stage) -> None:
+        """Stage: commit what is acknowledged, every interval."""
+        interval_s = self._brain.config.coordinator.commit_interval_ms / 1000
+        while True:
+            stage.beat()
+            await asyncio.sleep(interval_s)
+            await self.commit_now()
+
+    async def commit_now(self) -> None:
+        """Commit every partition that is ours beyond doubt and has moved.
+
+        Raises:
+            GenerationLost: the group goes on without us.
+        """
+        try:
+            await asyncio.wait_for(self._lock.acquire(), 5.0)
+        except TimeoutError:
+            return  # a rebalance is under way; it commits itself
+        try:
+            await self._commit(p for p in self.partitions.values() if not p.held)
+        finally:
+            self._lock.release()
+
+    # ── details ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _consumer(self) -> GroupConsumer:
+        if self.consumer is None:
+            raise RuntimeError("the group consumer is not attached")
+        return self.consumer
+
+    def _tp(self, number: int) -> TopicPartition:
+        return TopicPartition(self._brain.topics.queries, number)
+
+    async def _commit(self, partitions: Iterable[QueryPartition]) -> None:
+        offsets: dict[TopicPartition, Committed] = {}
+        written: list[tuple[QueryPartition, Committed]] = []
+        for partition in partitions:
+            commit = self._encode(partition)
+            if commit != partition.written:
+                offsets[self._tp(partition.number)] = commit
+                written.append((partition, commit))
+        if not offsets:
+            return
+        await self._consumer.commit(offsets)
+        for partition, commit in written:
+            partition.written = commit
+
+    def _encode(self, partition: QueryPartition) -> Committed:
+        """Metadata of a partition; one whose window does not fit any more stops fetching."""
+        progress = partition.snapshot()
+        metadata, whole = encode(progress)
+        number = partition.number
+        if not whole and number not in self._full:
+            self._full.add(number)
+            self._brain.counters.window_full += 1
+            self._consumer.pause([self._tp(number)])
+        elif whole and number in self._full and not partition.held:
+            self._full.discard(number)
+            self._consumer.resume([self._tp(number)])
+        return Committed(progress.offset, metadata)
+
+    async def _resume(self, generation: int) -> None:
+        numbers = sorted(self._assigned)
+        if numbers:
+            committed = await self._consumer.committed([self._tp(n) for n in numbers])
+            if generation != self._generation:
+                return
+            back = [n for n in numbers if self._is_unchanged(n, committed.get(self._tp(n)))]
+            for number in back:
+                self.partitions[number].release()
+            self._consumer.resume([self._tp(n) for n in back])
+            await self._publisher.flush()
+            taken = {n: committed.get(self._tp(n)) for n in numbers if n not in back}
+            if taken and not await self._take_over(taken, generation):
+                return
+        if generation == self._generation:
+            self.resumed.set()
+
+    def _is_unchanged(self, number: int, committed: Committed | None) -> bool:
+        partition = self.partitions.get(number)
+        return partition is not None and partition.written == committed
+
+    async def _take_over(self, taken: Mapping[int, Committed | None], generation: int) -> bool:
+        """Make partitions ours; False if the group changed again meanwhile."""
+        for number in taken:
+            if (stale := self.partitions.pop(number, None)) is not None:
+                stale.abandon()
+        beginnings = await self._reader.beginnings([self._tp(n) for n in taken])
+        takeovers = {
+            n: _raised(progress_of(commit, beginnings[self._tp(n)])) for n, commit in taken.items()
+        }
+        if not await self._claim(takeovers, generation):
+            return False
+        restored = await read_back(self._reader, self._brain.topics, takeovers)
+        if generation != self._generation:
+            return False
+        self._brain.counters.takeovers += sum(commit is not None for commit in taken.values())
+        for number, read in restored.items():
+            partition = QueryPartition(number, self._brain, read)
+            self.partitions[number] = partition
+            self._consumer.seek(self._tp(number), partition.position)
+        self._follow()
+        self._consumer.resume([self._tp(n) for n in restored])
+        return True
+
+    async def _claim(self, takeovers: Mapping[int, Progress], generation: int) -> bool:
+        """Write the raised epoch before anything is done under it."""
+        async with self._lock:
+            if generation != self._generation:
+                return False
+            await self._consumer.commit(
+                {self._tp(n): Committed(p.offset, encode(p)[0]) for n, p in takeovers.items()}
+            )
+        return True
+
+    def _follow(self) -> None:
+        """Read partials of exactly the partitions that are ours, each from where it was."""
+        self._follower.assign(
+            {
+                TopicPartition(self._brain.topics.partials, number): partition.partials_position
+                for number, partition in self.partitions.items()
+            }
+        )
+
+
+def _raised(progress: Progress) -> Progress:
+    return structs.replace(progress, epoch=progress.epoch + 1, takeovers=progress.takeovers + 1)

@@ -1,0 +1,94 @@
+"""Takeover: read back what is answered and what has arrived, from the committed offsets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+from msgspec import structs
+
+from anabranch.coordinator.partition import Restored
+from anabranch.errors import DecodeError
+from anabranch.events import HEADER_OFFSET, Partial, decode
+from anabranch.kafka.progress import Bounds, Progress
+from anabranch.kafka.progress import decode as decode_progress
+from anabranch.kafka.topics import Topics
+from anabranch.kafka.transport import Committed, Reader, Record, TopicPartition
+
+__all__ = ["progress_of", "read_back"]
+
+_FETCH_MS = 200
+
+
+def progress_of(committed: Committed | None, beginning: int) -> Progress:
+    """What a commit says; without one, a partition is read from its beginning."""
+    if committed is None:
+        return Progress(beginning, bounds=Bounds())
+    progress = decode_progress(committed.offset, committed.metadata)
+    # Retention may have outrun the watermark: what is gone cannot be answered any more.
+    return structs.replace(progress, offset=max(progress.offset, beginning))
+
+
+async def read_back(
+    reader: Reader, topics: Topics, takeovers: Mapping[int, Progress]
+) -> dict[int, Restored]:
+    """Read `results[p]` and `partials[p]` from each p's bounds to their present ends."""
+    wanted = [
+        TopicPartition(topic, p) for topic in (topics.results, topics.partials) for p in takeovers
+    ]
+    beginnings, ends = await asyncio.gather(reader.beginnings(wanted), reader.ends(wanted))
+    starts = {
+        tp: min(max(_bound(takeovers[tp.partition], tp, topics), beginnings[tp]), ends[tp])
+        for tp in wanted
+    }
+    restored = {
+        p: Restored(
+            progress,
+            Bounds(
+                ends[TopicPartition(topics.results, p)], ends[TopicPartition(topics.partials, p)]
+            ),
+        )
+        for p, progress in takeovers.items()
+    }
+    reader.assign(starts)
+    while _behind(reader, ends):
+        for tp, records in (await reader.fetch(_FETCH_MS)).items():
+            for record in records:
+                if record.offset < ends[tp]:
+                    _take(restored[tp.partition], record, topics)
+    reader.assign({})
+    return restored
+
+
+def _bound(progress: Progress, tp: TopicPartition, topics: Topics) -> int:
+    bounds = progress.bounds or Bounds()
+    return bounds.results if tp.topic == topics.results else bounds.partials
+
+
+def _behind(reader: Reader, ends: Mapping[TopicPartition, int]) -> Collection[TopicPartition]:
+    return [tp for tp, end in ends.items() if reader.position(tp) < end]
+
+
+def _take(restored: Restored, record: Record, topics: Topics) -> None:
+    if record.topic == topics.results:
+        _take_answer(restored, record)
+    else:
+        _take_partial(restored, record)
+
+
+def _take_answer(restored: Restored, record: Record) -> None:
+    """An answered offset, by its header, without decoding the answer."""
+    for name, value in record.headers:
+        if name == HEADER_OFFSET and value.isdigit():
+            restored.answered.add(int(value))
+    if record.key:
+        restored.ids.append(record.key.decode(errors="replace"))
+
+
+def _take_partial(restored: Restored, record: Record) -> None:
+    try:
+        partial = decode(record.value, Partial)
+    except DecodeError:
+        return  # dead-lettered by whoever read it first
+    restored.arrived.setdefault(partial.offset, []).extend(partial.results)
+    restored.partials.append((record, partial))

@@ -1,0 +1,298 @@
+"""The coordinator as a process part: owns partitions of `queries`, answers on `results`.
+
+All decisions are taken in `partition` (pure); this file moves records in and effects out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from types import TracebackType
+from typing import Final, Self
+
+from msgspec import structs
+
+from anabranch.clock import Clock, SystemClock
+from anabranch.config import Config
+from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.outbox import DeadLetterOut
+from anabranch.coordinator.ownership import Ownership
+from anabranch.coordinator.publisher import Publisher
+from anabranch.errors import BrokerError, DecodeError
+from anabranch.events import ControlRecord, MemberHealth, decode
+from anabranch.kafka.transport import Record, TopicPartition, Transport
+from anabranch.membership import Membership, instance_name, package_version
+from anabranch.supervise import Stage, Supervisor, signalled, until
+
+__all__ = ["Coordinator"]
+
+log = logging.getLogger(__name__)
+
+_FETCH_MS: Final = 500
+_HEALTH_S: Final = 1.0
+
+
+class Coordinator:
+    """Answers queries; an async context manager to embed in any application.
+
+        async with Coordinator(config) as coordinator:
+            await coordinator.ready()
+            ...
+
+    A stage that dies raises `StageFailed` in the body. Leaving the body drains: stops reading,
+    answers what is open (bounded), commits, leaves the group.
+
+    Args:
+        transport: defaults to Kafka at `config.kafka.bootstrap`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if transport is None:
+            from anabranch.kafka.client import KafkaTransport
+
+            transport = KafkaTransport(config.kafka)
+        self.instance = config.instance or instance_name("coordinator")
+        self._config = config
+        self._supervisor = Supervisor(f"coordinator {self.instance}")
+        name = self.instance
+        self._producer = transport.producer(name)
+        self._replies = transport.producer(f"{name}-replies")
+        self._state: str = "starting"
+        self._membership = Membership(
+            f"{config.namespace}health", self._producer, clock or SystemClock(), self._describe
+        )
+        self.brain = Brain(config, self._membership.broker_clock.now_ms)
+        topics = self.brain.topics
+        self._publisher = Publisher(
+            self.brain, name, self._producer, self._replies, self._supervisor.fail
+        )
+        self._signals = transport.reader(f"{name}-signals")
+        self._follower = transport.reader(f"{name}-partials")
+        self._reader = transport.reader(f"{name}-recovery")
+        self._signals_read = asyncio.Event()
+        self.ownership = Ownership(
+            self.brain,
+            self._publisher,
+            self._reader,
+            self._follower,
+            self._signals_read,
+            settle_timeout_s=config.kafka.rebalance_timeout_ms / 2_000,
+        )
+        self._consumer = transport.consumer(
+            name, f"{config.namespace}coordinators", [topics.queries], self.ownership
+        )
+        self.ownership.consumer = self._consumer
+        self._draining = False
+
+    # ── lifecycle ──────────────────────────────────────────────────────────────────────────
+
+    async def __aenter__(self) -> Self:
+        self._supervisor.attach()
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            self._supervisor.settle()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._supervisor.failure is None:
+                await self._drain()
+        finally:
+            await self._close()
+            self._supervisor.settle()
+
+    async def ready(self) -> None:
+        """Wait until partitions are being read and every configured group has announced itself.
+
+        The body's failure ends the wait.
+        """
+        await self.ownership.resumed.wait()
+        await until(lambda: self.brain.directory.ready(self._config.groups))
+        self._state = "ready"
+
+    async def _start(self) -> None:
+        await asyncio.gather(
+            self._producer.start(),
+            self._replies.start(),
+            self._signals.start(),
+            self._follower.start(),
+            self._reader.start(),
+        )
+        await self._follow_signals()
+        await self._consumer.start()
+        for name, stage in (
+            ("signals", self._read_signals),
+            ("resume", self.ownership.resume),
+            ("queries", self._read_queries),
+            ("partials", self._read_partials),
+            ("deadlines", self._watch_deadlines),
+            ("commit", self.ownership.commit),
+            ("health", self._publish_health),
+        ):
+            self._supervisor.start(name, stage)
+
+    async def _drain(self) -> None:
+        """Stop reading queries, answer what is open, commit."""
+        self._draining, self._state = True, "draining"
+        timeout_s = self._config.coordinator.drain_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(timeout_s):
+                await until(lambda: not self._open_count())
+        except TimeoutError:
+            log.warning("left open queries to whoever takes over: drain took over %g s", timeout_s)
+        await self._publisher.settle(timeout_s)
+        try:
+            await self.ownership.commit_now()
+        except BrokerError as error:
+            log.warning("could not commit at the end: %s", error)
+
+    async def _close(self) -> None:
+        await self._supervisor.stop()
+        clients = (
+            self._consumer, self._follower, self._reader, self._signals,
+            self._replies, self._producer,
+        )  # fmt: skip
+        done = await asyncio.gather(*(c.stop() for c in clients), return_exceptions=True)
+        for error in done:
+            if isinstance(error, Exception):
+                log.debug("while closing: %s", error)
+
+    # ── stages ─────────────────────────────────────────────────────────────────────────────
+
+    async def _read_queries(self, stage: Stage) -> None:
+        limit = self._config.coordinator.max_open_queries
+        while True:
+            stage.beat()
+            if self._draining or self._open_count() >= limit:
+                await asyncio.sleep(0.01)
+                continue
+            batches = await self._consumer.fetch(_FETCH_MS)
+            for tp, records in batches.items():
+                partition = self.ownership.partitions.get(tp.partition)
+                if partition is None or partition.held:
+                    continue  # read again from the committed offset by whoever has it then
+                for record in records:
+                    partition.on_query(record)
+            await self._publisher.flush()
+
+    async def _read_partials(self, stage: Stage) -> None:
+        while True:
+            stage.beat()
+            for tp, records in (await self._follower.fetch(_FETCH_MS)).items():
+                partition = self.ownership.partitions.get(tp.partition)
+                if partition is not None:
+                    for record in records:
+                        partition.on_partial(record)
+            await self._publisher.flush()
+
+    async def _watch_deadlines(self, stage: Stage) -> None:
+        deadlines, earlier = self.brain.deadlines, asyncio.Event()
+        deadlines.on_earlier = earlier.set
+        while True:
+            stage.beat()
+            now_ms = self.brain.now_ms()
+            for number, offset in deadlines.pop_due(now_ms):
+                if (partition := self.ownership.partitions.get(number)) is not None:
+                    partition.on_deadline(offset)
+            await self._publisher.flush()
+            earlier.clear()
+            next_ms = deadlines.next_ms
+            wait_ms = 1_000.0 if next_ms is None else min(next_ms - now_ms, 1_000.0)
+            await signalled(earlier, max(wait_ms, 1.0) / 1000)
+
+    async def _read_signals(self, stage: Stage) -> None:
+        """Follow `health` and `control`; queries resume when both were read to their ends."""
+        topics = self.brain.topics
+        health, control = TopicPartition(topics.health, 0), TopicPartition(topics.control, 0)
+        ends = await self._signals.ends([health, control])
+        while True:
+            stage.beat()
+            for tp, records in (await self._signals.fetch(_FETCH_MS)).items():
+                for record in records:
+                    self._learn(record, is_health=tp.topic == topics.health)
+            await self._look_up_task_topics()
+            self.brain.control_position = max(
+                self.brain.control_position, self._signals.position(control)
+            )
+            if not self._signals_read.is_set() and all(
+                self._signals.position(tp) >= end for tp, end in ends.items()
+            ):
+                self._signals_read.set()
+            await self._publisher.flush()
+
+    async def _publish_health(self, stage: Stage) -> None:
+        while True:
+            stage.beat()
+            await self._membership.publish()
+            await asyncio.sleep(_HEALTH_S)
+
+    # ── details ────────────────────────────────────────────────────────────────────────────
+
+    async def _follow_signals(self) -> None:
+        topics = self.brain.topics
+        followed = [TopicPartition(topics.health, 0), TopicPartition(topics.control, 0)]
+        self._signals.assign(await self._signals.beginnings(followed))
+
+    def _learn(self, record: Record, *, is_health: bool) -> None:
+        try:
+            if is_health:
+                self._membership.read_back(record)
+                self.brain.directory.learn(record, self.brain.now_ms())
+            else:
+                self._obey(record)
+        except DecodeError as error:
+            self.brain.counters.dead_letters += 1
+            self.brain.outbox.dead_letters.append(DeadLetterOut(record, str(error)))
+
+    def _obey(self, record: Record) -> None:
+        if not record.value:
+            return  # a tombstone: the order has expired
+        order = decode(record.value, ControlRecord)
+        self.brain.cache.invalidate(
+            generation=record.offset,
+            layer=order.layer,
+            scope=order.scope,
+            key=order.key,
+            tags=tuple(order.tags),
+        )
+
+    async def _look_up_task_topics(self) -> None:
+        """Nothing is sent to a group whose topics do not exist."""
+        for group in self.brain.directory.groups:
+            if not self.brain.directory.partitions(group):
+                counts = [
+                    await self._producer.partitions(topic)
+                    for topic in self.brain.topics.tasks_of(group)
+                ]
+                self.brain.directory.topics_exist(group, min(counts))
+
+    def _open_count(self) -> int:
+        return sum(p.open_count for p in self.ownership.partitions.values())
+
+    def _describe(self) -> MemberHealth:
+        return MemberHealth(
+            instance=self.instance,
+            role="coordinator",
+            state=self._state,  # type: ignore[arg-type]
+            version=package_version(),
+            host=socket.gethostname(),
+            partitions=sorted(self.ownership.partitions),
+            sent_ms=self.brain.now_ms(),
+            stats={"open": float(self._open_count())}
+            | {name: float(n) for name, n in structs.asdict(self.brain.counters).items()},
+        )

@@ -1,0 +1,1 @@
+"""Dispatch: from a query record to tasks. Read, probe, plan, attempt."""

@@ -1,0 +1,87 @@
+"""Who can be asked: layers' descriptors and live members, as `health` tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from anabranch.events import LayerDescriptor, MemberHealth, decode_health
+from anabranch.kafka.transport import Record
+from anabranch.select.decision import GroupLoad
+
+__all__ = ["Directory"]
+
+MEMBER_SILENCE_MS = 3_000
+"""A member that said nothing for so long is taken for dead."""
+
+
+class Directory:
+    """A fold over the compacted `health` topic: the last record of each key counts."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, LayerDescriptor] = {}
+        self._members: dict[str, tuple[float, MemberHealth]] = {}
+        self._task_partitions: dict[str, int] = {}
+
+    def learn(self, record: Record, now_ms: float) -> None:
+        """Take one record of `health`.
+
+        Raises:
+            DecodeError: the record is not one of ours.
+        """
+        key = (record.key or b"").decode(errors="replace")
+        if not record.value:
+            self._members.pop(key, None)
+            return
+        health = decode_health(record.value)
+        if isinstance(health, LayerDescriptor):
+            self._layers[health.layer] = health
+        else:
+            self._members[key] = (now_ms, health)
+
+    def topics_exist(self, group: str, partitions: int) -> None:
+        """Told how many partitions a group's task topics have; 0 while they do not exist."""
+        self._task_partitions[group] = partitions
+
+    @property
+    def groups(self) -> set[str]:
+        """Groups that some layer was announced for."""
+        return {layer.group for layer in self._layers.values()}
+
+    def descriptor(self, layer: str) -> LayerDescriptor | None:
+        """What is known of a layer that can be asked, else None."""
+        found = self._layers.get(layer)
+        if found is None or not self._task_partitions.get(found.group):
+            return None
+        return found
+
+    def partitions(self, group: str) -> int:
+        """Partitions of a group's task topics."""
+        return self._task_partitions.get(group, 0)
+
+    def ready(self, groups: Collection[str]) -> bool:
+        """Whether each of these groups has announced a layer and its topics exist."""
+        return all(self._task_partitions.get(group) for group in groups) and self.groups >= set(
+            groups
+        )
+
+    def workers(self, group: str, now_ms: float) -> list[MemberHealth]:
+        """Workers of a group that were heard of lately."""
+        return [
+            member
+            for heard_ms, member in self._members.values()
+            if member.role == "worker"
+            and member.group == group
+            and member.state in ("ready", "starting")
+            and now_ms - heard_ms < MEMBER_SILENCE_MS
+        ]
+
+    def loads(self, groups: Collection[str], now_ms: float) -> Mapping[str, GroupLoad]:
+        """How busy each group is."""
+        return {group: self._load(group, now_ms) for group in groups}
+
+    def _load(self, group: str, now_ms: float) -> GroupLoad:
+        workers = self.workers(group, now_ms)
+        if not workers:
+            return GroupLoad()
+        waits = [worker.stats.get("queue_ms", 0.0) for worker in workers]
+        return GroupLoad(workers=len(workers), queue_ms=sum(waits) / len(waits))

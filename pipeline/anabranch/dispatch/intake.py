@@ -1,0 +1,72 @@
+"""Read a query record: what was asked, by when, and whether it may be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from anabranch.config import CoordinatorConfig, TypeConfig
+from anabranch.errors import DecodeError
+from anabranch.events import DEFAULT_TIMEOUT_MS, Query, decode, read_id
+from anabranch.kafka.transport import LOG_APPEND_TIME, Record
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """The rules by which a record of `queries` is a query."""
+
+    def __init__(self, config: CoordinatorConfig, types: Mapping[str, TypeConfig]) -> None:
+        self._max_timeout_ms = config.max_timeout_ms
+        self._reply_topics = config.reply_topics
+        self._types = types
+
+    def read(self, record: Record) -> Query:
+        """The query in a record.
+
+        Raises:
+            DecodeError: it is none, or asks for what is not allowed; with the id, if readable.
+        """
+        try:
+            query = decode(record.value, Query)
+        except DecodeError as error:
+            raise DecodeError(str(error), read_id(record.value)) from None
+        if not self.layers(query):
+            raise DecodeError(f"{self._no_layers(query)}; name them in `layers`", query.id)
+        if query.reply_to is not None and not _allowed(query.reply_to, self._reply_topics):
+            raise DecodeError(
+                f"reply_to {query.reply_to!r} is not among coordinator.reply_topics", query.id
+            )
+        return query
+
+    def layers(self, query: Query) -> tuple[str, ...]:
+        """The wanted layers, each once, in the order they were named."""
+        named = query.layers
+        if named is None:
+            configured = self._types.get(query.type)
+            named = configured.layers if configured else []
+        return tuple(dict.fromkeys(named))
+
+    def deadline_ms(self, query: Query, record: Record, now_ms: float) -> float:
+        """Epoch milliseconds on the broker's clock.
+
+        Without LogAppendTime nothing but the first reading is to be trusted.
+        """
+        timeout = query.timeout_ms
+        if timeout is None:
+            configured = self._types.get(query.type)
+            timeout = (configured and configured.timeout_ms) or DEFAULT_TIMEOUT_MS
+        trusted = record.timestamp_type == LOG_APPEND_TIME
+        start = record.timestamp if trusted else now_ms
+        return start + min(timeout, self._max_timeout_ms)
+
+    def _no_layers(self, query: Query) -> str:
+        if query.layers is not None:
+            return "the list of layers is empty"
+        return f"type {query.type!r} is not configured with layers"
+
+
+def _allowed(topic: str, patterns: Collection[str]) -> bool:
+    return any(
+        topic.startswith(pattern[:-1]) if pattern.endswith("*") else topic == pattern
+        for pattern in patterns
+    )

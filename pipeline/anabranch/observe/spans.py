@@ -1,0 +1,164 @@
+"""One trace per query, from the producer's span to the answer.
+
+Without an OpenTelemetry SDK, or for an unsampled query, the producer's context is forwarded as
+it came and nothing is recorded: a few hundred nanoseconds a hop. Names and attributes follow
+the semantic conventions for messaging, 1.44.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
+from opentelemetry.util.types import AttributeValue
+
+from anabranch.events import HEADER_TRACEPARENT, HEADER_TRACESTATE
+from anabranch.kafka.transport import Headers, Record
+
+__all__ = ["Trace", "Tracer"]
+
+_SAMPLED: Final = 1
+
+SYSTEM = {"messaging.system": "kafka"}
+
+
+class Trace:
+    """The context of one unit of work: headers to send on, and a span if it is sampled."""
+
+    __slots__ = ("_span", "headers", "trace_id")
+
+    def __init__(self, headers: Headers, trace_id: str | None, span: Span | None = None) -> None:
+        self.headers = headers
+        self.trace_id = trace_id
+        self._span = span
+
+    def set(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Add attributes, if anybody records them."""
+        if self._span is not None:
+            self._span.set_attributes(attributes)
+
+    def end(self, error: str | None = None) -> None:
+        """The work is over; `error` says what went wrong."""
+        if self._span is None:
+            return
+        if error is not None:
+            self._span.set_status(Status(StatusCode.ERROR, error))
+        self._span.end()
+
+
+class Tracer:
+    """Starts spans as children of what a record's headers say."""
+
+    def __init__(self) -> None:
+        self._tracer = trace.get_tracer("anabranch")
+        # The API's proxy provider records nothing and samples nothing: skip it altogether.
+        self._active = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+    def process(self, record: Record, name: str) -> Trace:
+        """A consumer span for a record, or only its context where nothing is recorded."""
+        parent, state = _context_headers(record.headers)
+        if not self._active or not _sampled(parent):
+            headers = [
+                (k, v) for k, v in ((HEADER_TRACEPARENT, parent), (HEADER_TRACESTATE, state)) if v
+            ]
+            return Trace(headers, _trace_id(parent))
+        return self._start(parent, state, name, SpanKind.CONSUMER, _record_attributes(record))
+
+    def child(self, of: Trace, name: str, attributes: Mapping[str, AttributeValue]) -> Trace:
+        """An internal span below another; the same context where nothing is recorded."""
+        if of._span is None:
+            return of
+        parent, state = _context_headers(of.headers)
+        return self._start(parent, state, name, SpanKind.INTERNAL, attributes)
+
+    def _start(
+        self,
+        parent: bytes | None,
+        state: bytes | None,
+        name: str,
+        kind: SpanKind,
+        attributes: Mapping[str, AttributeValue],
+    ) -> Trace:
+        context = _remote(parent, state)
+        span = self._tracer.start_span(
+            name,
+            context=trace.set_span_in_context(NonRecordingSpan(context)) if context else None,
+            kind=kind,
+            attributes=attributes,
+        )
+        mine = span.get_span_context()
+        return Trace(_headers_of(mine), format(mine.trace_id, "032x"), span)
+
+
+def _record_attributes(record: Record) -> dict[str, AttributeValue]:
+    return {
+        **SYSTEM,
+        "messaging.operation.type": "process",
+        "messaging.destination.name": record.topic,
+        "messaging.destination.partition.id": str(record.partition),
+        "messaging.kafka.offset": record.offset,
+    }
+
+
+def _context_headers(headers: Headers) -> tuple[bytes | None, bytes | None]:
+    parent = state = None
+    for name, value in headers:
+        if name == HEADER_TRACEPARENT:
+            parent = value
+        elif name == HEADER_TRACESTATE:
+            state = value
+    return parent, state
+
+
+def _sampled(traceparent: bytes | None) -> bool:
+    """Whether to record: the parent's decision (mask bit 0), or our own if there is none."""
+    if traceparent is None:
+        return True
+    try:
+        return bool(int(traceparent[-2:], 16) & _SAMPLED)
+    except ValueError:
+        return True
+
+
+def _trace_id(traceparent: bytes | None) -> str | None:
+    if traceparent is None:
+        return None
+    parts = traceparent.split(b"-")
+    if len(parts) < 4 or len(parts[1]) != 32:
+        return None
+    return parts[1].decode("ascii", "replace")
+
+
+def _remote(parent: bytes | None, state: bytes | None) -> SpanContext | None:
+    """The producer's context; anything malformed starts a new trace, as W3C demands."""
+    parts = (parent or b"").split(b"-")
+    try:
+        trace_id, span_id, flags = (int(part, 16) for part in parts[1:4])
+    except ValueError:
+        return None
+    context = SpanContext(trace_id, span_id, True, TraceFlags(flags), _state(state))
+    return context if context.is_valid else None
+
+
+def _state(state: bytes | None) -> TraceState | None:
+    return TraceState.from_header([state.decode("ascii", "replace")]) if state else None
+
+
+def _headers_of(context: SpanContext) -> Sequence[tuple[str, bytes]]:
+    flags = int(context.trace_flags)
+    parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}"
+    headers = [(HEADER_TRACEPARENT, parent.encode())]
+    if context.trace_state:
+        headers.append((HEADER_TRACESTATE, context.trace_state.to_header().encode()))
+    return headers

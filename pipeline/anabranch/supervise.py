@@ -1,0 +1,134 @@
+"""Background stages of a coordinator, a worker or a client, and what happens when one dies.
+
+A stage is a coroutine that stamps every turn of its loop. One that fails, or has not stamped
+for too long, ends the `async with` body it belongs to with `StageFailed`. Cancellation is not
+failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from anabranch.errors import StageFailed
+
+__all__ = ["Stage", "Supervisor", "signalled", "until"]
+
+_WATCH_S: Final = 1.0
+
+
+async def until(condition: Callable[[], object], every_s: float = 0.01) -> None:
+    """Wait for something that many places change; for starts and ends, not for hot paths."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(every_s)
+
+
+async def signalled(event: asyncio.Event, timeout_s: float = 1.0) -> bool:
+    """Wait for an event, but not for longer than a stage may go without a stamp."""
+    if event.is_set():
+        return True
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+class Stage:
+    """One supervised loop; `beat` is its stamp."""
+
+    __slots__ = ("_loop", "last", "name")
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.name = name
+        self._loop = loop
+        self.last = loop.time()
+
+    def beat(self) -> None:
+        """One more turn."""
+        self.last = self._loop.time()
+
+
+class Supervisor:
+    """Runs stages beside the body of an `async with`.
+
+    Args:
+        owner: named in errors, e.g. `coordinator c1`.
+        stuck_after_s: a stage without a stamp for so long is stuck. Every wait inside a turn
+            must be bounded below it.
+    """
+
+    def __init__(self, owner: str, stuck_after_s: float = 90.0) -> None:
+        self._owner = owner
+        self._stuck_after_s = stuck_after_s
+        self._tasks: dict[Stage, asyncio.Task[None]] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self._body: asyncio.Task[object] | None = None
+        self.failure: StageFailed | None = None
+
+    def attach(self) -> None:
+        """Remember the running task as the body that a failure ends."""
+        self._body = asyncio.current_task()
+        self._watcher = asyncio.create_task(self._watch(), name=f"{self._owner}: watch")
+
+    def start(self, name: str, run: Callable[[Stage], Awaitable[None]]) -> None:
+        """Run a stage until it returns, fails or is stopped."""
+        stage = Stage(name, asyncio.get_running_loop())
+
+        async def body() -> None:
+            await run(stage)
+
+        task = asyncio.create_task(body(), name=f"{self._owner}: {name}")
+        self._tasks[stage] = task
+        task.add_done_callback(lambda done: self._ended(stage, done))
+
+    def fail(self, error: BaseException, what: str = "") -> None:
+        """End the body; the first failure is the one that is told."""
+        if self.failure is not None:
+            return
+        where = f"{self._owner}: {what}" if what else self._owner
+        self.failure = StageFailed(f"{where}: {error or type(error).__name__}")
+        self.failure.__cause__ = error
+        if self._body is not None:
+            self._body.cancel()
+
+    async def stop(self) -> None:
+        """Cancel what still runs and wait for its end."""
+        tasks = [*self._tasks.values(), *([self._watcher] if self._watcher else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    def settle(self) -> None:
+        """At the end of the body: raise the failure, if there was one, instead of cancelling.
+
+        Raises:
+            StageFailed: with the stage's error as its cause.
+        """
+        if self.failure is None:
+            return
+        body = asyncio.current_task()
+        if body is not None and body is self._body and body.cancelling():
+            body.uncancel()
+        raise self.failure
+
+    def _ended(self, stage: Stage, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(stage, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error, f"stage {stage.name} died")
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(_WATCH_S)
+            late = loop.time() - before - _WATCH_S
+            for stage in self._tasks:
+                stage.last += late  # a suspended process is not a stuck stage
+                silent = loop.time() - stage.last
+                if silent > self._stuck_after_s:
+                    error = TimeoutError(f"no turn for {silent:.0f} s")
+                    self.fail(error, f"stage {stage.name} is stuck")
