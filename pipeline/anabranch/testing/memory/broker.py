@@ -1,0 +1,197 @@
+"""A Kafka-like broker in memory: the same protocols, in one process, under any clock.
+
+    async def scenario() -> None:
+        broker = MemoryBroker(Network(seed=7, latency_ms=(0.2, 3.0)))
+        one, two = broker.transport("c1"), broker.transport("c2")
+        ...                # hand them to coordinators, workers, clients
+        broker.kill("c1")  # and see what the others make of it
+
+A transport is a process: what was made from it dies with it. Delays, stalls and what a kill
+leaves of sends on their way are drawn from the network's seed, so under virtual time a seed
+repeats a run exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from anabranch.clock import Clock
+from anabranch.config import KafkaConfig
+from anabranch.errors import TopicError
+from anabranch.kafka.transport import (
+    Committed,
+    IsolationLevel,
+    RebalanceListener,
+    Record,
+    TopicPartition,
+    TopicState,
+)
+from anabranch.testing.memory.consumer import MemoryConsumer
+from anabranch.testing.memory.group import Group
+from anabranch.testing.memory.log import Log, Topic
+from anabranch.testing.memory.network import Network, Process
+from anabranch.testing.memory.producer import MemoryProducer
+from anabranch.testing.memory.reader import MemoryReader
+from anabranch.testing.virtual_time import VirtualClock
+
+__all__ = ["MemoryBroker", "MemoryTransport"]
+
+
+class MemoryBroker:
+    """Topics, groups, and the processes that use them.
+
+    Args:
+        network: how long things take; by default half a millisecond each way.
+        clock: the broker's own, which stamps records (LogAppendTime).
+        kafka: session, heartbeat and rebalance timeouts of every group member.
+        default_partitions: of topics made on first use; 0 makes a missing topic an error.
+    """
+
+    def __init__(
+        self,
+        network: Network | None = None,
+        *,
+        clock: Clock | None = None,
+        kafka: KafkaConfig | None = None,
+        default_partitions: int = 4,
+    ) -> None:
+        self.network = network or Network()
+        self.kafka = kafka or KafkaConfig()
+        self._clock = clock or VirtualClock()
+        self._default_partitions = default_partitions
+        self._topics: dict[str, Topic] = {}
+        self._groups: dict[str, Group] = {}
+        self._processes: dict[str, Process] = {}
+
+    def transport(self, process: str = "main", clock: Clock | None = None) -> MemoryTransport:
+        """Clients of the process of that name; a killed one starts anew.
+
+        Args:
+            clock: the process's own, which stamps records of CreateTime topics.
+        """
+        present = self._processes.get(process)
+        if present is None or not present.alive:
+            present = Process(process, self.network, clock or VirtualClock())
+            self._processes[process] = present
+        return MemoryTransport(self, present)
+
+    def kill(self, process: str) -> None:
+        """As `kill -9`: at once its clients do nothing any more, and raise CancelledError.
+
+        Of what it had sent, a part arrives; its groups notice when its session times out. Tasks
+        that are not the clients' own are the caller's to cancel.
+        """
+        self._processes[process].kill()
+
+    def cut(self, process: str, seconds: float) -> None:
+        """Cut a process from the network, in both directions, for that long."""
+        self._processes[process].cut(seconds)
+
+    def create(self, topic: str, partitions: int, settings: Mapping[str, str] = {}) -> None:
+        """Create a topic; nothing happens if it exists."""
+        if topic not in self._topics:
+            self._topics[topic] = Topic(topic, partitions, dict(settings))
+
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Grow a topic to that many partitions; groups that read it rebalance."""
+        self._topics[topic].grow(partitions)
+        for group in self._groups.values():
+            if topic in group.topics():
+                group.rebalance()
+
+    def records(self, topic: str) -> list[Record]:
+        """Everything that a topic holds now, by partition and offset."""
+        if topic not in self._topics:
+            return []
+        return [
+            record for log in self._topics[topic].logs for record in log.read(log.start, log.end)
+        ]
+
+    def committed(self, group: str) -> dict[TopicPartition, Committed]:
+        """What a group has committed."""
+        return dict(self.group(group).committed)
+
+    def topic(self, name: str) -> Topic:
+        """
+        Raises:
+            TopicError: there is no such topic, and none is made on first use.
+        """
+        if name not in self._topics:
+            if not self._default_partitions:
+                raise TopicError(f"there is no topic {name}")
+            self.create(name, self._default_partitions)
+        return self._topics[name]
+
+    def log(self, partition: TopicPartition) -> Log:
+        """
+        Raises:
+            TopicError: there is no such topic or partition.
+        """
+        return self.topic(partition[0]).log(partition[1])
+
+    def count(self, topic: str) -> int:
+        """How many partitions a topic has; 0 if there is no such topic."""
+        return len(self._topics[topic].logs) if topic in self._topics else 0
+
+    def state(self, topic: str) -> TopicState | None:
+        """A topic as an admin client sees it."""
+        if topic not in self._topics:
+            return None
+        return TopicState(self.count(topic), dict(self._topics[topic].settings))
+
+    def group(self, name: str) -> Group:
+        """The consumer group of that name."""
+        if name not in self._groups:
+            self._groups[name] = Group(self.kafka, self.count)
+        return self._groups[name]
+
+    def stamp(self) -> int:
+        """The broker's time, in whole epoch milliseconds."""
+        return int(self._clock.time_ms())
+
+
+class MemoryTransport:
+    """Clients of one process."""
+
+    def __init__(self, broker: MemoryBroker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+
+    def producer(self, name: str) -> MemoryProducer:
+        return MemoryProducer(self._broker, self._process)
+
+    def consumer(
+        self, name: str, group: str, topics: Sequence[str], listener: RebalanceListener
+    ) -> MemoryConsumer:
+        return MemoryConsumer(self._broker, self._process, name, group, topics, listener)
+
+    def reader(self, name: str, isolation: IsolationLevel = "read_committed") -> MemoryReader:
+        return MemoryReader(self._broker, self._process)
+
+    def admin(self) -> MemoryAdmin:
+        return MemoryAdmin(self._broker, self._process)
+
+
+class MemoryAdmin:
+    """Topic administration."""
+
+    def __init__(self, broker: MemoryBroker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+
+    async def start(self) -> None:
+        self._process.check()
+
+    async def stop(self) -> None:
+        self._process.check()
+
+    async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
+        found = await self._process.call(lambda: [(n, self._broker.state(n)) for n in names])
+        return {name: state for name, state in found if state is not None}
+
+    async def create(self, topics: Mapping[str, TopicState], replication: int) -> None:
+        def effect() -> None:
+            for name, state in topics.items():
+                self._broker.create(name, state.partitions, state.settings)
+
+        await self._process.call(effect)

@@ -1,0 +1,124 @@
+"""Topics and the logs of their partitions."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from anabranch.errors import ProduceError, TopicError
+from anabranch.kafka.transport import CREATE_TIME, LOG_APPEND_TIME, Headers, TopicPartition
+
+__all__ = ["MAX_MESSAGE_BYTES", "Log", "MemoryRecord", "Topic", "partition_of"]
+
+MAX_MESSAGE_BYTES = 1_048_588
+"""Kafka's default of `max.message.bytes`."""
+
+
+class MemoryRecord(NamedTuple):
+    """A record of the in-memory broker."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Log:
+    """One partition: records by offset, some of them gone, some of them no records at all."""
+
+    def __init__(self, partition: TopicPartition) -> None:
+        self.partition = partition
+        self.start = 0
+        """First offset that still exists."""
+        self.watchers: dict[Callable[[], None], None] = {}
+        """Told of every append, in the order in which they came."""
+        self._entries: list[MemoryRecord | None] = []
+
+    @property
+    def end(self) -> int:
+        """Offset after the last record."""
+        return len(self._entries)
+
+    def append(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timestamp: int,
+        timestamp_type: int,
+    ) -> int:
+        """Append a record and say at which offset."""
+        offset = self.end
+        record = MemoryRecord(
+            *self.partition, offset, timestamp, timestamp_type, key, value, headers
+        )
+        self._entries.append(record)
+        self._tell()
+        return offset
+
+    def append_marker(self) -> None:
+        """Use up an offset without a record, as the end of a transaction does."""
+        self._entries.append(None)
+        self._tell()
+
+    def delete_before(self, offset: int) -> None:
+        """Retention: everything below `offset` is gone."""
+        self.start = max(self.start, min(offset, self.end))
+
+    def read(self, first: int, end: int) -> Iterator[MemoryRecord]:
+        """The records of `first <= offset < end` that exist."""
+        entries = itertools.islice(self._entries, max(first, self.start), end)
+        return (record for record in entries if record is not None)
+
+    def _tell(self) -> None:
+        for watcher in tuple(self.watchers):
+            watcher()
+
+
+class Topic:
+    """A topic's logs and settings."""
+
+    def __init__(self, name: str, partitions: int, settings: dict[str, str]) -> None:
+        self.name = name
+        self.settings = settings
+        self.logs = [Log(TopicPartition(name, number)) for number in range(partitions)]
+
+    @property
+    def timestamp_type(self) -> int:
+        own = self.settings.get("message.timestamp.type") == "CreateTime"
+        return CREATE_TIME if own else LOG_APPEND_TIME
+
+    def grow(self, partitions: int) -> None:
+        """Add partitions, up to that many."""
+        present = len(self.logs)
+        self.logs += [Log(TopicPartition(self.name, n)) for n in range(present, partitions)]
+
+    def log(self, partition: int) -> Log:
+        """
+        Raises:
+            TopicError: there is no such partition.
+        """
+        if not 0 <= partition < len(self.logs):
+            raise TopicError(f"{self.name} has no partition {partition}, but {len(self.logs)}")
+        return self.logs[partition]
+
+    def check_size(self, key: bytes | None, value: bytes | None) -> None:
+        """
+        Raises:
+            ProduceError: the record is larger than the topic takes.
+        """
+        size = len(key or b"") + len(value or b"")
+        most = int(self.settings.get("max.message.bytes", MAX_MESSAGE_BYTES))
+        if size > most:
+            raise ProduceError(f"{self.name}: a record of {size:,} bytes, over {most:,}")
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where a keyed record goes: the same key to the same partition, though not Kafka's."""
+    return zlib.crc32(key) % partitions

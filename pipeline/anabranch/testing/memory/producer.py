@@ -1,0 +1,85 @@
+"""The in-memory broker's producer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from anabranch.kafka.transport import CREATE_TIME, Acked, Headers, TopicPartition
+from anabranch.testing.memory.log import Log, Topic, partition_of
+from anabranch.testing.memory.network import Pipe, Process
+
+if TYPE_CHECKING:
+    from anabranch.testing.memory.broker import MemoryBroker
+
+__all__ = ["MemoryProducer"]
+
+
+class _Ack(NamedTuple):
+    partition: int
+    offset: int
+
+
+class MemoryProducer:
+    """Sends travel and are acknowledged in order within a partition, in any order across."""
+
+    def __init__(self, broker: MemoryBroker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+        self._ways: dict[TopicPartition, tuple[Pipe, Pipe]] = {}
+        self._turn = itertools.count()
+        self._in_flight: set[asyncio.Future[Acked]] = set()
+
+    async def start(self) -> None:
+        self._process.check()
+
+    async def stop(self) -> None:
+        self._process.check()
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> asyncio.Future[Acked]:
+        self._process.check()
+        into = self._broker.topic(topic)
+        into.check_size(key, value)
+        log = into.log(self._choose(into, key) if partition is None else partition)
+        there, back = self._way(log)
+        future: asyncio.Future[Acked] = asyncio.get_running_loop().create_future()
+        self._in_flight.add(future)
+        future.add_done_callback(self._in_flight.discard)
+        own_ms = int(self._process.clock.time_ms()) if into.timestamp_type == CREATE_TIME else None
+
+        def land() -> None:
+            stamp = self._broker.stamp() if own_ms is None else own_ms
+            offset = log.append(key, value, tuple(headers), stamp, into.timestamp_type)
+            back.put(partial(self._settle, future, _Ack(log.partition.partition, offset)))
+
+        there.put(land)
+        return future
+
+    async def partitions(self, topic: str) -> int:
+        return await self._process.call(lambda: self._broker.count(topic))
+
+    def _settle(self, future: asyncio.Future[Acked], ack: Acked) -> None:
+        if self._process.alive and not future.done():
+            future.set_result(ack)
+
+    def _choose(self, topic: Topic, key: bytes | None) -> int:
+        if key is None:
+            return next(self._turn) % len(topic.logs)
+        return partition_of(key, len(topic.logs))
+
+    def _way(self, log: Log) -> tuple[Pipe, Pipe]:
+        if log.partition not in self._ways:
+            self._ways[log.partition] = (self._process.pipe(), Pipe(self._process))
+        return self._ways[log.partition]

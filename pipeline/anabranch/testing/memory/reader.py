@@ -1,0 +1,171 @@
+"""Reading from the in-memory broker: what a client is assigned, and what it can already see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from anabranch.errors import BrokerError
+from anabranch.kafka.transport import Record, TopicPartition
+from anabranch.testing.memory.log import Log
+from anabranch.testing.memory.network import Process
+
+if TYPE_CHECKING:
+    from anabranch.testing.memory.broker import MemoryBroker
+
+__all__ = ["Fetcher", "MemoryReader"]
+
+_MOST = 500
+"""Records of a partition in one fetch."""
+
+
+class _Cursor:
+    """A client's place in one partition. An append is seen after the network's delay."""
+
+    def __init__(self, log: Log, position: int, process: Process, seen: asyncio.Event) -> None:
+        self.log = log
+        self.position = position
+        self.paused = False
+        self._horizon = 0
+        self._process = process
+        self._seen = seen
+        self._looking = False
+        log.watchers[self._look] = None
+        if log.end > position:
+            self._look()
+
+    def close(self) -> None:
+        self.log.watchers.pop(self._look, None)
+
+    def take(self) -> list[Record]:
+        """What can be seen and was not taken yet; a start that is gone is skipped to."""
+        end = min(self._horizon, max(self.position, self.log.start) + _MOST)
+        records: list[Record] = list(self.log.read(self.position, end))
+        self.position = max(self.position, end)
+        return records
+
+    def _look(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._process.after_delay(self._see)
+
+    def _see(self) -> None:
+        self._looking = False
+        self._horizon = self.log.end
+        self._seen.set()
+
+
+class Fetcher:
+    """Positions and pauses of one client, and waiting for what comes."""
+
+    def __init__(self, broker: MemoryBroker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+        self._cursors: dict[TopicPartition, _Cursor] = {}
+        self.seen = asyncio.Event()
+        """Set when something may have changed; woken by appends, resumes and assignments."""
+        self.held = False
+        """During a rebalance nothing is handed out, until the next `assign`."""
+
+    @property
+    def partitions(self) -> tuple[TopicPartition, ...]:
+        return tuple(self._cursors)
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read exactly these partitions, none paused."""
+        for cursor in self._cursors.values():
+            cursor.close()
+        self._cursors = {
+            at: _Cursor(self._broker.log(at), position, self._process, self.seen)
+            for at, position in positions.items()
+        }
+        self.held = False
+        self.seen.set()
+
+    def cursor(self, partition: TopicPartition) -> _Cursor:
+        """
+        Raises:
+            BrokerError: the partition is not assigned.
+        """
+        try:
+            return self._cursors[TopicPartition(*partition)]
+        except KeyError:
+            raise BrokerError(f"{partition} is not assigned") from None
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.cursor(partition).position = offset
+        self.seen.set()
+
+    def position(self, partition: TopicPartition) -> int:
+        return self.cursor(partition).position
+
+    def pause(self, partitions: Collection[TopicPartition], paused: bool) -> None:
+        for partition in partitions:
+            self.cursor(partition).paused = paused
+        self.seen.set()
+
+    def take(self) -> dict[TopicPartition, Sequence[Record]]:
+        """What can be seen of every partition that is not paused."""
+        return dict(self._take())
+
+    def _take(self) -> Iterator[tuple[TopicPartition, Sequence[Record]]]:
+        for partition, cursor in self._cursors.items():
+            if not self.held and not cursor.paused and (records := cursor.take()):
+                yield partition, records
+
+
+async def fetch(
+    process: Process, fetcher: Fetcher, timeout_ms: int
+) -> Mapping[TopicPartition, Sequence[Record]]:
+    """What can be seen, or what comes within `timeout_ms`."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + timeout_ms / 1000.0
+    while True:
+        process.check()
+        fetcher.seen.clear()
+        if found := fetcher.take():
+            return found
+        try:
+            async with asyncio.timeout_at(give_up):
+                await fetcher.seen.wait()
+        except TimeoutError:
+            process.check()
+            return {}
+
+
+class MemoryReader:
+    """The in-memory broker's group-less reader. There are no open transactions to wait for."""
+
+    def __init__(self, broker: MemoryBroker, process: Process) -> None:
+        self._broker = broker
+        self._process = process
+        self._fetcher = Fetcher(broker, process)
+
+    async def start(self) -> None:
+        self._process.check()
+
+    async def stop(self) -> None:
+        self._process.check()
+        self._fetcher.assign({})
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        self._process.check()
+        self._fetcher.assign(positions)
+
+    async def fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]:
+        return await fetch(self._process, self._fetcher, timeout_ms)
+
+    def position(self, partition: TopicPartition) -> int:
+        return self._fetcher.position(partition)
+
+    async def beginnings(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        return await self._process.call(
+            lambda: {at: self._broker.log(at).start for at in partitions}
+        )
+
+    async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        return await self._process.call(lambda: {at: self._broker.log(at).end for at in partitions})
+
+    async def partitions(self, topic: str) -> int:
+        return await self._process.call(lambda: self._broker.count(topic))
