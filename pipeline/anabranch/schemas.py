@@ -1,0 +1,151 @@
+"""Generates `schemas/` from the events: a JSON Schema for each and one AsyncAPI 3 document.
+
+    python -m anabranch.schemas [--check] [FOLDER]
+
+`--check` writes nothing and fails if a file differs, or if an event broke its promise to the
+last release, whose schemas are kept in `FOLDER/released`. At a release they are replaced by
+the current ones.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from anabranch.asyncapi import document
+from anabranch.events import (
+    Answer,
+    ControlRecord,
+    LayerDescriptor,
+    MemberHealth,
+    Partial,
+    Query,
+    Task,
+)
+
+__all__ = ["EVENTS", "breaking", "generate", "main"]
+
+EVENTS: Final[dict[str, type[msgspec.Struct]]] = {
+    "query": Query,
+    "answer": Answer,
+    "task": Task,
+    "partial": Partial,
+    "layer-descriptor": LayerDescriptor,
+    "member-health": MemberHealth,
+    "control": ControlRecord,
+}
+"""Public events by the name of their schema's file."""
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_PROSE: Final = {"title", "description"}
+
+Json = dict[str, Any]
+
+
+def generate() -> dict[str, str]:
+    """The text of every generated file, by name."""
+    files = {f"{name}.json": _dump(_schema(name)) for name in EVENTS}
+    events = tuple(EVENTS.values())
+    _, components = msgspec.json.schema_components(
+        events, ref_template="#/components/schemas/{name}"
+    )
+    files["asyncapi.json"] = _dump(document(_portable(components)))
+    return files
+
+
+def breaking(released: Json, current: Json) -> list[str]:
+    """What in an event's schema breaks a reader or writer that knows only the released one.
+
+    Events travel both ways between old and new instances, so the rule is strict: a field may
+    be added if it is optional; one that is there stays as it is.
+    """
+    sentences: list[str] = []
+    for name, old in released["$defs"].items():
+        new = current["$defs"].get(name)
+        if new is None:
+            sentences.append(f"{name} is gone")
+            continue
+        before, after = old.get("properties", {}), new.get("properties", {})
+        for field, schema in before.items():
+            if field not in after:
+                sentences.append(f"{name}.{field} is gone")
+            elif _rule(schema) != _rule(after[field]):
+                sentences.append(f"{name}.{field} means something else than before")
+        must, had = set(new.get("required", ())), set(old.get("required", ()))
+        sentences += [f"{name}.{field} is required now" for field in sorted(must - had)]
+        sentences += [f"{name}.{field} may be left out now" for field in sorted(had - must)]
+    return sentences
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the files, or check them; the exit code."""
+    folder = Path(next((word for word in arguments if word != "--check"), "schemas"))
+    files = generate()
+    if "--check" in arguments:
+        problems = _drift(folder, files) + _broken(folder / "released")
+        sys.stderr.writelines(f"{problem}\n" for problem in problems)
+        return 1 if problems else 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+def _schema(name: str) -> Json:
+    schema = _portable(msgspec.json.schema(EVENTS[name]))
+    return {"$schema": _DIALECT, "$id": f"urn:anabranch:{name}", **schema}
+
+
+def _portable(node: Any) -> Any:
+    """Prose without the indentation of the code, tuples in words that every draft knows."""
+    if isinstance(node, list | tuple):
+        return [_portable(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _portable(child) for key, child in node.items()}
+    if isinstance(node.get("description"), str):
+        node["description"] = inspect.cleandoc(node["description"])
+    if "prefixItems" in node:
+        first, *others = node.pop("prefixItems")
+        if any(other != first for other in others):
+            raise TypeError("a tuple of different types has no schema that every draft knows")
+        node["items"] = first
+    return node
+
+
+def _rule(schema: Json) -> Json:
+    return {key: value for key, value in schema.items() if key not in _PROSE}
+
+
+def _drift(folder: Path, files: dict[str, str]) -> list[str]:
+    return [
+        f"{folder / name} is not what the events say; run python -m anabranch.schemas"
+        for name, text in files.items()
+        if not (path := folder / name).is_file() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def _broken(released: Path) -> list[str]:
+    return [
+        f"{path.stem}: {sentence}"
+        for path in sorted(released.glob("*.json"))
+        for sentence in (
+            breaking(json.loads(path.read_text(encoding="utf-8")), _schema(path.stem))
+            if path.stem in EVENTS
+            else ["the event is gone"]
+        )
+    ]
+
+
+def _dump(schema: Json) -> str:
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
