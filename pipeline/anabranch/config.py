@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -23,6 +23,7 @@ __all__ = [
     "CoordinatorConfig",
     "KafkaConfig",
     "LayerConfig",
+    "Origin",
     "SelectConfig",
     "TopicsConfig",
     "TypeConfig",
@@ -69,8 +70,6 @@ class CoordinatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     commit_interval_ms: Positive = 100
     max_open_queries: Positive = 20_000
     max_timeout_ms: Positive = 60_000
-    reserve_ms: Annotated[int, Meta(ge=0)] = 20
-    """Kept back from a layer's deadline for joining and answering (at most a tenth of it)."""
     dedupe_window_ms: Positive = 600_000
     dedupe_max_ids: Positive = 100_000
     drain_timeout_ms: Positive = 5_000
@@ -89,6 +88,8 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Tasks held in the local queue before fetching pauses."""
     commit_interval_ms: Positive = 100
     drain_timeout_ms: Positive = 5_000
+    reserve_ms: Annotated[int, Meta(ge=0)] = 20
+    """Kept back from a layer's deadline for joining and answering (at most a tenth of it)."""
     max_low_wait_ms: Positive = 2_000
     """Longest time a LOW task waits while a slot is given to younger, higher ones."""
 
@@ -218,19 +219,26 @@ def provenance(
     *,
     environ: Mapping[str, str] = os.environ,
     overrides: Mapping[str, Any] | None = None,
-) -> dict[str, str]:
-    """Where each key that is set comes from: dotted key to the file, variable or call."""
-    found: dict[str, str] = {}
+) -> dict[str, Origin]:
+    """Where each key that is set comes from, by dotted key."""
+    found: dict[str, Origin] = {}
     for name, source in _sources(path, environ, overrides):
-        for key in _leaves(source):
-            found[key] = name if name != "environment" else _variable_of(key)
+        for key, text in _leaves(source):
+            found[key] = Origin(name if name != "environment" else _variable_of(key), text)
     return found
+
+
+class Origin(NamedTuple):
+    """What set a key (the file, variable or call), and the value as it is written there."""
+
+    source: str
+    written: Any
 
 
 class _Where:
     """Makes errors that name the file, variable or call that a key was set by."""
 
-    def __init__(self, file: str, origins: Mapping[str, str]) -> None:
+    def __init__(self, file: str, origins: Mapping[str, Origin]) -> None:
         self.file = file
         self._origins = origins
 
@@ -247,7 +255,7 @@ class _Where:
         """What set this key, or something in it, or the table or list it stands in."""
         for set_key, origin in self._origins.items():
             if f"{set_key}.".startswith(f"{key}.") or re.match(rf"{re.escape(set_key)}[.\[]", key):
-                return origin
+                return origin.source
         return self.file
 
 
@@ -311,12 +319,12 @@ def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        dotted = f"{prefix}{key}"
-        keys += _leaves(value, f"{dotted}.") if isinstance(value, Mapping) else [dotted]
-    return keys
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _variable_of(key: str) -> str:

@@ -51,9 +51,9 @@ def test_each_key_knows_where_it_was_set(write: Any) -> None:
         overrides={"worker": {"slots": 3}},
     )
     assert found == {
-        "namespace": str(path),
-        "kafka.bootstrap": "ANABRANCH_KAFKA__BOOTSTRAP",
-        "worker.slots": "command line",
+        "namespace": (str(path), "a."),
+        "kafka.bootstrap": ("ANABRANCH_KAFKA__BOOTSTRAP", "c:1"),
+        "worker.slots": ("command line", 3),
     }
 
 

@@ -18,6 +18,7 @@ from anabranch.kafka.topics import (
     conflicts,
     differences,
     ensure_topics,
+    find_topics,
     kafka_topics_commands,
     topic_specs,
 )
@@ -199,8 +200,8 @@ class FakeBroker:
 async def test_missing_topics_are_created_and_clients_closed() -> None:
     broker = FakeBroker()
     config = Config(kafka=KafkaConfig(replication=3))
-    assert await ensure_topics(broker, config, GROUPS) == []  # type: ignore[arg-type]
-    assert broker.there == topic_specs(config, GROUPS)
+    found = await ensure_topics(broker, config, GROUPS)  # type: ignore[arg-type]
+    assert found == broker.there == topic_specs(config, GROUPS)
     assert broker.replication == 3
     assert broker.started == 0
 
@@ -208,21 +209,20 @@ async def test_missing_topics_are_created_and_clients_closed() -> None:
 async def test_topics_that_exist_are_left_alone() -> None:
     broker = FakeBroker(creates=False)
     broker.there = specs()
-    assert await ensure_topics(broker, Config(), GROUPS) == []  # type: ignore[arg-type]
+    assert await ensure_topics(broker, Config(), GROUPS) == specs()  # type: ignore[arg-type]
 
 
-async def test_checking_creates_nothing() -> None:
+async def test_looking_creates_nothing() -> None:
     broker = FakeBroker()
-    with pytest.raises(TopicError, match="queries is missing"):
-        await ensure_topics(broker, Config(), GROUPS, create=False)  # type: ignore[arg-type]
+    assert await find_topics(broker, specs()) == {}  # type: ignore[arg-type]
     assert broker.there == {}
+    assert broker.started == 0
 
 
 async def test_a_broker_that_makes_topics_on_first_use_is_enough() -> None:
     broker = FakeBroker(creates=False, touches=True)
-    notes = await ensure_topics(broker, Config(), GROUPS)  # type: ignore[arg-type]
-    assert set(broker.there) == set(specs())
-    assert any("queries has 4 partitions where 12 are wanted" in note for note in notes)
+    found = await ensure_topics(broker, Config(), GROUPS)  # type: ignore[arg-type]
+    assert found == {name: TopicState(4, {}) for name in specs()}
     assert broker.started == 0
 
 
@@ -239,7 +239,7 @@ async def test_topics_that_become_visible_late_are_waited_for(
     monkeypatch.setattr("anabranch.kafka.topics.VISIBLE_POLL_S", 0)
     broker = FakeBroker(late=3)
     async with asyncio.timeout(60):
-        assert await ensure_topics(broker, Config(), GROUPS) == []  # type: ignore[arg-type]
+        assert await ensure_topics(broker, Config(), GROUPS) == specs()  # type: ignore[arg-type]
     assert broker.late == 0
 
 

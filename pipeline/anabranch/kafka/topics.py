@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 from anabranch.config import LAYER_TTL_MS, Config
@@ -20,6 +21,7 @@ __all__ = [
     "conflicts",
     "differences",
     "ensure_topics",
+    "find_topics",
     "kafka_topics_commands",
     "topic_specs",
 ]
@@ -173,10 +175,20 @@ def kafka_topics_commands(
     ]
 
 
+async def find_topics(transport: Transport, names: Collection[str]) -> dict[str, TopicState]:
+    """Those of the named topics that exist, as the broker has them.
+
+    Raises:
+        BrokerUnavailable: nobody answers at the bootstrap address.
+    """
+    async with _admin(transport) as admin:
+        return await admin.topics(names)
+
+
 async def ensure_topics(
-    transport: Transport, config: Config, groups: Collection[str], *, create: bool = True
-) -> list[str]:
-    """Create what is missing, and return what differs without being in the way.
+    transport: Transport, config: Config, groups: Collection[str]
+) -> dict[str, TopicState]:
+    """Create what is missing, and return all as the broker has them.
 
     A broker that cannot create topics but makes them on first use (the embedded one) is used
     as it is: each missing topic is asked for once.
@@ -186,20 +198,26 @@ async def ensure_topics(
         BrokerUnavailable: nobody answers at the bootstrap address.
     """
     specs = topic_specs(config, groups)
-    admin = transport.admin()
-    await admin.start()
-    try:
+    async with _admin(transport) as admin:
         found = await admin.topics(specs)
         missing = {name: state for name, state in specs.items() if name not in found}
-        if missing and create:
+        if missing:
             await _create(transport, admin, missing, config.kafka.replication)
             found = await _visible(admin, specs)
-    finally:
-        await admin.stop()
     in_the_way = conflicts(Topics(config.namespace), groups, found)
     if in_the_way:
         raise TopicError("; ".join(in_the_way))
-    return differences(specs, found)
+    return found
+
+
+@asynccontextmanager
+async def _admin(transport: Transport) -> AsyncIterator[Admin]:
+    admin = transport.admin()
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.stop()
 
 
 async def _create(
