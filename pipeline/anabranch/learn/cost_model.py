@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
+from math import exp, pi
 from typing import Final
 
 from msgspec import Struct
 
-from anabranch.learn.profiler import PerformanceProfiler
 from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
 from anabranch.learn.sums import Cells
-from anabranch.select.decision import Arm
+from anabranch.select.decision import Arm, PlanPart
 
-__all__ = ["CLIP", "CostModel", "Estimate", "load_level"]
+__all__ = ["CLIP", "CostModel", "CostPriors", "load_level"]
 
 CLIP: Final = 2.5
 """Bound of |ln(actual / estimate)|: one outlier says no more than a factor of twelve."""
 GAMMA_CELL: Final = 0.98
 GAMMA_ARM: Final = 0.998
+LN2: Final = 0.693
 PRIOR: Final = 4.0
 """Weight, in updates, of the arm's mean residual beside that of a cell."""
 
 
-class Estimate(Struct, frozen=True, gc=False):
-    """What an arm is expected to take. `formula_ms` is before what was learned."""
+class CostPriors(Struct, frozen=True, gc=False):
+    """Constants of the formulas: where learning starts from.
 
-    arm: Arm
-    formula_ms: float
-    ms: float
-    load: int
+    SEQ = sum(l + w q) + 1, PAR = max l + w q + 3, DIST = .8 max l + w q + 15, with l the latency
+    of a layer and q the wait in its group's queue.
+    """
+
+    sequential_ms: float = 1.0
+    sequential_wait: float = 1.0
+    parallel_ms: float = 3.0
+    parallel_wait: float = 1.0
+    distributed_ms: float = 15.0
+    distributed_wait: float = 1.0
+    distributed_share: float = 0.8
+
+    def cost_ms(self, arm: Arm, latencies: Sequence[float], queue_ms: float) -> float:
+        """Milliseconds until the last of the layers is there."""
+        if arm == "sequential":
+            waits = self.sequential_wait * queue_ms * len(latencies)
+            return sum(latencies) + waits + self.sequential_ms
+        if arm == "parallel":
+            return max(latencies) + self.parallel_wait * queue_ms + self.parallel_ms
+        longest = self.distributed_share * max(latencies)
+        return longest + self.distributed_wait * queue_ms + self.distributed_ms
 
 
 def load_level(queue_ms: float) -> int:
-    """Level of a group's queue: 0 none, 1 to about 30 ms, 2 to about 120 ms, 3 beyond."""
-    if queue_ms < 8:
-        return 0
-    return 1 if queue_ms < 30 else 2 if queue_ms < 120 else 3
-
-
-def formula_ms(arm: Arm, latencies: Sequence[float], queue_ms: float) -> float:
-    """Prior cost of asking layers of the given average latencies.
-
-    SEQ = sum(l + q) + 1, PAR = max l + q + 3, DIST = .8 max l + q + 15. The constants are
-    priors; what they miss is what the residual learns.
-    """
-    if arm == "sequential":
-        return sum(latencies) + queue_ms * len(latencies) + 1
-    longest = max(latencies)
-    return longest + queue_ms + 3 if arm == "parallel" else 0.8 * longest + queue_ms + 15
+    """Level of a group's queue: 0 below 8 ms, 1 below 30, 2 below 120, 3 beyond."""
+    if queue_ms < 30:
+        return 0 if queue_ms < 8 else 1
+    return 2 if queue_ms < 120 else 3
 
 
 class CostModel:
@@ -58,41 +63,66 @@ class CostModel:
     that is not taken drifts back to its prior and is tried again when that looks better.
     """
 
-    def __init__(self, profiler: PerformanceProfiler, *, max_cells: int = 4_096) -> None:
-        self._profiler = profiler
+    def __init__(self, priors: CostPriors | None = None, *, max_cells: int = 4_096) -> None:
+        self._priors = priors if priors is not None else CostPriors()
         self._arms: Cells[str] = Cells(GAMMA_ARM, 1)
         self._cells: Cells[tuple[tuple[str, ...], int]] = Cells(GAMMA_CELL, max_cells)
+        self._means: dict[Arm, tuple[float, float]] = {}
 
-    def estimate(self, arm: Arm, layers: Sequence[str], queue_ms: float) -> Estimate:
-        """Expected milliseconds until the last of `layers` (sorted names) is there."""
-        latency = self._profiler.latency_ms
-        base = formula_ms(arm, [latency(name) for name in layers], queue_ms)
+    def part(
+        self,
+        arm: Arm,
+        layers: tuple[str, ...],
+        latencies: Sequence[float],
+        queue_ms: float,
+        *,
+        group: str = "",
+        novel: bool = False,
+    ) -> PlanPart:
+        """An arm for `layers` (sorted names, with their latencies) and what it would take."""
+        formula = self._priors.cost_ms(arm, latencies, queue_ms)
         load = load_level(queue_ms)
-        residual = self.residual(arm, tuple(layers), load)
-        return Estimate(arm, base, base * exp(residual), load)
+        estimate = formula * exp(self.residual(arm, layers, load))
+        return PlanPart(group, arm, layers, load, formula, estimate, novel)
 
     def residual(self, arm: Arm, layers: tuple[str, ...], load: int) -> float:
         """Mean of ln(actual / formula): the cell's, drawn to the arm's while it has few updates."""
-        row = self._arms.row("", arm)
-        mean = row[1] / (row[0] + PRIOR) / 1_000 if row else 0.0
+        mean = self._arm(arm)[0]
         row = self._cells.row((layers, load), arm)
         return (row[1] / 1_000 + PRIOR * mean) / (row[0] + PRIOR) if row else mean
 
     def accuracy(self, arm: Arm) -> float:
         """exp(-mean |ln(actual / estimate)|), 0..1; drawn to 0.5 while there are few plans."""
-        row = self._arms.row("", arm)
-        if not row:
-            return 0.5
-        return (row[0] * exp(-row[2] / row[0] / 1_000) + PRIOR * 0.5) / (row[0] + PRIOR)
+        return exp(-self._arm(arm)[1])
+
+    def risk(self, arm: Arm) -> float:
+        """Factor from an arm's median to its mean: what an arm costs whose estimates are poor.
+
+        Of a lognormal with mean absolute error e, sigma is e sqrt(pi/2) and the factor
+        exp(sigma^2 / 2).
+        """
+        error = self._arm(arm)[1]
+        return exp(pi / 4 * error * error)
 
     def fold_plan(self, row: PlanSum) -> None:
         """Learn from sums of one arm."""
         values = (row.count, row.residual, row.error)
         self._arms.add("", row.bucket, row.arm, values)
         self._cells.add((row.layers, row.load), row.bucket, row.arm, values)
+        self._means.clear()
 
     def fold_layer(self, row: LayerSum) -> None:
         """Single layers are the profiler's."""
 
     def fold_query(self, row: QuerySum) -> None:
         """Whole queries are not a matter of arms."""
+
+    def _arm(self, arm: Arm) -> tuple[float, float]:
+        """Mean residual and mean absolute error of an arm, drawn to 0 and ln 2."""
+        known = self._means.get(arm)
+        if known is None:
+            count, residual, error = self._arms.row("", arm) or (0.0, 0.0, 0.0)
+            weight = count + PRIOR
+            known = (residual / 1_000 / weight, (error / 1_000 + PRIOR * LN2) / weight)
+            self._means[arm] = known
+        return known

@@ -21,6 +21,7 @@ COUPLED: Final = 0.5
 COARSE: Final = 60
 """Habits change slowly: the graph's buckets are this many times wider."""
 ANY: Final = "*"
+MAX_TYPES: Final = 4_096
 
 
 class SelectionContext(Struct, frozen=True, gc=False):
@@ -75,6 +76,7 @@ class DependencyGraph:
         self._min_use = min_use
         self._sets = Cell(0.9995)
         self._use: Cells[tuple[str, str]] = Cells(0.98, max_cells)
+        self._types: dict[str, int] = {}
         self._counted: tuple[dict[str, float], dict[tuple[str, str], float], float] | None = None
 
     def fold_layer(self, row: LayerSum) -> None:
@@ -85,6 +87,8 @@ class DependencyGraph:
         """Learn which layers are wanted together."""
         self._sets.add(row.bucket // COARSE, "\n".join(row.layers), (row.count,))
         self._counted = None
+        if len(self._types) < MAX_TYPES or row.type in self._types:
+            self._types[row.type] = self._types.get(row.type, 0) + row.count
 
     def fold_plan(self, row: PlanSum) -> None:
         """Arms are the cost model's."""
@@ -108,6 +112,10 @@ class DependencyGraph:
         tried = left_out[int(draw(context.query, 2) * len(left_out))]
         rest = tuple(layer for layer in left_out if layer != tried)
         return LayerSelection((*kept, tried), rest, tried)
+
+    def knows_type(self, query_type: str) -> bool:
+        """Whether at least `min_samples` queries of the type were seen."""
+        return self._types.get(query_type, 0) >= self.min_samples
 
     def get_parallelization_benefit(self, layers: Sequence[str]) -> float:
         """Mean speed-up of the pairs of `layers` when asked at once, 1.0 to 5.0."""
@@ -160,7 +168,7 @@ class DependencyGraph:
         return {
             "layers": len(single),
             "pairs": len(pairs),
-            "types": len({query_type for query_type, _ in self._use.keys}),
+            "types": len(self._types),
             "queries": total,
         }
 

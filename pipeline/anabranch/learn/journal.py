@@ -39,7 +39,7 @@ class Journal:
         for part in record.plan:
             elapsed = _elapsed_ms(record, part.layers)
             if elapsed > 0:
-                key = (bucket, record.type, part.arm, part.layers, part.load)
+                key = (bucket, record.type, part.arm, part.layers, part.load, part.novel)
                 residual = _log_ratio(elapsed, part.formula_ms)
                 error = abs(_log_ratio(elapsed, part.estimated_ms))
                 _add(self._plans, key, (1, residual, error, int(elapsed * 1_000)))
@@ -65,16 +65,12 @@ class Journal:
             elif source != "none" and layer.status != "skipped":
                 ok = layer.status == "ok"
                 took = layer.took_ms if ok or layer.status == "timeout" else None
-                timed, took_us = (0, 0) if took is None else (1, int(took * 1_000))
-                values = (1, ok, timed, took_us, layer.count, layer.used)
+                timed, took_ln = (0, 0) if took is None else (1, _ln_us(took))
+                values = (1, ok, timed, took_ln, layer.count, layer.used)
                 _add(self._layers, (bucket, type_, source, layer.layer), values)
         names = tuple(sorted([layer.layer for layer in record.layers]))
-        total_us = int(record.total_latency_ms * 1_000)
-        _add(
-            self._queries,
-            (bucket, type_, record.strategy_chosen, names),
-            (1, record.success, cached, total_us),
-        )
+        key = (bucket, type_, record.strategy_chosen, names)
+        _add(self._queries, key, _query_values(record, cached))
 
 
 def fold_rows(rows: Rows, folds: tuple[Fold, ...]) -> None:
@@ -100,6 +96,26 @@ def _add(
             row[index] += value
 
 
+def _query_values(record: ExecutionTelemetry, cached: int) -> tuple[int, ...]:
+    """In the order of `QuerySum`, from `count` on."""
+    total_us = int(record.total_latency_ms * 1_000)
+    queue_us = int(record.queue_wait_ms * 1_000)
+    gain_us = 0
+    if record.shadow_ms is not None:
+        gain_us = int((record.estimated_latency_ms - record.shadow_ms) * 1_000)
+    return (
+        1,
+        record.success,
+        cached,
+        total_us,
+        queue_us,
+        record.hedges,
+        record.explored,
+        record.shadow is not None and record.shadow != record.strategy_chosen,
+        gain_us,
+    )
+
+
 def _elapsed_ms(record: ExecutionTelemetry, names: tuple[str, ...]) -> float:
     """Until the last of `names` was there; 0 if one of them was never asked."""
     longest = 0.0
@@ -109,6 +125,11 @@ def _elapsed_ms(record: ExecutionTelemetry, names: tuple[str, ...]) -> float:
                 return 0.0
             longest = max(longest, layer.elapsed_ms)
     return longest
+
+
+def _ln_us(took_ms: float) -> int:
+    """ln(microseconds), in thousandths; at least one microsecond."""
+    return round(1_000 * log(max(1.0, took_ms * 1_000)))
 
 
 def _log_ratio(actual: float, expected: float) -> int:

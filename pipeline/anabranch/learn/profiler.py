@@ -1,8 +1,13 @@
-"""How long each layer takes, how often it succeeds, and how much it finds."""
+"""How long each layer takes, how often it succeeds, and how much it finds.
+
+A layer's latency is the geometric mean: one call in a hundred that takes twenty times as long
+moves it by 3%, the arithmetic mean by 19%.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp
 from statistics import median
 from typing import Final, Protocol
 
@@ -22,7 +27,7 @@ class PerformanceProfiler(Protocol):
     """What is known of single layers. Latencies are without the wait in a queue."""
 
     def latency_ms(self, layer: str, arm: str | None = None) -> float:
-        """Average latency, of all arms or under one; the median of the others if unknown."""
+        """Latency, of all arms or under one; the median of the others if unknown."""
         ...
 
     def success_rate(self, layer: str) -> float:
@@ -48,7 +53,7 @@ class LayerProfiler:
 
     def fold_layer(self, row: LayerSum) -> None:
         """Learn from sums of one layer."""
-        values = (row.asked, row.ok, row.timed, row.took_us, row.items)
+        values = (row.asked, row.ok, row.timed, row.took_ln, row.items)
         self._cells.add(row.layer, row.bucket, ALL, values)
         self._arms.add((row.layer, row.arm), row.bucket, ALL, values)
         self._typical = None
@@ -60,10 +65,10 @@ class LayerProfiler:
         """Neither do whole queries."""
 
     def latency_ms(self, layer: str, arm: str | None = None) -> float:
-        """Average latency, of all arms or under one; the median of the others if unknown."""
+        """Latency, of all arms or under one; the median of the others if unknown."""
         row = self._row(layer, arm)
         if row and row[2] > 0:
-            return row[3] / row[2] / 1_000
+            return _mean_ms(row)
         return self._typical_ms() if arm is None else self.latency_ms(layer)
 
     def success_rate(self, layer: str) -> float:
@@ -90,9 +95,13 @@ class LayerProfiler:
         """Not zero: a layer nobody has measured would look best and be flooded."""
         if self._typical is None:
             known = [
-                row[3] / row[2] / 1_000
+                _mean_ms(row)
                 for row in (self._cells.row(layer, ALL) for layer in self._cells.keys)
                 if row and row[2] > 0
             ]
             self._typical = median(known) if known else PRIOR_LATENCY_MS
         return self._typical
+
+
+def _mean_ms(row: Sequence[float]) -> float:
+    return exp(row[3] / row[2] / 1_000) / 1_000

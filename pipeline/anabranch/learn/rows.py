@@ -23,7 +23,7 @@ class LayerSum(Struct, frozen=True, gc=False):
         bucket: time of the answers, in units of `BUCKET_MS` since the epoch.
         asked: requests that came to an end of their own: answered, failed or timed out.
         timed: requests whose time is known (answered or timed out).
-        took_us: sum of their time in the layer, without the queue.
+        took_ln: sum of ln(microseconds in the layer, without the queue), in thousandths.
         used: answers that contributed an item to the joined answer.
     """
 
@@ -34,7 +34,7 @@ class LayerSum(Struct, frozen=True, gc=False):
     asked: int = 0
     ok: int = 0
     timed: int = 0
-    took_us: int = 0
+    took_ln: int = 0
     items: int = 0
     used: int = 0
 
@@ -45,6 +45,7 @@ class PlanSum(Struct, frozen=True, gc=False):
     Attributes:
         layers: names, sorted.
         load: level of the group's queue when it was planned (`cost_model.load_level`).
+        novel: the type had hardly been seen before.
         count: plans.
         residual: sum of ln(actual / formula), in thousandths.
         error: sum of |ln(actual / estimate)|, in thousandths.
@@ -56,6 +57,7 @@ class PlanSum(Struct, frozen=True, gc=False):
     arm: Arm
     layers: tuple[str, ...]
     load: int
+    novel: bool
     count: int = 0
     residual: int = 0
     error: int = 0
@@ -70,6 +72,11 @@ class QuerySum(Struct, frozen=True, gc=False):
         ok: answers that were `complete`.
         cached: wanted layers that came from the cache.
         total_us: sum of the time from query to answer.
+        queue_us: sum of the longest wait in a worker's queue.
+        hedges: attempts beyond the first.
+        explored: answers of which the plan was chosen to learn.
+        shadow: plans that the learned model would have made otherwise, in `shadow` mode.
+        shadow_gain_us: what it expected to gain by them.
     """
 
     bucket: int
@@ -80,6 +87,11 @@ class QuerySum(Struct, frozen=True, gc=False):
     ok: int = 0
     cached: int = 0
     total_us: int = 0
+    queue_us: int = 0
+    hedges: int = 0
+    explored: int = 0
+    shadow: int = 0
+    shadow_gain_us: int = 0
 
 
 @runtime_checkable

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, Literal, Protocol
 
-from anabranch.learn.cost_model import CostModel, Estimate
-from anabranch.learn.dependency_graph import DependencyGraph
+from msgspec.structs import replace
+
+from anabranch.learn.cost_model import CostModel, CostPriors
+from anabranch.learn.dependency_graph import DependencyGraph, draw
 from anabranch.learn.execution_telemetry import ExecutionTelemetry, ExecutionTelemetryCollector
 from anabranch.learn.profiler import PerformanceProfiler
 from anabranch.learn.rows import Fold
-from anabranch.select.decision import Arm, Decision, PlanContext, PlanPart
+from anabranch.select.decision import Arm, Decision, PlanContext
+from anabranch.select.plans import ARMS, Plan, Plans, cost_ms, slowest
 
 __all__ = ["AdaptiveStrategySelector"]
 
-FALLBACK: Final[Mapping[Arm, Arm]] = {
-    "distributed": "parallel",
-    "parallel": "sequential",
-    "sequential": "parallel",
-}
+Mode = Literal["rules", "learned", "shadow"]
+
+EXPLORE: Final = 0.01
+"""Share of learned choices that try another arm, so that its cost stays known."""
 
 
 class HitRate(Protocol):
@@ -37,12 +39,17 @@ class AdaptiveStrategySelector:
         profiler: latencies of single layers.
         dep_graph: what asking layers together gains.
         cache: for its hit rate, in the statistics.
-        mode: `rules` is the original's tree, on estimates from real latencies.
+        mode: `rules` is the original's tree on estimates from real latencies; `learned` takes
+            the plan that the cost model expects to be fastest; `shadow` follows the rules and
+            records what would have been learned beside it.
         cache_threshold: share of wanted layers in the cache above which the rest may be left
             out, if `min_coverage` allows it.
         parallel_threshold: parallelisation benefit above which layers are asked together.
         parallel_max_layers: most layers that count as simple enough for PARALLEL.
         distributed_threshold: cost in ms, one after the other, above which work is spread.
+        explore: share of choices that try an arm at random; by default 0.01 where `learned`
+            decides and none where the rules do.
+        priors: constants of the cost formulas.
     """
 
     def __init__(
@@ -51,14 +58,16 @@ class AdaptiveStrategySelector:
         dep_graph: DependencyGraph,
         cache: HitRate | None = None,
         *,
-        mode: Literal["rules", "learned", "shadow"] = "rules",
+        mode: Mode = "rules",
         cache_threshold: float = 0.75,
         parallel_threshold: float = 1.5,
         parallel_max_layers: int = 4,
         distributed_threshold: float = 500.0,
+        explore: float | None = None,
+        priors: CostPriors | None = None,
     ) -> None:
         self.mode = mode
-        self.cost_model = CostModel(profiler)
+        self.cost_model = CostModel(priors)
         folds = [fold for fold in (profiler, dep_graph, self.cost_model) if isinstance(fold, Fold)]
         self.telemetry = ExecutionTelemetryCollector(folds=folds)
         self._profiler = profiler
@@ -68,80 +77,95 @@ class AdaptiveStrategySelector:
         self._parallel_threshold = parallel_threshold
         self._parallel_max_layers = parallel_max_layers
         self._distributed_threshold = distributed_threshold
+        self._explore = (EXPLORE if mode == "learned" else 0.0) if explore is None else explore
 
     def decide(self, context: PlanContext) -> Decision:
-        """Plan the missing layers of a query whose cache was probed."""
+        """Plan the missing layers of a query whose cache was probed.
+
+        A pure function of what was learned and of `context`.
+        """
         if not context.missing:
             return _from_cache(f"all {len(context.cached)} wanted layers are cached and fresh")
         if context.strategy == "cache":
             return _from_cache(f"cache was asked for: {_missing(context)} left out", 0.5)
+        novel = not self._graph.knows_type(context.type)
+        plans = Plans(context, self._profiler, self.cost_model, novel=novel)
         if context.strategy != "auto":
-            return self._plan(context, context.strategy, "it was asked for")
-        return self._rules(context)
+            return self._decision(plans, plans.by_arm[context.strategy], "it was asked for")
+        if self.mode == "learned":
+            return self._explored(context, plans, plans.best(), "it is expected to be fastest")
+        return self._ruled(context, plans)
 
     def observe(self, record: ExecutionTelemetry) -> None:
         """Learn from an answered query."""
         self.telemetry.record(record)
 
-    def _rules(self, context: PlanContext) -> Decision:
-        """The original's tree: cache, then parallel, then distributed, else sequential."""
+    def _ruled(self, context: PlanContext, plans: Plans) -> Decision:
         share = len(context.cached) / max(1, len(context.wanted))
         if share > self._cache_threshold and share >= context.min_coverage:
-            return _from_cache(
-                f"{share:.0%} of the layers are cached: {_missing(context)} left out"
-            )
-        names = [layer.layer for layer in context.missing]
+            what = f"{share:.0%} of the layers are cached, over {self._cache_threshold:.0%}"
+            return _from_cache(f"{what}: {_missing(context)} left out", share)
+        arm, why = self._tree(plans)
+        decision = self._explored(context, plans, plans.by_arm[arm], why)
+        if self.mode == "rules":
+            return decision
+        best = slowest(plans.best())
+        return replace(decision, shadow=best.arm, shadow_ms=best.estimated_ms)
+
+    def _tree(self, plans: Plans) -> tuple[Arm, str]:
+        """The original's tree for what is not in the cache."""
+        names = list(plans.latency)
         benefit = self._graph.get_parallelization_benefit(names)
+        gain, least = f"together they gain {benefit:.1f}x", f"{self._parallel_threshold:.1f}x"
         if benefit > self._parallel_threshold and len(names) <= self._parallel_max_layers:
-            return self._plan(
-                context,
-                "parallel",
-                f"together they gain {benefit:.1f}x, over {self._parallel_threshold:.1f}x",
-            )
-        cost = sum(self._profiler.latency_ms(name) for name in names)
-        limit = self._distributed_threshold
+            return "parallel", f"{gain}, over {least}"
+        cost, limit = sum(plans.latency.values()), self._distributed_threshold
         if cost > limit:
-            return self._plan(context, "distributed", f"cost is {cost:.0f} ms, over {limit:.0f}")
-        why = f"cost is {cost:.0f} ms and the gain {benefit:.1f}x"
-        return self._plan(context, "sequential", why)
+            return "distributed", f"they cost {cost:.0f} ms, over {limit:.0f}"
+        return "sequential", f"they cost {cost:.0f} ms, not over {limit:.0f}, and {gain}"
 
-    def _plan(self, context: PlanContext, wish: Arm, why: str) -> Decision:
-        parts = (
-            (self._sequential(context),)
-            if wish == "sequential"
-            else tuple(self._part(context, group, wish) for group in _groups(context))
-        )
-        return self._decision(context, parts, why)
+    def _explored(self, context: PlanContext, plans: Plans, best: Plan, why: str) -> Decision:
+        """`best`, or for a small share of queries whichever arm their id draws.
 
-    def _part(self, context: PlanContext, group: str, wish: Arm) -> PlanPart:
-        """`wish` for one group, or what is taken when it cannot start there."""
-        arm = "parallel" if wish == "distributed" and _workers(context, group) == 1 else wish
-        names = sorted(layer.layer for layer in context.missing if layer.group == group)
-        return _as_part(group, names, self.cost_model.estimate(arm, names, _queue(context, group)))
+        Only plans that are expected within the deadline are tried.
+        """
+        share = self._explore
+        if share <= 0:
+            return self._decision(plans, best, why)
+        tried = [plan for plan in plans.by_arm.values() if cost_ms(plan) <= context.remaining_ms]
+        if not tried:
+            return self._decision(plans, best, why)
+        number = draw(context.query, 3)
+        plan = tried[int(number / share * len(tried))] if number < share else best
+        probability = share * tried.count(plan) / len(tried) + (1 - share) * (plan == best)
+        if plan == best:
+            return self._decision(plans, best, why, probability)
+        return self._decision(plans, plan, "it is tried, to know its cost", probability, True)
 
-    def _sequential(self, context: PlanContext) -> PlanPart:
-        names = sorted(layer.layer for layer in context.missing)
-        waits = [_queue(context, layer.group) for layer in context.missing]
-        estimate = self.cost_model.estimate("sequential", names, sum(waits) / len(waits))
-        return _as_part("", names, estimate)
-
-    def _decision(self, context: PlanContext, parts: Sequence[PlanPart], why: str) -> Decision:
-        longest = max(parts, key=lambda part: part.estimated_ms)
-        arm = longest.arm
-        arms = {part.group: part.arm for part in parts}
+    def _decision(
+        self, plans: Plans, plan: Plan, why: str, probability: float = 1.0, explored: bool = False
+    ) -> Decision:
+        longest = slowest(plan)
+        arm: Arm = longest.arm
+        arms: dict[str, Arm]
+        estimates: dict[Arm, float] = {wish: cost_ms(p) for wish, p in plans.by_arm.items()}
+        others: list[Arm] = [wish for wish in ARMS if wish != arm]
         if arm == "sequential":
-            arms = dict.fromkeys(_groups(context), arm)
-        names = ", ".join(part for part in _cheapest_first(context, self._profiler))
+            arms = dict.fromkeys((part.group for part in plans.by_arm["parallel"]), arm)
+        else:
+            arms = {part.group: part.arm for part in plan}
         return Decision(
             strategy=arm,
             arms=arms,
-            order=tuple(_cheapest_first(context, self._profiler)),
+            order=plans.order,
             confidence=self.cost_model.accuracy(arm),
-            reason=f"{arm} for {names}: {why}; {longest.estimated_ms:.0f} ms expected",
+            reason=_reason(plans, plan, why, estimates),
             estimated_ms=longest.estimated_ms,
-            estimates={arm: longest.estimated_ms},
-            fallback=FALLBACK[arm],
-            parts=tuple(parts),
+            estimates=estimates,
+            probability=probability,
+            fallback=min(others, key=estimates.__getitem__),
+            parts=plan,
+            explored=explored,
         )
 
 
@@ -153,27 +177,10 @@ def _missing(context: PlanContext) -> str:
     return ", ".join(layer.layer for layer in context.missing)
 
 
-def _groups(context: PlanContext) -> list[str]:
-    return list(dict.fromkeys(layer.group for layer in context.missing))
-
-
-def _workers(context: PlanContext, group: str) -> int:
-    load = context.groups.get(group)
-    return load.workers if load is not None else 1
-
-
-def _queue(context: PlanContext, group: str) -> float:
-    load = context.groups.get(group)
-    return load.queue_ms if load is not None else 0.0
-
-
-def _as_part(group: str, names: Sequence[str], estimate: Estimate) -> PlanPart:
-    return PlanPart(
-        group, estimate.arm, tuple(names), estimate.load, estimate.formula_ms, estimate.ms
+def _reason(plans: Plans, plan: Plan, why: str, estimates: Mapping[Arm, float]) -> str:
+    what = " and ".join(
+        f"{part.arm} for {', '.join(part.layers)} ({part.estimated_ms:.0f} ms)" for part in plan
     )
-
-
-def _cheapest_first(context: PlanContext, profiler: PerformanceProfiler) -> list[str]:
-    return sorted(
-        (layer.layer for layer in context.missing), key=lambda name: profiler.latency_ms(name)
-    )
+    others = ", ".join(f"{arm} {ms:.0f}" for arm, ms in estimates.items())
+    lone = f"; {', '.join(plans.lone)} has one worker" if plans.lone else ""
+    return f"{what}: {why} (expected ms: {others}{lone})"

@@ -46,6 +46,7 @@ class PlanPart(Struct, frozen=True, gc=False):
         load: level of the group's queue (`cost_model.load_level`).
         formula_ms: the cost formula's estimate, before what was learned.
         estimated_ms: the estimate.
+        novel: the query's type had hardly been seen before.
     """
 
     group: str
@@ -54,6 +55,7 @@ class PlanPart(Struct, frozen=True, gc=False):
     load: int
     formula_ms: float
     estimated_ms: float
+    novel: bool = False
 
 
 class Decision(Struct, frozen=True, gc=False):
