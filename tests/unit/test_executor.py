@@ -1,0 +1,255 @@
+"""A worker's tasks: what a layer may do, and what comes of it. Virtual time, no broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from records import FakeRecord
+
+from anabranch.errors import LayerError
+from anabranch.events import Item, Partial, PartialResult, Task, TaskLayer, encode
+from anabranch.layers import LayerSpec, Request, Result, layer
+from anabranch.observe.spans import Tracer
+from anabranch.testing.virtual_time import VirtualClock, run
+from anabranch.worker.executor import Executor, Job
+from anabranch.worker.queue import LocalQueue
+from anabranch.worker.wrappers import guard
+
+ITEMS = [Item(f"urn:{n}", 1.0 - n / 10) for n in range(5)]
+
+
+def job(*layers: str, deadline_ms: float, limit: int = 20) -> Job:
+    task = Task(
+        query="q1",
+        partition=3,
+        offset=7,
+        type="t",
+        params={"text": "x"},
+        scope="s",
+        limit=limit,
+        deadline_ms=int(deadline_ms),
+        layers=[TaskLayer(name, attempt=(2, 1)) for name in layers],
+        key="digest",
+        generation=9,
+    )
+    record = FakeRecord(encode(task), topic="anabranch.tasks.default.medium")
+    return Job(task, record, Tracer().process(record, "process"))
+
+
+def execute(
+    functions: dict[str, Callable[[Request], Any]],
+    *jobs_of: tuple[tuple[str, ...], float],
+    slots: int = 32,
+    limit: int = 20,
+    **settings: Any,
+) -> list[Partial]:
+    """Run jobs (their layers, and how many ms they have) to their end; what was published."""
+
+    async def body() -> list[Partial]:
+        clock = VirtualClock()
+        published: list[Partial] = []
+        queue: LocalQueue[Job] = LocalQueue(1_000)
+        with ThreadPoolExecutor(1) as threads:
+            specs = [LayerSpec(layer(name)(f), **settings) for name, f in functions.items()]
+            executor = Executor(
+                "w1",
+                {spec.layer.name: guard(spec, threads) for spec in specs},
+                queue,
+                lambda _, partial: published.append(partial),
+                clock,
+                clock.time_ms,
+                Tracer(),
+                slots=slots,
+                reserve_ms=20,
+            )
+            for names, for_ms in jobs_of:
+                made = job(*names, deadline_ms=clock.time_ms() + for_ms, limit=limit)
+                queue.put("medium", made, clock.monotonic() * 1000)
+            executor.pump()
+            while not executor.idle:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
+            return published
+
+    return run(body())
+
+
+def only(partials: list[Partial]) -> PartialResult:
+    (partial,) = partials
+    (result,) = partial.results
+    return result
+
+
+def test_items_come_back_under_the_tasks_identity() -> None:
+    async def found(_: Request) -> Result:
+        return Result(items=ITEMS, ttl_ms=5, tags=["t1"])
+
+    (partial,) = execute({"a": found}, (("a",), 1_000))
+    assert (partial.query, partial.offset, partial.key, partial.generation) == ("q1", 7, "digest", 9)
+    assert (partial.worker, partial.limit, partial.scope) == ("w1", 20, "s")
+    (result,) = partial.results
+    assert (result.status, result.items, result.attempt) == ("ok", ITEMS, (2, 1))
+    assert (result.ttl_ms, result.tags, result.complete) == (5, ["t1"], True)
+
+
+def test_a_sequence_of_items_is_a_result_too() -> None:
+    async def found(_: Request) -> list[Item]:
+        return ITEMS
+
+    assert only(execute({"a": found}, (("a",), 1_000))).items == ITEMS
+
+
+def test_results_are_cut_at_the_limit_and_then_not_complete() -> None:
+    async def found(_: Request) -> Result:
+        return Result(items=ITEMS, complete=True)
+
+    result = only(execute({"a": found}, (("a",), 1_000), limit=2))
+    assert result.items == ITEMS[:2]
+    assert not result.complete
+
+
+def test_exactly_limit_items_are_not_taken_for_all_there_is() -> None:
+    async def found(request: Request) -> list[Item]:
+        return ITEMS[: request.limit]
+
+    assert not only(execute({"a": found}, (("a",), 1_000), limit=5)).complete
+
+
+def test_a_layer_that_raises_costs_its_own_answer_only() -> None:
+    async def broken(_: Request) -> Result:
+        raise RuntimeError("disk on fire")
+
+    async def found(_: Request) -> list[Item]:
+        return ITEMS
+
+    results = {
+        r.layer: r
+        for p in execute({"a": broken, "b": found}, (("a", "b"), 1_000))
+        for r in p.results
+    }
+    assert (results["a"].status, results["a"].error) == ("error", "RuntimeError: disk on fire")
+    assert results["b"].status == "ok"
+
+
+def test_a_transient_error_is_marked() -> None:
+    async def busy(_: Request) -> Result:
+        raise LayerError("try later", transient=True)
+
+    result = only(execute({"a": busy}, (("a",), 1_000)))
+    assert (result.status, result.error, result.transient) == ("error", "try later", True)
+
+
+def test_a_layer_that_hangs_is_ended_before_the_deadline() -> None:
+    async def hangs(_: Request) -> Result:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    result = only(execute({"a": hangs}, (("a",), 1_000)))
+    assert result.status == "timeout"
+    assert 950 <= result.took_ms < 1_000
+
+
+def test_a_layers_own_timeout_is_its_own_error_not_ours() -> None:
+    async def impatient(_: Request) -> Result:
+        raise TimeoutError("my database was slow")
+
+    result = only(execute({"a": impatient}, (("a",), 1_000)))
+    assert (result.status, result.error) == ("error", "TimeoutError: my database was slow")
+
+
+def test_a_configured_timeout_ends_a_layer_earlier() -> None:
+    async def slow(_: Request) -> Result:
+        await asyncio.sleep(0.5)
+        return Result()
+
+    assert only(execute({"a": slow}, (("a",), 1_000), timeout_ms=100)).status == "timeout"
+
+
+def test_work_whose_deadline_passed_is_not_begun_and_says_so() -> None:
+    asked = []
+
+    async def found(request: Request) -> list[Item]:
+        asked.append(request)
+        return ITEMS
+
+    assert only(execute({"a": found}, (("a",), -1))).status == "expired"
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "said"),
+    [
+        (None, "NoneType"),
+        (42, "int"),
+        ("text", "str"),
+        ([{"id": "x"}], "list of dict"),
+        ([Item("", 1.0)], "without an id"),
+        ([Item("urn:x", float("nan"))], "finite"),
+        ([Item("urn:x", 1.0, data=object())], "object"),
+    ],
+)
+def test_nonsense_is_an_error_that_says_what_came(nonsense: Any, said: str) -> None:
+    async def odd(_: Request) -> Any:
+        return nonsense
+
+    result = only(execute({"a": odd}, (("a",), 1_000)))
+    assert result.status == "error"
+    assert said in (result.error or "")
+
+
+def test_ten_megabytes_are_an_error_that_names_the_bound() -> None:
+    async def huge(_: Request) -> list[Item]:
+        return [Item("urn:x", 1.0, data="x" * 10_000_000)]
+
+    result = only(execute({"a": huge}, (("a",), 1_000)))
+    assert result.status == "error"
+    assert "max_bytes = 512,000" in (result.error or "")
+
+
+def test_a_layer_nobody_has_is_an_error() -> None:
+    assert "no layer 'b'" in (only(execute({}, (("b",), 1_000))).error or "")
+
+
+def test_layers_that_finish_together_travel_together() -> None:
+    async def at_once(_: Request) -> list[Item]:
+        return ITEMS
+
+    async def later(_: Request) -> list[Item]:
+        await asyncio.sleep(0.1)
+        return ITEMS
+
+    partials = execute({"a": at_once, "b": at_once, "c": later}, (("a", "b", "c"), 1_000))
+    assert [sorted(r.layer for r in p.results) for p in partials] == [["a", "b"], ["c"]]
+
+
+def test_layers_of_a_task_run_concurrently_and_slots_bound_tasks() -> None:
+    running = peak = 0
+
+    async def counts(_: Request) -> list[Item]:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return []
+
+    execute({"a": counts, "b": counts}, *[(("a", "b"), 1_000)] * 5, slots=4)
+    assert peak == 4
+
+
+def test_the_layer_sees_what_was_asked_and_how_long_it_has() -> None:
+    seen: list[Request] = []
+
+    async def look(request: Request) -> list[Item]:
+        seen.append(request)
+        return []
+
+    execute({"a": look}, (("a",), 1_000))
+    (request,) = seen
+    assert (request.type, request.params, request.scope) == ("t", {"text": "x"}, "s")
+    assert (request.limit, request.attempt) == (20, (2, 1))
+    assert 970 <= request.remaining_ms <= 980
