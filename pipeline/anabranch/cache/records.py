@@ -1,0 +1,167 @@
+"""What the cache holds: a record per question, in it a slot per layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from anabranch.cache.eviction import Entry
+from anabranch.cache.keys import Question, question_digest
+from anabranch.events import Item, encode
+
+__all__ = ["Probe", "Record", "Slot", "View", "sift", "size_of"]
+
+_REFRESH_SHARE: Final = 0.25
+
+
+class Slot(Struct):
+    """One layer's result to one question. The cache owns it once it is stored.
+
+    Attributes:
+        items: as the layer gave them, best first; at most `limit`.
+        complete: nothing more exists than `items`, whatever limit is asked for.
+        limit: what the layer was asked for.
+        stored_ms: the partial's record timestamp: its age counts from there.
+        ttl_ms: how long it may be served from then on.
+        generation: offset to which `control` had been read when the query looked up.
+        tags: names under which it can be invalidated.
+        cost_ms: what fetching it took: what a hit saves.
+        size_bytes: of its items, encoded (`size_of`).
+    """
+
+    items: list[Item]
+    complete: bool
+    limit: int
+    stored_ms: float
+    ttl_ms: int
+    generation: int
+    tags: tuple[str, ...] = ()
+    cost_ms: float = 0.0
+    size_bytes: int = 0
+
+    @property
+    def expires_ms(self) -> float:
+        """From when on it is not served."""
+        return self.stored_ms + self.ttl_ms
+
+    def serves(self, limit: int) -> bool:
+        """Whether as many items as `limit` asks for would be no others than these."""
+        return self.complete or self.limit >= limit
+
+    def ageing(self, now_ms: float) -> bool:
+        """Whether under a quarter of its TTL is left."""
+        return self.expires_ms - now_ms < _REFRESH_SHARE * self.ttl_ms
+
+
+class Probe(Struct):
+    """What the cache has for a query.
+
+    Attributes:
+        hits: slot by layer. Read only: it is shared with later probes.
+        missing: layers to be fetched, in the order they were asked for.
+        refresh: layers among `hits` with under a quarter of their TTL left; named only beside a
+            partial miss, where fetching them costs no extra round.
+        memo: the answer that was made from just these slots, for just these layers and this
+            limit, if it was remembered.
+    """
+
+    hits: dict[str, Slot]
+    missing: tuple[str, ...] = ()
+    refresh: tuple[str, ...] = ()
+    memo: bytes | None = None
+
+
+class View(Probe):
+    """A full hit as it was last found: as long as it holds, it is given again as it is."""
+
+    layers: tuple[str, ...] = ()
+    limit: int = 0
+    epoch: int = 0
+    """How many orders had been read when the slots were found valid."""
+    oldest_ms: float = 0.0
+    expires_ms: float = 0.0
+    since: int = 0
+    """The record's hits up to which the statistics know of them."""
+
+    @classmethod
+    def over(
+        cls,
+        record: Record,
+        layers: tuple[str, ...],
+        limit: int,
+        memo: bytes | None = None,
+        hits: dict[str, Slot] | None = None,
+    ) -> View:
+        """A view of slots of `record` that are valid now."""
+        slots = {layer: record.slots[layer] for layer in layers} if hits is None else hits
+        return cls(
+            slots if len(slots) != len(record.slots) else record.slots,
+            memo=memo,
+            layers=layers,
+            limit=limit,
+            epoch=record.epoch,
+            oldest_ms=min((slot.stored_ms for slot in slots.values()), default=math.inf),
+            expires_ms=min((slot.expires_ms for slot in slots.values()), default=math.inf),
+            since=record.hits,
+        )
+
+
+class Record(Entry):
+    """A question and its slots. `slots` is replaced, never changed: probes share it."""
+
+    __slots__ = ("epoch", "slots", "view")
+
+    def __init__(self, key: Question | str, epoch: int) -> None:
+        super().__init__(key)
+        self.slots: dict[str, Slot] = {}
+        self.view: View | None = None
+        self.epoch = epoch
+        """How many orders had been read when the slots were found valid."""
+
+    @property
+    def named_by_digest(self) -> bool:
+        """Whether only the digest of its key is known: it was read back, and not asked since."""
+        return isinstance(self.key, str)
+
+    @property
+    def scope(self) -> str | None:
+        """The question's scope, if it is known."""
+        return None if isinstance(self.key, str) else str(self.key[1])
+
+    @property
+    def digest(self) -> str:
+        """Of its key, as hex."""
+        return self.key if isinstance(self.key, str) else question_digest(self.key)
+
+
+def sift(
+    slots: Mapping[str, Slot],
+    layers: tuple[str, ...],
+    limit: int,
+    max_age_ms: int | None,
+    now_ms: float,
+) -> Probe:
+    """Which of `layers` are served by slots that are valid and have not expired."""
+    oldest_ms = -math.inf if max_age_ms is None else now_ms - max_age_ms
+    hits = {}
+    for layer in layers:
+        slot = slots.get(layer)
+        if (
+            slot is not None
+            and slot.serves(limit)
+            and slot.stored_ms >= oldest_ms
+            and max_age_ms != 0
+        ):
+            hits[layer] = slot
+    if len(hits) == len(layers):
+        return Probe(hits)
+    ageing = tuple(layer for layer, slot in hits.items() if slot.ageing(now_ms))
+    return Probe(hits, tuple(layer for layer in layers if layer not in hits), ageing)
+
+
+def size_of(items: Sequence[Item]) -> int:
+    """Bytes of items, encoded."""
+    return len(encode(items))

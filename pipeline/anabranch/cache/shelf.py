@@ -1,0 +1,106 @@
+"""Records within bounds of entries and bytes, and the exact account of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from anabranch.cache.eviction import Policy
+from anabranch.cache.invalidation import Tallies
+from anabranch.cache.keys import Question
+from anabranch.cache.records import Record, Slot, View
+from anabranch.cache.statistics import Cause
+
+__all__ = ["Shelf"]
+
+
+class Shelf:
+    """Holds records; every change of what is held goes through here, so the sums never drift.
+
+    `on_drop` is told of each slot that goes, `on_fold` of each view before it is dropped.
+    """
+
+    def __init__(
+        self,
+        policy: Policy[Record],
+        max_entries: int,
+        max_bytes: int,
+        *,
+        on_drop: Callable[[Cause], None],
+        on_fold: Callable[[Record, View], None],
+    ) -> None:
+        self.records: dict[Question | str, Record] = {}
+        self.size_bytes = 0
+        self.slots = 0
+        self.read_back = 0
+        """Records that lie under a digest."""
+        self.tallies = Tallies()
+        self.max_bytes = max_bytes
+        self._max_entries = max_entries
+        self._policy = policy
+        self._on_drop = on_drop
+        self._on_fold = on_fold
+
+    def put(self, record: Record, layer: str, slot: Slot) -> None:
+        """Hold a slot, in place of the one that is there; others may have to go."""
+        old = record.slots.get(layer)
+        if old is not None:
+            self._uncount(record, layer, old)
+            self._on_drop("replaced")
+        self.set_view(record, None)
+        record.slots = {**record.slots, layer: slot}
+        self.slots += 1
+        self.tallies.add(layer, record.scope, slot.tags)
+        self._resize(record, slot.size_bytes)
+        if record.key not in self.records:
+            self.records[record.key] = record
+            self.read_back += record.named_by_digest
+            self._policy.add(record)
+        self._make_room()
+
+    def drop(self, record: Record, layer: str, cause: Cause | None) -> None:
+        """Let a slot go, and with its last one the record. No cause: it goes elsewhere."""
+        self.set_view(record, None)
+        slots = dict(record.slots)
+        slot = slots.pop(layer)
+        record.slots = slots
+        self._uncount(record, layer, slot)
+        if cause is not None:
+            self._on_drop(cause)
+        if not slots:
+            self._policy.remove(record)
+            self._forget(record)
+
+    def set_view(self, record: Record, view: View | None) -> None:
+        """Replace a record's view; the bytes of its memo are part of the account."""
+        old = record.view
+        if old is not None:
+            self._on_fold(record, old)
+            self._resize(record, -len(old.memo or b""))
+        record.view = view
+        if view is not None and view.memo is not None:
+            self._resize(record, len(view.memo))
+            self._make_room()
+
+    def _uncount(self, record: Record, layer: str, slot: Slot) -> None:
+        self.slots -= 1
+        self.tallies.remove(layer, record.scope, slot.tags, slot.generation)
+        self._resize(record, -slot.size_bytes)
+
+    def _resize(self, record: Record, by_bytes: int) -> None:
+        record.size_bytes += by_bytes
+        self.size_bytes += by_bytes
+        record.cost_ms = sum(slot.cost_ms for slot in record.slots.values())
+
+    def _make_room(self) -> None:
+        while len(self.records) > self._max_entries or self.size_bytes > self.max_bytes:
+            record = self._policy.evict()
+            self.set_view(record, None)
+            for layer, slot in record.slots.items():
+                self._uncount(record, layer, slot)
+                self._on_drop("capacity")
+            record.slots = {}
+            self._forget(record)
+
+    def _forget(self, record: Record) -> None:
+        del self.records[record.key]
+        self.read_back -= record.named_by_digest

@@ -1,0 +1,65 @@
+"""What the cache was good for, as plain counters."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from anabranch.cache.records import Probe, Record, View
+
+__all__ = ["Cause", "Statistics"]
+
+Cause = Literal["capacity", "expired", "invalidated", "refused", "replaced"]
+"""Why a slot went: evicted or not admitted for room, too old, ordered to, refused, a later one."""
+
+
+class Statistics:
+    """Counters of one cache; ratios are made when they are read."""
+
+    __slots__ = (
+        "evictions", "full_hits", "layers_hit", "layers_hit_in_full", "layers_wanted",
+        "memo_hits", "orders", "partial_hits", "probes", "refreshes", "saved_ms",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.probes = 0
+        self.full_hits = 0
+        self.partial_hits = 0
+        self.layers_wanted = 0
+        self.layers_hit = 0
+        self.layers_hit_in_full = 0
+        self.memo_hits = 0
+        self.refreshes = 0
+        self.saved_ms = 0.0
+        self.orders = 0
+        self.evictions: dict[Cause, int] = {
+            "capacity": 0,
+            "expired": 0,
+            "invalidated": 0,
+            "refused": 0,
+            "replaced": 0,
+        }
+
+    def fold(self, record: Record, view: View) -> None:
+        """Count the hits that a view has served since it was last counted."""
+        count = record.hits - view.since
+        view.since = record.hits
+        self.probes += count
+        self.full_hits += count
+        self.layers_wanted += count * len(view.layers)
+        self.layers_hit += count * len(view.layers)
+        self.layers_hit_in_full += count * len(view.layers)
+        self.saved_ms += count * sum(slot.cost_ms for slot in view.hits.values())
+        self.memo_hits += count if view.memo is not None else 0
+
+    def partly(self, wanted: int, probe: Probe) -> None:
+        """Count a probe after which something had to be fetched."""
+        self.probes += 1
+        self.partial_hits += bool(probe.hits)
+        self.layers_wanted += wanted
+        self.layers_hit += len(probe.hits)
+        self.refreshes += len(probe.refresh)
+        self.saved_ms += sum(slot.cost_ms for slot in probe.hits.values())
+
+    def drop(self, cause: Cause) -> None:
+        """Count a slot that went, or did not come."""
+        self.evictions[cause] += 1
