@@ -1,0 +1,82 @@
+"""The command line: a thin caller of the library, one file per command.
+
+Commands are imported when they are called, so that `anabranch --help` is quick. What goes wrong
+is one line on standard error: exit code 2 for usage and configuration, 1 for everything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from cyclopts import App, CycloptsError
+
+from anabranch.errors import AnabranchError, ConfigError
+
+__all__ = ["app", "main", "run"]
+
+COMMANDS: Final = {
+    "broker": "Run a broker for development.",
+    "topics": "Create and check the topics that a configuration needs.",
+    "config": "Show the configuration in force and where each value came from.",
+    "plugins": "List the layers that are installed, with their settings.",
+}
+
+
+def _version() -> str:
+    from anabranch.membership import package_version
+
+    return package_version()
+
+
+app = App(
+    name="anabranch",
+    help="Ask several back ends over Kafka, join what they say, learn the fastest way.",
+    version=_version,
+    help_format="plaintext",
+)
+for _name, _help in COMMANDS.items():
+    app.command(f"anabranch.cli.{_name}:{_name}", name=_name, help=_help)
+
+
+def main() -> None:
+    """The `anabranch` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    debug = "--debug" in arguments or bool(os.environ.get("ANABRANCH_DEBUG"))
+    try:
+        code = app(
+            list(arguments),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+        sys.stdout.flush()  # here, where a reader that went away can be dealt with
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _told(error)
+    return code if isinstance(code, int) else 0
+
+
+def _told(error: Exception) -> int:
+    """One red line about an error; its exit code."""
+    from rich.console import Console
+
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, AnabranchError | CycloptsError):
+        text = f"{type(error).__name__}: {text} (a defect; --debug shows where)"
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"error: {text}", style="red", markup=False
+    )
+    return 2 if isinstance(error, ConfigError | CycloptsError) else 1

@@ -1,0 +1,115 @@
+"""What all commands share: common options, output, and how a long-running one is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import uvloop
+from cyclopts import Group, Parameter
+from rich.console import Console
+
+from anabranch import config as configuration
+from anabranch.config import Config
+
+__all__ = ["COMMON", "Common", "note", "out", "print_json", "serve"]
+
+DEFAULT_FILE: Final = "anabranch.toml"
+_GROUP: Final = Group("Common options", sort_key=99)
+
+
+@Parameter(name="*", group=_GROUP)
+@dataclass(frozen=True)
+class Common:
+    """Options of every command."""
+
+    config: Annotated[Path | None, Parameter(negative="")] = None
+    """Configuration file; ./anabranch.toml if there is one."""
+    bootstrap: str | None = None
+    """Address of the broker, host:port."""
+    namespace: str | None = None
+    """Prefix of all topics and groups, with its dot."""
+    debug: Annotated[bool, Parameter(negative="")] = False
+    """Show where an error came from."""
+
+    @property
+    def path(self) -> Path | None:
+        """The configuration file in force, if any."""
+        if self.config is not None:
+            return self.config
+        if "ANABRANCH_CONFIG" in os.environ:
+            return Path(os.environ["ANABRANCH_CONFIG"])
+        return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What was given on the command line, as the configuration has it."""
+        tree: dict[str, Any] = {}
+        if self.bootstrap is not None:
+            tree["kafka"] = {"bootstrap": self.bootstrap}
+        if self.namespace is not None:
+            tree["namespace"] = self.namespace
+        return tree
+
+    def load(self) -> Config:
+        """The configuration in force.
+
+        Raises:
+            ConfigError: naming the file or variable, the key, and what to write instead.
+        """
+        return configuration.load(self.path, overrides=self.overrides)
+
+
+COMMON: Final = Common()
+
+
+def out() -> Console:
+    """For results, on standard output; colour only on a terminal."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def note(text: str) -> None:
+    """A remark for people, on standard error, out of the way of results."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim", markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def serve(body: Coroutine[Any, Any, int]) -> int:
+    """Run until done, or until a signal cancels the body, whose contexts then drain.
+
+    A second signal exits at once.
+    """
+    return uvloop.run(_stoppable(body))
+
+
+async def _stoppable(body: Coroutine[Any, Any, int]) -> int:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    stopping = False
+
+    def stop(number: int) -> None:
+        nonlocal stopping
+        if stopping:
+            os._exit(128 + number)
+        stopping = True
+        if task is not None:
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await body
+    except asyncio.CancelledError:
+        if not stopping:
+            raise
+        return 0

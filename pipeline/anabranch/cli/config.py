@@ -1,0 +1,74 @@
+"""`anabranch config`: what is in force, and where each value came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+from cyclopts import Parameter
+from rich.table import Table
+
+from anabranch.cli.common import COMMON, Common, out, print_json
+from anabranch.config import Origin, provenance
+
+__all__ = ["config"]
+
+MASK: Final = "***"
+_SECRET: Final = re.compile(
+    r"password|passwd|secret|token|credential|api_?key|jaas|private", re.IGNORECASE
+)
+_IN_URL: Final = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)")
+_IN_DSN: Final = re.compile(r"\b(password\s*=\s*)\S+", re.IGNORECASE)
+
+
+def config(
+    *,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = COMMON,
+) -> None:
+    """Show the configuration in force and where each value came from; secrets are masked.
+
+    Parameters
+    ----------
+    json
+        One JSON document.
+    """
+    in_force = msgspec.to_builtins(common.load())
+    origins = provenance(common.path, overrides=common.overrides)
+    rows = [
+        (key, _shown(key, value, origin), origin.source if origin else "default")
+        for key, value in _values(in_force)
+        for origin in [origins.get(key)]
+    ]
+    if json:
+        print_json({key: {"value": value, "from": source} for key, value, source in rows})
+        return
+    table = Table("key", "value", "from", box=None, header_style="bold")
+    for key, value, source in rows:
+        style = "dim" if source == "default" else None
+        table.add_row(key, msgspec.json.encode(value).decode(), source, style=style)
+    out().print(table)
+
+
+def _values(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys as they are written in a file, with their values."""
+    for key, value in tree.items():
+        if prefix.startswith("layers.") and key == "settings":
+            yield from _values(value, prefix)
+        elif isinstance(value, Mapping) and value:
+            yield from _values(value, f"{prefix}{key}.")
+        elif f"{prefix}{key}" != "source":
+            yield f"{prefix}{key}", value
+
+
+def _shown(key: str, value: Any, origin: Origin | None) -> Any:
+    """A value without secrets: what came through `${NAME}` is shown as that reference."""
+    if origin is not None and isinstance(origin.written, str) and "${" in origin.written:
+        return origin.written
+    if _SECRET.search(key):
+        return MASK
+    if isinstance(value, str):
+        return _IN_DSN.sub(rf"\1{MASK}", _IN_URL.sub(rf"\1:{MASK}", value))
+    return value
