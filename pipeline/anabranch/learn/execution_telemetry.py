@@ -1,41 +1,172 @@
-"""Records what really happened, learns from it, and says what it means."""
+"""Records what really happened, learns from it, shares it, and says what it means."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+from zlib import crc32
 
-from anabranch.learn.journal import Journal, fold_rows
-from anabranch.learn.records import ExecutionTelemetry, LayerOutcome, telemetry_of
-from anabranch.learn.rows import Fold
+from msgspec.structs import replace
 
-__all__ = ["ExecutionTelemetry", "ExecutionTelemetryCollector", "LayerOutcome", "telemetry_of"]
+from anabranch.learn.analytics import Analytics
+from anabranch.learn.journal import MAX_ROWS, Journal
+from anabranch.learn.recommendations import Recommendation, recommend
+from anabranch.learn.records import ExecutionTelemetry, LayerOutcome, TelemetryBatch, telemetry_of
+from anabranch.learn.rows import Fold, Rows, merge
+from anabranch.learn.seen import Seen
+from anabranch.learn.sums import BUCKET_MS
+from anabranch.select.decision import Decision
+
+__all__ = [
+    "ExecutionTelemetry",
+    "ExecutionTelemetryCollector",
+    "LayerOutcome",
+    "TelemetryBatch",
+    "telemetry_of",
+]
 
 SETTLE: Final = 16
-"""Records after which an instance learns from its own, at the latest."""
+"""Records after which an instance learns from its own; when few come, it does each second."""
+MERGE: Final = 64
+"""Settled parts that wait to be sent before they are merged into one."""
+MAX_SAMPLED: Final = 64
+"""Raw records in a batch."""
+READ_ROWS: Final = 20_000
+"""Rows of others that are folded between two own batches: a few hundredths of a second."""
 
 
 class ExecutionTelemetryCollector:
-    """Collects records, and teaches `folds` what this and other instances saw.
+    """Collects records, teaches `folds` what this and other instances saw, and analyses it.
 
     Args:
         instance: this process's name, new with every start.
         folds: what learns: profiler, dependency graph, cost model.
+        sample: share of records that is kept raw, for replay; explored ones always are.
+        settings: present values, by key of the configuration, of what may be recommended.
     """
 
-    def __init__(self, instance: str = "", folds: Sequence[Fold] = ()) -> None:
+    def __init__(
+        self,
+        instance: str = "",
+        folds: Sequence[Fold] = (),
+        *,
+        sample: float = 0.02,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.instance = instance
-        self._folds = tuple(folds)
+        self.analytics = Analytics()
+        self.dropped = 0
+        self.skipped_rows = 0
+        self._folds = (*folds, self.analytics)
+        self._sample = sample
+        self._settings = settings if settings is not None else {}
         self._journal = Journal()
+        self._pending: list[Rows] = []
+        self._sampled: list[ExecutionTelemetry] = []
+        self._seen = Seen()
+        self._sequence = 0
         self._bucket = 0
+        self._budget = READ_ROWS
 
     def record(self, record: ExecutionTelemetry) -> None:
         """Count one answered query."""
         journal = self._journal
         journal.add(record)
-        if journal.count >= SETTLE:
+        if record.explored:
+            self._keep(record, 1.0)
+        elif crc32(record.query.encode()) < self._sample * 4_294_967_296:
+            self._keep(record, self._sample)
+        bucket = record.at_ms // BUCKET_MS
+        if journal.count >= SETTLE or bucket != self._bucket:
+            self._bucket = bucket
             self.settle()
 
     def settle(self) -> None:
         """Learn from what was recorded so far."""
-        fold_rows(self._journal.take(), self._folds)
+        self.dropped += self._journal.dropped
+        rows = self._journal.take()
+        rows.teach(self._folds)
+        self._pending.append(rows)
+        if len(self._pending) >= MERGE:
+            self._shrink()
+
+    def take_batch(self) -> TelemetryBatch | None:
+        """What was recorded since the last batch, to be sent; None if there is nothing.
+
+        Also renews what may be spent on reading others: call it at a steady interval.
+        """
+        self._budget = READ_ROWS
+        self.settle()
+        rows, sampled, dropped = merge(self._pending), tuple(self._sampled), self.dropped
+        if not rows.count and not dropped:
+            return None
+        self._pending, self._sampled, self.dropped = [], [], 0
+        self._sequence += 1
+        return TelemetryBatch(self.instance, self._sequence, rows, sampled, dropped)
+
+    def fold(self, batch: TelemetryBatch) -> bool:
+        """Learn from a batch of another instance. False if it was not counted.
+
+        A batch counts once; own ones were counted when they were recorded; and what does not
+        fit into the reading budget is skipped (`skipped_rows`).
+        """
+        if batch.rows.count > self._budget:
+            self.skipped_rows += batch.rows.count
+            return False
+        if not self._teach(batch):
+            return False
+        self._budget -= batch.rows.count
+        return True
+
+    def replay(self, batches: Iterable[TelemetryBatch]) -> int:
+        """Learn from the recent past, without a budget. Returns how many batches counted."""
+        return sum(self._teach(batch) for batch in batches)
+
+    def speedups(self, decision: Decision, total_ms: float) -> tuple[float | None, float | None]:
+        """Of PARALLEL against measured SEQUENTIAL baselines, of DISTRIBUTED against PARALLEL."""
+        return self.analytics.speedups(decision, total_ms)
+
+    def get_decision_accuracy(self) -> dict[str, dict[str, float]]:
+        """How good the estimates are: by arm, over all, and for types not seen before."""
+        self.settle()
+        return self.analytics.accuracy()
+
+    def get_strategy_effectiveness(self) -> dict[str, dict[str, float | None]]:
+        """How each strategy does: latency, success, and speed-up where baselines were measured."""
+        self.settle()
+        return self.analytics.effectiveness()
+
+    def get_query_type_insights(self) -> dict[str, dict[str, Any]]:
+        """What is best for each query type, and what it costs under each strategy."""
+        self.settle()
+        return self.analytics.types()
+
+    def get_performance_trend(self) -> dict[str, Any]:
+        """Whether latency and success get better or worse."""
+        self.settle()
+        return self.analytics.trend()
+
+    def get_strategy_recommendations(self) -> list[Recommendation]:
+        """What should be set otherwise, and why."""
+        self.settle()
+        return recommend(self.analytics, self._settings)
+
+    def _teach(self, batch: TelemetryBatch) -> bool:
+        if batch.instance == self.instance:
+            return False
+        if not self._seen.first_time(batch.instance, batch.sequence):
+            return False
+        batch.rows.teach(self._folds)
+        return True
+
+    def _keep(self, record: ExecutionTelemetry, probability: float) -> None:
+        if len(self._sampled) < MAX_SAMPLED:
+            self._sampled.append(replace(record, sampled=probability))
+
+    def _shrink(self) -> None:
+        """Merge what waits to be sent; if nobody fetches it, drop it."""
+        rows = merge(self._pending)
+        self._pending = [rows]
+        if rows.count > 3 * MAX_ROWS:
+            self._pending.clear()
+            self.dropped += sum(row.count for row in rows.queries)

@@ -3,133 +3,116 @@
 from __future__ import annotations
 
 from math import log
-from typing import Final
+from typing import Any, Final
 
 from anabranch.learn.cost_model import CLIP
-from anabranch.learn.records import ExecutionTelemetry
-from anabranch.learn.rows import Fold, LayerSum, PlanSum, QuerySum
+from anabranch.learn.records import ExecutionTelemetry, LayerOutcome
+from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.learn.sums import BUCKET_MS
 
-__all__ = ["Journal", "Rows"]
+__all__ = ["MAX_ROWS", "Journal"]
 
-Rows = tuple[tuple[LayerSum, ...], tuple[PlanSum, ...], tuple[QuerySum, ...]]
+MAX_ROWS: Final = 1_024
+"""Rows of one kind between two batches; records that would need more are dropped and counted."""
 
-MAX_ROWS: Final = 4_096
-"""Rows of one kind between two batches; records that need more are dropped and counted."""
+Sums = dict[tuple[Any, ...], list[int]]
 
 
 class Journal:
-    """Sums of the records since the last `take`."""
+    """Sums of the records since the last `take`. Written for speed: it runs for each answer."""
 
     def __init__(self) -> None:
-        self._layers: dict[tuple[object, ...], list[int]] = {}
-        self._plans: dict[tuple[object, ...], list[int]] = {}
-        self._queries: dict[tuple[object, ...], list[int]] = {}
+        self._layers: Sums = {}
+        self._plans: Sums = {}
+        self._queries: Sums = {}
         self.count = 0
         self.dropped = 0
+        """Records dropped since the last `take`."""
 
-    def add(self, record: ExecutionTelemetry) -> bool:
-        """Count a record. False if it was dropped because too many rows are open."""
-        if len(self._layers) > MAX_ROWS or len(self._plans) > MAX_ROWS:
+    def add(self, record: ExecutionTelemetry) -> None:
+        """Count a record, or drop it if too many rows are open."""
+        if max(len(self._layers), len(self._plans), len(self._queries)) >= MAX_ROWS:
             self.dropped += 1
-            return False
+            return
         self.count += 1
-        bucket = record.at_ms // BUCKET_MS
-        self._add_layers(record, bucket)
+        bucket, kind = record.at_ms // BUCKET_MS, record.type
+        for layer in record.layers:
+            source = layer.source
+            if source != "cache" and source != "none" and layer.status != "skipped":
+                _add_layer(self._layers, (bucket, kind, source, layer.layer), layer)
         for part in record.plan:
-            elapsed = _elapsed_ms(record, part.layers)
+            elapsed = _elapsed_ms(record.layers, part.layers)
             if elapsed > 0:
-                key = (bucket, record.type, part.arm, part.layers, part.load, part.novel)
-                residual = _log_ratio(elapsed, part.formula_ms)
-                error = abs(_log_ratio(elapsed, part.estimated_ms))
-                _add(self._plans, key, (1, residual, error, int(elapsed * 1_000)))
-        return True
+                row = self._plans.setdefault(
+                    (bucket, kind, part.arm, part.layers, part.load, part.novel), [0, 0, 0, 0]
+                )
+                row[0] += 1
+                row[1] += _log_ratio(elapsed, part.formula_ms)
+                row[2] += abs(_log_ratio(elapsed, part.estimated_ms))
+                row[3] += int(elapsed * 1_000)
+        names = tuple(sorted([layer.layer for layer in record.layers]))
+        _add_query(self._queries, (bucket, kind, record.strategy_chosen, names), record)
 
     def take(self) -> Rows:
         """All sums, and start anew."""
-        rows = (
-            tuple(LayerSum(*key, *row) for key, row in self._layers.items()),  # type: ignore[arg-type]
-            tuple(PlanSum(*key, *row) for key, row in self._plans.items()),  # type: ignore[arg-type]
-            tuple(QuerySum(*key, *row) for key, row in self._queries.items()),  # type: ignore[arg-type]
+        rows = Rows(
+            tuple([LayerSum(*key, *row) for key, row in self._layers.items()]),
+            tuple([PlanSum(*key, *row) for key, row in self._plans.items()]),
+            tuple([QuerySum(*key, *row) for key, row in self._queries.items()]),
         )
         self._layers, self._plans, self._queries = {}, {}, {}
-        self.count = 0
+        self.count = self.dropped = 0
         return rows
 
-    def _add_layers(self, record: ExecutionTelemetry, bucket: int) -> None:
-        type_, cached = record.type, 0
-        for layer in record.layers:
-            source = layer.source
-            if source == "cache":
-                cached += 1
-            elif source != "none" and layer.status != "skipped":
-                ok = layer.status == "ok"
-                took = layer.took_ms if ok or layer.status == "timeout" else None
-                timed, took_ln = (0, 0) if took is None else (1, _ln_us(took))
-                values = (1, ok, timed, took_ln, layer.count, layer.used)
-                _add(self._layers, (bucket, type_, source, layer.layer), values)
-        names = tuple(sorted([layer.layer for layer in record.layers]))
-        key = (bucket, type_, record.strategy_chosen, names)
-        _add(self._queries, key, _query_values(record, cached))
 
-
-def fold_rows(rows: Rows, folds: tuple[Fold, ...]) -> None:
-    """Teach `folds` all rows."""
-    layers, plans, queries = rows
-    for fold in folds:
-        for layer in layers:
-            fold.fold_layer(layer)
-        for plan in plans:
-            fold.fold_plan(plan)
-        for query in queries:
-            fold.fold_query(query)
-
-
-def _add(
-    sums: dict[tuple[object, ...], list[int]], key: tuple[object, ...], values: tuple[int, ...]
-) -> None:
+def _add_layer(sums: Sums, key: tuple[Any, ...], layer: LayerOutcome) -> None:
+    """Values in the order of `LayerSum`."""
     row = sums.get(key)
     if row is None:
-        sums[key] = list(values)
-    else:
-        for index, value in enumerate(values):
-            row[index] += value
+        row = sums[key] = [0] * 8
+    row[0] += 1
+    ok = layer.status == "ok"
+    took = layer.took_ms
+    if took is not None and (ok or layer.status == "timeout"):
+        row[2] += 1
+        row[3] += round(1_000 * log(took * 1_000)) if took > 0.001 else 0
+    if ok:
+        row[1] += 1
+        row[4] += layer.count
+        row[5] += layer.used
+        if layer.changed is not None:
+            row[6] += 1
+            row[7] += layer.changed
 
 
-def _query_values(record: ExecutionTelemetry, cached: int) -> tuple[int, ...]:
-    """In the order of `QuerySum`, from `count` on."""
-    total_us = int(record.total_latency_ms * 1_000)
-    queue_us = int(record.queue_wait_ms * 1_000)
-    gain_us = 0
+def _add_query(sums: Sums, key: tuple[Any, ...], record: ExecutionTelemetry) -> None:
+    """Values in the order of `QuerySum`."""
+    row = sums.get(key)
+    if row is None:
+        row = sums[key] = [0] * 9
+    row[0] += 1
+    row[1] += record.success
+    if record.cache_hit:
+        row[2] += sum([layer.source == "cache" for layer in record.layers])
+    row[3] += int(record.total_latency_ms * 1_000)
+    row[4] += int(record.queue_wait_ms * 1_000)
+    row[5] += record.hedges
+    row[6] += record.explored
     if record.shadow_ms is not None:
-        gain_us = int((record.estimated_latency_ms - record.shadow_ms) * 1_000)
-    return (
-        1,
-        record.success,
-        cached,
-        total_us,
-        queue_us,
-        record.hedges,
-        record.explored,
-        record.shadow is not None and record.shadow != record.strategy_chosen,
-        gain_us,
-    )
+        row[7] += record.shadow != record.strategy_chosen
+        row[8] += int((record.estimated_latency_ms - record.shadow_ms) * 1_000)
 
 
-def _elapsed_ms(record: ExecutionTelemetry, names: tuple[str, ...]) -> float:
+def _elapsed_ms(layers: tuple[LayerOutcome, ...], names: tuple[str, ...]) -> float:
     """Until the last of `names` was there; 0 if one of them was never asked."""
     longest = 0.0
-    for layer in record.layers:
+    for layer in layers:
         if layer.layer in names:
             if layer.status == "skipped":
                 return 0.0
-            longest = max(longest, layer.elapsed_ms)
+            if layer.elapsed_ms > longest:
+                longest = layer.elapsed_ms
     return longest
-
-
-def _ln_us(took_ms: float) -> int:
-    """ln(microseconds), in thousandths; at least one microsecond."""
-    return round(1_000 * log(max(1.0, took_ms * 1_000)))
 
 
 def _log_ratio(actual: float, expected: float) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from anabranch.events import Source, Strategy
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
+from anabranch.learn.rows import Rows
 from anabranch.select.decision import Arm, Decision, PlanContext, PlanPart
 
 __all__ = ["ExecutionTelemetry", "LayerOutcome", "TelemetryBatch", "telemetry_of"]
@@ -23,6 +23,8 @@ class LayerOutcome(Struct, frozen=True, gc=False):
         elapsed_ms: from the plan to the arrival of its last shard; for a layer that never
             came, to the answer.
         used: it contributed an item to the joined answer.
+        changed: it replaced an older result in the cache, with other content (True) or the
+            same (False); None if there was none.
     """
 
     layer: str
@@ -33,6 +35,7 @@ class LayerOutcome(Struct, frozen=True, gc=False):
     elapsed_ms: float = 0.0
     count: int = 0
     used: bool = False
+    changed: bool | None = None
 
 
 class ExecutionTelemetry(Struct, frozen=True, gc=False):
@@ -91,9 +94,7 @@ class TelemetryBatch(Struct, frozen=True, gc=False):
 
     instance: str
     sequence: int
-    layers: tuple[LayerSum, ...] = ()
-    plans: tuple[PlanSum, ...] = ()
-    queries: tuple[QuerySum, ...] = ()
+    rows: Rows = Rows()
     sampled: tuple[ExecutionTelemetry, ...] = ()
     dropped: int = 0
 
@@ -107,6 +108,7 @@ def telemetry_of(
     total_ms: float,
     success: bool,
     hedges: int = 0,
+    speedups: tuple[float | None, float | None] = (None, None),
 ) -> ExecutionTelemetry:
     """The record of a query that was planned by `decision` and is now answered.
 
@@ -114,6 +116,7 @@ def telemetry_of(
         layers: an outcome for each wanted layer.
         total_ms: from the plan to the answer.
         success: the answer is `complete`.
+        speedups: against measured baselines (`ExecutionTelemetryCollector.speedups`).
     """
     error = abs(decision.estimated_ms - total_ms) / total_ms * 100 if total_ms > 0 else 0.0
     ok = sum(1 for outcome in layers if outcome.status == "ok")
@@ -129,6 +132,8 @@ def telemetry_of(
         cache_hit=bool(context.cached),
         success=success,
         layers=tuple(layers),
+        parallel_speedup=speedups[0],
+        distributed_speedup=speedups[1],
         queue_wait_ms=max((outcome.queued_ms for outcome in layers), default=0.0),
         hedges=hedges,
         coverage=ok / len(layers) if layers else 0.0,

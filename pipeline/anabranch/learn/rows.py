@@ -6,17 +6,19 @@ commute exactly. The rows are part of the telemetry record's public schema.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from anabranch.events import Strategy
 from anabranch.select.decision import Arm
 
-__all__ = ["Fold", "LayerSum", "PlanSum", "QuerySum"]
+__all__ = ["Fold", "LayerSum", "PlanSum", "QuerySum", "Rows", "merge"]
 
 
-class LayerSum(Struct, frozen=True, gc=False):
+class LayerSum(Struct, frozen=True, gc=False, omit_defaults=True):
     """How one layer did for one type under one arm within a bucket.
 
     Attributes:
@@ -25,6 +27,8 @@ class LayerSum(Struct, frozen=True, gc=False):
         timed: requests whose time is known (answered or timed out).
         took_ln: sum of ln(microseconds in the layer, without the queue), in thousandths.
         used: answers that contributed an item to the joined answer.
+        refreshed: answers that replaced an older one in the cache.
+        changed: of these, those with other content.
     """
 
     bucket: int
@@ -37,9 +41,11 @@ class LayerSum(Struct, frozen=True, gc=False):
     took_ln: int = 0
     items: int = 0
     used: int = 0
+    refreshed: int = 0
+    changed: int = 0
 
 
-class PlanSum(Struct, frozen=True, gc=False):
+class PlanSum(Struct, frozen=True, gc=False, omit_defaults=True):
     """How one part of a plan did: an arm for the layers of one group (or of all, SEQUENTIAL).
 
     Attributes:
@@ -64,7 +70,7 @@ class PlanSum(Struct, frozen=True, gc=False):
     elapsed_us: int = 0
 
 
-class QuerySum(Struct, frozen=True, gc=False):
+class QuerySum(Struct, frozen=True, gc=False, omit_defaults=True):
     """How queries of one type, answered by one strategy, did.
 
     Attributes:
@@ -109,3 +115,50 @@ class Fold(Protocol):
     def fold_query(self, row: QuerySum) -> None:
         """Learn from sums of whole queries."""
         ...
+
+
+class Rows(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Sums of all three kinds."""
+
+    layers: tuple[LayerSum, ...] = ()
+    plans: tuple[PlanSum, ...] = ()
+    queries: tuple[QuerySum, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Rows of all kinds."""
+        return len(self.layers) + len(self.plans) + len(self.queries)
+
+    def teach(self, folds: Iterable[Fold]) -> None:
+        """Fold all rows into each of `folds`."""
+        for fold in folds:
+            for layer in self.layers:
+                fold.fold_layer(layer)
+            for plan in self.plans:
+                fold.fold_plan(plan)
+            for query in self.queries:
+                fold.fold_query(query)
+
+
+def merge(parts: Iterable[Rows]) -> Rows:
+    """One row for each key that occurs in `parts`."""
+    parts = tuple(parts)
+    return Rows(
+        _merge(LayerSum, 4, (row for part in parts for row in part.layers)),
+        _merge(PlanSum, 6, (row for part in parts for row in part.plans)),
+        _merge(QuerySum, 4, (row for part in parts for row in part.queries)),
+    )
+
+
+R = TypeVar("R", LayerSum, PlanSum, QuerySum)
+
+
+def _merge(kind: type[R], keys: int, rows: Iterable[R]) -> tuple[R, ...]:
+    """Add up rows that agree in their first `keys` fields."""
+    sums: dict[tuple[object, ...], list[int]] = {}
+    for row in rows:
+        values = astuple(row)
+        total = sums.setdefault(values[:keys], [0] * (len(values) - keys))
+        for index, value in enumerate(values[keys:]):
+            total[index] += value
+    return tuple(kind(*key, *total) for key, total in sums.items())  # type: ignore[arg-type]

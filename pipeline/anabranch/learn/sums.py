@@ -63,6 +63,12 @@ class Cell:
         """Weighted sums of one label; empty if there are none."""
         return self.read().get(label, _NOTHING)
 
+    def by_bucket(self, label: str) -> dict[int, Sequence[int]]:
+        """Unweighted sums of one label by bucket, oldest first."""
+        return {
+            bucket: rows[label] for bucket, rows in sorted(self._buckets.items()) if label in rows
+        }
+
     def _open(self, bucket: int) -> dict[str, list[int]]:
         rows: dict[str, list[int]] = {}
         buckets = self._buckets

@@ -150,6 +150,7 @@ class AdaptiveStrategySelector:
         arms: dict[str, Arm]
         estimates: dict[Arm, float] = {wish: cost_ms(p) for wish, p in plans.by_arm.items()}
         others: list[Arm] = [wish for wish in ARMS if wish != arm]
+        fallback: Arm = min(others, key=estimates.__getitem__)
         if arm == "sequential":
             arms = dict.fromkeys((part.group for part in plans.by_arm["parallel"]), arm)
         else:
@@ -163,7 +164,7 @@ class AdaptiveStrategySelector:
             estimated_ms=longest.estimated_ms,
             estimates=estimates,
             probability=probability,
-            fallback=min(others, key=estimates.__getitem__),
+            fallback=fallback,
             parts=plan,
             explored=explored,
         )
