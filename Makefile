@@ -1,0 +1,50 @@
+# Needs Python 3.11 or newer and make. Everything is installed into .venv, once.
+#   PYTHON=  the interpreter      REPO=  the repository to ask      ARGS=  handed to pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fix kafka bench
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+help: ## list what can be made
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## create .venv with the project and its tools
+
+demo: $(READY) ## ask this repository (REPO=... for another) a handful of questions, each twice
+	$(BIN)/anabranch demo $(if $(REPO),--repo "$(REPO)")
+
+test: check ## lint, types, and all tests (ARGS="-k join" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## lint, format, types and schemas, without tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m anabranch.schemas --check
+
+fix: $(READY) ## repair what can be repaired, format, and generate the schemas
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python -m anabranch.schemas
+
+kafka: $(READY) ## run a real Apache Kafka as a local process (needs Java 17 and Maven)
+	$(BIN)/anabranch broker --kafka
+
+bench: $(READY) ## measure throughput and latency beside a bare relay
+	$(BIN)/python benchmarks/end_to_end.py
+
+$(READY): pyproject.toml constraints.txt
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "setting up $(VENV) with $$($$python --version)"; \
+			exec $$python -m venv $(VENV); \
+		fi; \
+	done; \
+	echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 1
+	$(PIP) --upgrade pip
+	$(PIP) --editable . --group dev
+	@touch $@

@@ -1,0 +1,48 @@
+"""Which tests run where: those marked `kafka` need Java and Maven, or Kafka's jars.
+
+With ANABRANCH_REQUIRE_KAFKA=1, as in CI, nothing may be skipped: a skipped test fails the run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+REQUIRED = os.environ.get("ANABRANCH_REQUIRE_KAFKA", "") not in ("", "0")
+AVAILABLE = bool(
+    shutil.which("java") and (shutil.which("mvn") or os.environ.get("ANABRANCH_KAFKA_HOME"))
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a real Kafka where there can be none and none is required."""
+    if AVAILABLE or REQUIRED:
+        return
+    reason = pytest.mark.skip(reason="needs Java 17, and Maven or ANABRANCH_KAFKA_HOME")
+    for item in items:
+        if item.get_closest_marker("kafka"):
+            item.add_marker(reason)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run in which nothing may be skipped fails if something was."""
+    if REQUIRED and _skipped(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say why a run without failures failed."""
+    if REQUIRED and (count := _skipped(config)):
+        terminalreporter.write_line(
+            f"{count} skipped, and ANABRANCH_REQUIRE_KAFKA forbids it", red=True
+        )
+
+
+def _skipped(config: pytest.Config) -> int:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return len(reporter.stats.get("skipped", ())) if reporter else 0
