@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from anabranch.dev import embedded
 from anabranch.dev.embedded import EmbeddedBroker
@@ -37,6 +37,15 @@ async def test_a_record_is_acknowledged_with_its_offset() -> None:
                 for _ in range(2)
             ]
     assert offsets == [0, 1]
+
+
+async def test_a_groups_only_member_gets_all_four_partitions() -> None:
+    with EmbeddedBroker() as broker:
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            await producer.partitions_for("topic")
+        consumer = AIOKafkaConsumer("topic", bootstrap_servers=broker.bootstrap, group_id="g")
+        async with consumer:
+            assert len(consumer.assignment()) == 4
 
 
 def test_two_brokers_run_side_by_side() -> None:

@@ -13,6 +13,7 @@ ends, which the kernel sees to however the parent dies. So no broker is left beh
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -28,6 +29,8 @@ __all__ = ["EmbeddedBroker"]
 START_TIMEOUT_S: Final = 20.0
 STOP_TIMEOUT_S: Final = 5.0
 ORPHAN_CHECK_S: Final = 1.0
+_PRODUCER: Final = 0
+"""RD_KAFKA_PRODUCER, the kind of client that a mock cluster hangs on."""
 
 
 class EmbeddedBroker:
@@ -95,19 +98,39 @@ class EmbeddedBroker:
 
 def main() -> None:
     """Run the broker, print its address, and end with stdin or the parent."""
-    from confluent_kafka import Producer
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
-    cluster = Producer({"test.mock.num.brokers": 1, "log_level": 0})
-    broker = next(iter(cluster.list_topics(timeout=START_TIMEOUT_S).brokers.values()))
-    sys.stdout.write(f"{broker.host}:{broker.port}\n")
+    sys.stdout.write(f"{_start_cluster()}\n")
     sys.stdout.flush()
     # A process forked off the parent may hold our stdin open: hence the look at the parent too.
     while os.getppid() == parent:
         if select.select([sys.stdin], [], [], ORPHAN_CHECK_S)[0] and not os.read(0, 4096):
             break
     os._exit(0)  # the cluster's threads have nothing worth waiting for
+
+
+def _start_cluster() -> str:
+    """Start librdkafka's mock cluster (see its rdkafka_mock.h) and return its address.
+
+    Through its C interface, because that alone can lift the mock's delay of three seconds before
+    a group's first member gets its partitions. The extension module hands on the symbols of the
+    library that it is linked to.
+    """
+    from confluent_kafka import cimpl
+
+    library = ctypes.CDLL(cimpl.__file__)
+    library.rd_kafka_conf_new.restype = ctypes.c_void_p
+    library.rd_kafka_new.restype = ctypes.c_void_p
+    library.rd_kafka_mock_cluster_new.restype = ctypes.c_void_p
+    library.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+
+    conf = ctypes.c_void_p(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(conf, b"log_level", b"0", None, ctypes.c_size_t(0))
+    client = library.rd_kafka_new(_PRODUCER, conf, None, ctypes.c_size_t(0))
+    cluster = ctypes.c_void_p(library.rd_kafka_mock_cluster_new(ctypes.c_void_p(client), 1))
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
+    address: bytes = library.rd_kafka_mock_cluster_bootstraps(cluster)
+    return address.decode()
 
 
 if __name__ == "__main__":
