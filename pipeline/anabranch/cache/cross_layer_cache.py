@@ -103,11 +103,12 @@ class CrossLayerCache:
         record = self._records.get(key)
         if record is None or record.epoch != self._orders.epoch:
             return False
-        if any(record.slots.get(layer) is not slots[layer] for layer in layers):
+        held = record.slots
+        if any(
+            held.get(name) is not slots[name] or not slots[name].serves(limit) for name in layers
+        ):
             return False
-        if not all(slots[layer].serves(limit) for layer in layers):
-            return False
-        if sum(slot.size_bytes for slot in record.slots.values()) + len(memo) > self._max_bytes:
+        if sum(slot.size_bytes for slot in held.values()) + len(memo) > self._max_bytes:
             return False
         view = View.over(record, tuple(layers), limit, memo)
         self._shelf.set_view(record, view)
@@ -252,23 +253,27 @@ class CrossLayerCache:
             record = self._adopt(key, now_ms)
             probe = sift(record.slots if record else {}, layers, limit, max_age_ms, now_ms)
         if record is not None and probe.hits:
-            record.hits += 1
-            if self._touch is not None:
-                self._touch(record)
-            if not probe.missing:
-                view = View.over(record, layers, limit, hits=probe.hits)
-                view.since -= 1  # this probe is the first that it serves
-                self._shelf.set_view(record, view)
-                return view
-            if record.view is not None:
-                record.view.since += 1  # this one it does not
+            return self._hit(record, layers, limit, probe)
         self._statistics.partly(len(layers), probe)
+        return probe
+
+    def _hit(self, record: Record, layers: tuple[str, ...], limit: int, probe: Probe) -> Probe:
+        if self._touch is not None:
+            self._touch(record)
+        if not probe.missing:
+            probe = view = View.over(record, layers, limit, hits=probe.hits)
+            self._shelf.set_view(record, view)
+        else:
+            self._statistics.partly(len(layers), probe)
+            if record.view is not None:
+                record.view.since += 1  # it does not serve this one
+        record.hits += 1
         return probe
 
     def _verify(self, record: Record, now_ms: float) -> None:
         """Drop what has expired, and what an order that came since the last time has killed."""
         ordered = record.epoch != self._orders.epoch
-        for layer, slot in tuple(record.slots.items()):
+        for layer, slot in record.slots.items():
             if now_ms >= slot.expires_ms:
                 self._shelf.drop(record, layer, "expired")
             elif ordered and self._killed(record, layer, slot):
@@ -282,13 +287,13 @@ class CrossLayerCache:
         return latest >= slot.generation
 
     def _admissible(self, record: Record, layer: str, slot: Slot, now_ms: float) -> bool:
-        held = record.slots.get(layer)
+        others = record.slots
+        held = others.pop(layer, None)
         if held is not None and held.stored_ms >= slot.stored_ms:
             return False
         if now_ms >= slot.expires_ms or self._killed(record, layer, slot):
             return False
-        others = sum(s.size_bytes for name, s in record.slots.items() if name != layer)
-        return others + slot.size_bytes <= self._max_bytes
+        return slot.size_bytes + sum(s.size_bytes for s in others.values()) <= self._max_bytes
 
     def _adopt(self, key: Question, now_ms: float) -> Record | None:
         """Put what was read back under its digest where it belongs, now that its key is known."""

@@ -19,7 +19,7 @@ __all__ = ["Entry", "Lru", "Policy", "S3Fifo"]
 class Entry:
     """What a policy knows of something held."""
 
-    __slots__ = ("cost_ms", "hits", "key", "mark", "queue", "size_bytes")
+    __slots__ = ("hits", "key", "mark", "queue")
 
     def __init__(self, key: Question | str) -> None:
         self.key = key
@@ -27,8 +27,11 @@ class Entry:
         self.mark = 0
         """Hits that the policy has already taken into account."""
         self.queue = 0
-        self.cost_ms = 0.0
-        self.size_bytes = 0
+
+    @property
+    def worth(self) -> float:
+        """What a hit saves for the room that it takes, in any unit."""
+        return 1.0
 
 
 E = TypeVar("E", bound=Entry)

@@ -16,8 +16,11 @@ __all__ = ["Probe", "Record", "Slot", "View", "sift", "size_of"]
 
 _REFRESH_SHARE: Final = 0.25
 
+_combinations: dict[tuple[str, ...], tuple[str, ...]] = {}
+"""Combinations of layers that records hold, each once; there are as many as are ever stored."""
 
-class Slot(Struct):
+
+class Slot(Struct, gc=False):
     """One layer's result to one question. The cache owns it once it is stored.
 
     Attributes:
@@ -74,7 +77,7 @@ class Probe(Struct):
     memo: bytes | None = None
 
 
-class View(Probe):
+class View(Probe, gc=False):
     """A full hit as it was last found: as long as it holds, it is given again as it is."""
 
     layers: tuple[str, ...] = ()
@@ -96,9 +99,10 @@ class View(Probe):
         hits: dict[str, Slot] | None = None,
     ) -> View:
         """A view of slots of `record` that are valid now."""
-        slots = {layer: record.slots[layer] for layer in layers} if hits is None else hits
+        held = record.slots
+        slots = {layer: held[layer] for layer in layers} if hits is None else hits
         return cls(
-            slots if len(slots) != len(record.slots) else record.slots,
+            slots,
             memo=memo,
             layers=layers,
             limit=limit,
@@ -110,16 +114,39 @@ class View(Probe):
 
 
 class Record(Entry):
-    """A question and its slots. `slots` is replaced, never changed: probes share it."""
+    """A question and its slots, packed: a dict of its own would be a third of all it takes."""
 
-    __slots__ = ("epoch", "slots", "view")
+    __slots__ = ("_held", "_layers", "epoch", "view")
 
     def __init__(self, key: Question | str, epoch: int) -> None:
         super().__init__(key)
-        self.slots: dict[str, Slot] = {}
+        self._layers: tuple[str, ...] = ()
+        self._held: tuple[Slot, ...] = ()
         self.view: View | None = None
         self.epoch = epoch
         """How many orders had been read when the slots were found valid."""
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        """Slot by layer, as a dict of the caller's own."""
+        return dict(zip(self._layers, self._held, strict=True))
+
+    @slots.setter
+    def slots(self, slots: Mapping[str, Slot]) -> None:
+        layers = tuple(slots)
+        self._layers = _combinations.setdefault(layers, layers)
+        self._held = tuple(slots.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Payload held: items, and the memoised answer."""
+        memo = self.view.memo if self.view is not None else None
+        return sum(slot.size_bytes for slot in self._held) + len(memo or b"")
+
+    @property
+    def worth(self) -> float:
+        """Milliseconds that a hit saves, by byte."""
+        return sum(slot.cost_ms for slot in self._held) / max(1, self.size_bytes)
 
     @property
     def named_by_digest(self) -> bool:

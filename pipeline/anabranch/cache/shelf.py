@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from anabranch.cache.eviction import Policy
 from anabranch.cache.invalidation import Tallies
@@ -42,15 +43,15 @@ class Shelf:
 
     def put(self, record: Record, layer: str, slot: Slot) -> None:
         """Hold a slot, in place of the one that is there; others may have to go."""
-        old = record.slots.get(layer)
-        if old is not None:
-            self._uncount(record, layer, old)
-            self._on_drop("replaced")
         self.set_view(record, None)
-        record.slots = {**record.slots, layer: slot}
-        self.slots += 1
-        self.tallies.add(layer, record.scope, slot.tags)
-        self._resize(record, slot.size_bytes)
+        slots = record.slots
+        old = slots.get(layer)
+        if old is not None:
+            self._count(record, layer, old, -1)
+            self._on_drop("replaced")
+        slots[layer] = slot
+        record.slots = slots
+        self._count(record, layer, slot, 1)
         if record.key not in self.records:
             self.records[record.key] = record
             self.read_back += record.named_by_digest
@@ -60,10 +61,9 @@ class Shelf:
     def drop(self, record: Record, layer: str, cause: Cause | None) -> None:
         """Let a slot go, and with its last one the record. No cause: it goes elsewhere."""
         self.set_view(record, None)
-        slots = dict(record.slots)
-        slot = slots.pop(layer)
+        slots = record.slots
+        self._count(record, layer, slots.pop(layer), -1)
         record.slots = slots
-        self._uncount(record, layer, slot)
         if cause is not None:
             self._on_drop(cause)
         if not slots:
@@ -75,28 +75,26 @@ class Shelf:
         old = record.view
         if old is not None:
             self._on_fold(record, old)
-            self._resize(record, -len(old.memo or b""))
+            self.size_bytes -= len(old.memo or b"")
         record.view = view
         if view is not None and view.memo is not None:
-            self._resize(record, len(view.memo))
+            self.size_bytes += len(view.memo)
             self._make_room()
 
-    def _uncount(self, record: Record, layer: str, slot: Slot) -> None:
-        self.slots -= 1
-        self.tallies.remove(layer, record.scope, slot.tags, slot.generation)
-        self._resize(record, -slot.size_bytes)
-
-    def _resize(self, record: Record, by_bytes: int) -> None:
-        record.size_bytes += by_bytes
-        self.size_bytes += by_bytes
-        record.cost_ms = sum(slot.cost_ms for slot in record.slots.values())
+    def _count(self, record: Record, layer: str, slot: Slot, sign: Literal[1, -1]) -> None:
+        self.slots += sign
+        self.size_bytes += sign * slot.size_bytes
+        if sign > 0:
+            self.tallies.add(layer, record.scope, slot.tags)
+        else:
+            self.tallies.remove(layer, record.scope, slot.tags, slot.generation)
 
     def _make_room(self) -> None:
         while len(self.records) > self._max_entries or self.size_bytes > self.max_bytes:
             record = self._policy.evict()
             self.set_view(record, None)
             for layer, slot in record.slots.items():
-                self._uncount(record, layer, slot)
+                self._count(record, layer, slot, -1)
                 self._on_drop("capacity")
             record.slots = {}
             self._forget(record)
