@@ -1,0 +1,116 @@
+"""The index of one repository: kept up to date by one, read by many."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Final
+
+import platformdirs
+from msgspec import Struct
+
+from anabranch.errors import LayerError, LayerTimeout
+from anabranch_git.documents import Reading, update_documents
+from anabranch_git.history import update_history
+from anabranch_git.progress import Progress, silent
+from anabranch_git.repository import Repository
+from anabranch_git.storage import Cancelled, connect, lock, prepare
+
+__all__ = ["Index", "Updated"]
+
+_VERSION: Final = 1
+"""Raised when what is indexed of a file or commit changes: older index files are begun anew."""
+
+_DEADLINE_CHECK_STEPS: Final = 20_000
+"""Instructions of SQLite's machine between two looks at the clock (a millisecond, about)."""
+
+
+class Updated(Struct, frozen=True):
+    """What an update found to do."""
+
+    commits: int
+    files: int
+
+
+class Index:
+    """Full-text index of a repository, in a file that any number of processes may share.
+
+    Layers of one repository each have their own `Index` on the same file: the first to update
+    does the work while the others wait for its lock, and then have nothing left to do.
+
+    Raises:
+        ConfigError: there is no repository at `repo`.
+    """
+
+    def __init__(self, repo: Path, path: Path | None, reading: Reading) -> None:
+        repository = Repository(repo)
+        self.name = repository.name
+        self._repo = repository.folder
+        self._reading = reading
+        self.path = path or _default_path(repository, reading)
+        self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+
+    def update(
+        self, progress: Progress = silent, cancelled: Callable[[], bool] = lambda: False
+    ) -> Updated:
+        """Index what is new. Blocks; safe to call from several threads and processes.
+
+        `cancelled` is asked between batches; what was done until then is kept.
+
+        Raises:
+            ConfigError: the index file cannot be used.
+            Cancelled: `cancelled` became true.
+        """
+
+        def tick(stage: str, done: int, total: int) -> None:
+            progress(stage, done, total)
+            if cancelled():
+                raise Cancelled
+
+        repository = Repository(self._repo)
+        signature = f"{_VERSION} {self._reading}"
+        with lock(self.path, cancelled), closing(prepare(self.path, signature)) as connection:
+            commits = update_history(connection, repository, tick)
+            files = update_documents(connection, repository, self._reading, tick)
+        return Updated(commits, files)
+
+    @contextmanager
+    def reading(self, remaining_ms: float) -> Iterator[sqlite3.Connection]:
+        """A connection for one question, which is broken off when its time is up.
+
+        Raises:
+            LayerTimeout: after `remaining_ms`.
+            LayerError: the index is not there, or damaged.
+        """
+        end = time.monotonic() + remaining_ms / 1000
+        try:
+            connection = self._idle.get_nowait()
+        except Empty:
+            connection = connect(self.path)
+        connection.set_progress_handler(lambda: time.monotonic() > end, _DEADLINE_CHECK_STEPS)
+        try:
+            yield connection
+        except sqlite3.DatabaseError as error:
+            if time.monotonic() > end:
+                raise LayerTimeout("the time was up before the index was searched") from error
+            raise LayerError(f"the index {self.path} cannot be read: {error}") from error
+        finally:
+            self._idle.put(connection)
+
+    def close(self) -> None:
+        """Close idle connections; the index can be used again."""
+        while not self._idle.empty():
+            self._idle.get().close()
+
+
+def _default_path(repository: Repository, reading: Reading) -> Path:
+    """In the user's cache folder, one file per repository and settings."""
+    what = f"{repository.folder}\n{reading}"
+    digest = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    folder = platformdirs.user_cache_path("anabranch") / "git"
+    return folder / f"{repository.name}-{digest}.sqlite"

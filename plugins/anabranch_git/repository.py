@@ -1,0 +1,168 @@
+"""Reads a git repository through libgit2: commits and files, as text that SQLite can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import pygit2
+from msgspec import Struct
+from pygit2.enums import FileMode, SortMode
+
+from anabranch.errors import ConfigError
+
+__all__ = ["MAX_PATHS", "Commit", "File", "Repository"]
+
+MAX_PATHS: Final = 50
+"""Paths kept of a commit: one that touches more is a sweep, and which files says little."""
+
+_BINARY_PROBE_BYTES: Final = 8_000
+
+
+class Commit(Struct, frozen=True, gc=False):
+    """A commit. `time` is Unix seconds (of committing); `paths` is empty for merges."""
+
+    sha: str
+    time: int
+    author: str
+    email: str
+    subject: str
+    body: str
+    paths: tuple[str, ...]
+
+
+class File(Struct, frozen=True, gc=False):
+    """A file of the tree at the head; `blob` names its content."""
+
+    path: str
+    blob: str
+
+
+class Repository:
+    """One repository, for one thread.
+
+    Raises:
+        ConfigError: there is no repository, or it may not be read. The message begins with
+            the key `repo`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            found = pygit2.discover_repository(str(path))
+            if found is None:
+                raise ConfigError(f"repo: there is no git repository at {path}; correct the path")
+            self._repo = pygit2.Repository(found)
+        except (pygit2.GitError, OSError) as error:
+            raise ConfigError(
+                f"repo: {path} cannot be opened: {error} (if it belongs to another user, run "
+                f"git config --global --add safe.directory {path})"
+            ) from error
+        self.folder = Path(self._repo.path).resolve()
+        self.name = self._name()
+
+    def head(self) -> str | None:
+        """The commit that is checked out; of a bare one without it, the newest branch's."""
+        if not self._repo.head_is_unborn:
+            return str(self._repo.head.peel(pygit2.Commit).id)
+        branches = [
+            self._repo.branches[name].peel(pygit2.Commit) for name in self._repo.branches.local
+        ]
+        newest = max(branches, key=lambda commit: commit.commit_time, default=None)
+        return str(newest.id) if newest else None
+
+    @property
+    def is_shallow(self) -> bool:
+        return bool(self._repo.is_shallow)
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether `new` was made on top of `old`, so that nothing of `old` was rewritten."""
+        return old in self._repo and (old == new or self._repo.descendant_of(new, old))
+
+    def shas(self, head: str, hide: str | None = None) -> Iterator[str]:
+        """Commits reachable from `head`, newest first, without those reachable from `hide`."""
+        walker = self._repo.walk(head, SortMode.NONE)
+        if hide is not None:
+            walker.hide(hide)
+        return (str(commit.id) for commit in walker)
+
+    def commit(self, sha: str) -> Commit:
+        """One commit with the paths it touched."""
+        found = self._repo[sha].peel(pygit2.Commit)
+        author, encoding = found.author, found.message_encoding
+        subject, _, body = _text(found.raw_message, encoding).strip().partition("\n")
+        return Commit(
+            sha=sha,
+            time=found.commit_time,
+            author=_text(author.raw_name, encoding),
+            email=_text(author.raw_email, encoding),
+            subject=subject.strip(),
+            body=body.strip(),
+            paths=tuple(self._touched(found)),
+        )
+
+    def files(self, head: str) -> Iterator[File]:
+        """Regular files of the tree at `head`: no links, no submodules."""
+        yield from self._walk(self._repo[head].peel(pygit2.Tree), "")
+
+    def text(self, blob: str, max_bytes: int) -> str | None:
+        """A file's content; None if it is binary, larger than `max_bytes`, or not there."""
+        found = self._repo.get(blob)
+        content = found.data if isinstance(found, pygit2.Blob) else b"\0"
+        if len(content) > max_bytes or b"\0" in content[:_BINARY_PROBE_BYTES]:
+            return None
+        return content.decode("utf-8", "replace")
+
+    def _touched(self, commit: pygit2.Commit) -> Iterator[str]:
+        """Paths that a commit changed, `MAX_PATHS` at most.
+
+        A merge changes nothing of its own; the oldest commit of a shallow clone has a parent
+        that is not there, and is taken to have touched nothing, as is one whose tree is missing.
+        """
+        if len(commit.parent_ids) > 1:
+            return
+        try:
+            if commit.parent_ids:
+                parent = self._repo[commit.parent_ids[0]].peel(pygit2.Tree)
+                diff = parent.diff_to_tree(commit.tree)
+            else:
+                diff = commit.tree.diff_to_tree(swap=True)
+        except (KeyError, pygit2.GitError):
+            return
+        for delta in islice(diff.deltas, MAX_PATHS):
+            yield _path(delta.new_file.raw_path)
+
+    def _walk(self, tree: pygit2.Tree, prefix: str) -> Iterator[File]:
+        for entry in tree:
+            path = prefix + _path(entry.raw_name or b"")
+            if isinstance(entry, pygit2.Tree):
+                yield from self._walk(entry, f"{path}/")
+            elif entry.filemode in (FileMode.BLOB, FileMode.BLOB_EXECUTABLE):
+                yield File(path, str(entry.id))
+
+    def _name(self) -> str:
+        """What the repository is called: by its origin, else by its folder."""
+        for remote in self._repo.remotes:
+            if remote.name == "origin" and remote.url:
+                return _stem(remote.url)
+        folder = self.folder.parent if self.folder.name == ".git" else self.folder
+        return _stem(str(folder))
+
+
+def _stem(url: str) -> str:
+    return url.rstrip("/").replace(":", "/").rsplit("/", 1)[-1].removesuffix(".git") or "repo"
+
+
+def _path(raw: bytes) -> str:
+    """A path as text on one line; bytes that are no UTF-8 are shown as `\\xff`."""
+    return raw.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+
+
+def _text(raw: bytes, encoding: str | None) -> str:
+    """Text that SQLite can hold: whatever it was, no lone surrogates and no NUL."""
+    try:
+        text = raw.decode(encoding or "utf-8", "replace")
+    except LookupError:
+        text = raw.decode("utf-8", "replace")
+    return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -1,0 +1,96 @@
+"""Full-text search: from a question's words to rows, in the order in which a person wants them.
+
+BM25 decides, as SQLite computes it with a weight per column
+(https://www.sqlite.org/fts5.html#the_bm25_function); what lacks one of the words is worth less.
+Of two about as good the later one wins.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+
+from anabranch_git.words import parts
+
+__all__ = ["Hit", "Table", "search"]
+
+_PARTIAL: Final = 0.75
+"""What a row that lacks a word is worth, beside one of the same BM25 that has them all."""
+
+
+class Table(Struct, frozen=True):
+    """What is searched: a full-text table with its columns' weights, and the rows it stands for.
+
+    `columns` begin with an id and the time that breaks ties; `conditions` may use the
+    arguments `:since`, `:author` and `:path`, each null if it is not asked for.
+    """
+
+    fts: str
+    weights: tuple[float, ...]
+    columns: str
+    source: str
+    conditions: str
+
+    @property
+    def query(self) -> str:
+        fit = f"bm25({self.fts}, {', '.join(map(str, self.weights))})"
+        return (
+            f"SELECT {self.columns}, {fit} AS fit FROM {self.fts} JOIN {self.source} "
+            f"WHERE {self.fts} MATCH :match AND {self.conditions} ORDER BY fit, 2 DESC LIMIT :limit"
+        )
+
+
+class Hit(Struct, frozen=True):
+    """A row of `Table.columns`, how well it fits (0..1), and whether it has all the words."""
+
+    score: float
+    row: tuple[Any, ...]
+    whole: bool = True
+
+
+def search(
+    connection: sqlite3.Connection,
+    table: Table,
+    terms: Sequence[str],
+    limit: int,
+    filters: Mapping[str, object],
+) -> list[Hit]:
+    """The best `limit` rows that the filters let through, best first."""
+
+    def run(expression: str) -> list[tuple[Any, ...]]:
+        arguments = {**filters, "match": expression, "limit": limit}
+        return connection.execute(table.query, arguments).fetchall()
+
+    if not terms:
+        return []
+    exact = [_phrases(term) for term in terms]
+    typing = [*exact[:-1], _phrases(terms[-1], prefix=True)]
+    whole = run(" AND ".join(exact)) or run(" AND ".join(typing))
+    partial = run(" OR ".join(typing)) if len(terms) > 1 else []
+    return _merge(whole, partial)[:limit]
+
+
+def _merge(whole: list[tuple[Any, ...]], partial: list[tuple[Any, ...]]) -> list[Hit]:
+    """Rows that end in their BM25 (lower is better) as hits, each once, best first."""
+    best = max((-row[-1] for row in (*whole[:1], *partial[:1])), default=0.0)
+    found: dict[int, Hit] = {}
+    for rows, share in ((whole, 1.0), (partial, _PARTIAL)):
+        for *row, fit in rows:
+            score = share * -fit / best if best > 0 else share
+            found.setdefault(row[0], Hit(round(score, 2), tuple(row), share == 1.0))
+    return sorted(found.values(), key=lambda hit: (-hit.score, -hit.row[1]))
+
+
+def _phrases(term: str, *, prefix: bool = False) -> str:
+    """A word in the forms in which it may be written (`keep-alive`, `keepalive`).
+
+    As a prefix it may go on: the last word of a question may still be typed. Always in quotes,
+    so that nothing in it is syntax; terms have no quotes of their own.
+    """
+    forms = dict.fromkeys((term, " ".join(parts(term)), re.sub(r"[._/-]", "", term)))
+    star = "*" if prefix else ""
+    return "(" + " OR ".join(f'"{form}"{star}' for form in forms if form) + ")"
