@@ -121,7 +121,8 @@ class Ownership:
             GenerationLost: the group goes on without us.
         """
         try:
-            await asyncio.wait_for(self._lock.acquire(), 5.0)
+            async with asyncio.timeout(5.0):  # wait_for may swallow a cancellation (3.11)
+                await self._lock.acquire()
         except TimeoutError:
             return  # a rebalance is under way; it commits itself
         try:

@@ -270,8 +270,7 @@ class Worker:
         for spec in self._layers:
             key = f"layer/{self.group}/{spec.layer.name}".encode()
             value = encode(describe(spec))
-            sent = await self._producer.send(self._topics.health, value, key=key, partition=0)
-            await sent
+            await self._producer.send_and_wait(self._topics.health, value, key=key, partition=0)
         self._state = "ready"
         self._announced.set()
 
@@ -332,7 +331,8 @@ class Worker:
 
     async def _commit_now(self) -> None:
         try:
-            await asyncio.wait_for(self._lock.acquire(), 5.0)
+            async with asyncio.timeout(5.0):  # wait_for may swallow a cancellation (3.11)
+                await self._lock.acquire()
         except TimeoutError:
             return  # a rebalance is under way; it commits itself
         try:

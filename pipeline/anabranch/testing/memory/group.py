@@ -170,12 +170,12 @@ class Group:
         member = self._members.get(member_id)
         if member is None:
             return
-        loop = asyncio.get_running_loop()
-        if member.joining is None and _now() - member.last_seen >= self._session_s:
+        heard = member.last_seen if member.joining is None else _now()
+        ends = heard + self._session_s
+        if ends <= _now():
             self.leave(member_id)
-            return
-        heard = _now() if member.joining is not None else member.last_seen
-        loop.call_at(heard + self._session_s, self._watch, member_id)
+        else:
+            asyncio.get_running_loop().call_at(ends, self._watch, member_id)
 
 
 def _distinct_names(members: Mapping[str, _Member]) -> dict[str, str]:
