@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, pi
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -56,6 +56,12 @@ def load_level(queue_ms: float) -> int:
     return 2 if queue_ms < 120 else 3
 
 
+class _ArmMeans(NamedTuple):
+    residual: float
+    accuracy: float
+    risk: float
+
+
 class CostModel:
     """Learned estimates: residuals by arm, and by layers and load within an arm.
 
@@ -67,17 +73,16 @@ class CostModel:
         self._priors = priors if priors is not None else CostPriors()
         self._arms: Cells[str] = Cells(GAMMA_ARM, 1)
         self._cells: Cells[tuple[tuple[str, ...], int]] = Cells(GAMMA_CELL, max_cells)
-        self._means: dict[Arm, tuple[float, float]] = {}
+        self._means: dict[Arm, _ArmMeans] = {}
 
     def part(
         self,
+        group: str,
         arm: Arm,
         layers: tuple[str, ...],
         latencies: Sequence[float],
         queue_ms: float,
-        *,
-        group: str = "",
-        novel: bool = False,
+        novel: bool,
     ) -> PlanPart:
         """An arm for `layers` (sorted names, with their latencies) and what it would take."""
         formula = self._priors.cost_ms(arm, latencies, queue_ms)
@@ -87,13 +92,13 @@ class CostModel:
 
     def residual(self, arm: Arm, layers: tuple[str, ...], load: int) -> float:
         """Mean of ln(actual / formula): the cell's, drawn to the arm's while it has few updates."""
-        mean = self._arm(arm)[0]
+        mean = self._arm(arm).residual
         row = self._cells.row((layers, load), arm)
         return (row[1] / 1_000 + PRIOR * mean) / (row[0] + PRIOR) if row else mean
 
     def accuracy(self, arm: Arm) -> float:
         """exp(-mean |ln(actual / estimate)|), 0..1; drawn to 0.5 while there are few plans."""
-        return exp(-self._arm(arm)[1])
+        return self._arm(arm).accuracy
 
     def risk(self, arm: Arm) -> float:
         """Factor from an arm's median to its mean: what an arm costs whose estimates are poor.
@@ -101,8 +106,7 @@ class CostModel:
         Of a lognormal with mean absolute error e, sigma is e sqrt(pi/2) and the factor
         exp(sigma^2 / 2).
         """
-        error = self._arm(arm)[1]
-        return exp(pi / 4 * error * error)
+        return self._arm(arm).risk
 
     def fold_plan(self, row: PlanSum) -> None:
         """Learn from sums of one arm."""
@@ -117,12 +121,14 @@ class CostModel:
     def fold_query(self, row: QuerySum) -> None:
         """Whole queries are not a matter of arms."""
 
-    def _arm(self, arm: Arm) -> tuple[float, float]:
-        """Mean residual and mean absolute error of an arm, drawn to 0 and ln 2."""
+    def _arm(self, arm: Arm) -> _ArmMeans:
+        """Means over all cells, drawn to 0 (residual) and ln 2 (error) while there are few."""
         known = self._means.get(arm)
         if known is None:
             count, residual, error = self._arms.row("", arm) or (0.0, 0.0, 0.0)
             weight = count + PRIOR
-            known = (residual / 1_000 / weight, (error / 1_000 + PRIOR * LN2) / weight)
-            self._means[arm] = known
+            error = (error / 1_000 + PRIOR * LN2) / weight
+            known = self._means[arm] = _ArmMeans(
+                residual / 1_000 / weight, exp(-error), exp(pi / 4 * error * error)
+            )
         return known

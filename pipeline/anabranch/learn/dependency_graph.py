@@ -118,12 +118,19 @@ class DependencyGraph:
         return self._types.get(query_type, 0) >= self.min_samples
 
     def get_parallelization_benefit(self, layers: Sequence[str]) -> float:
-        """Mean speed-up of the pairs of `layers` when asked at once, 1.0 to 5.0."""
-        pairs = list(combinations(sorted(set(layers)), 2))
-        if not pairs:
+        """Mean speed-up of the pairs of `layers` when asked at once, 1.0 to 5.0.
+
+        Of a pair: both one after the other / the slower when both run at once, each as measured
+        under that arm, where it was.
+        """
+        names = sorted(set(layers))
+        if len(names) < 2:
             return 1.0
-        mean = sum(self._speed_up(a, b) for a, b in pairs) / len(pairs)
-        return min(MAX_BENEFIT, max(1.0, mean))
+        times = [
+            (self._latency(name, "sequential"), self._latency(name, "parallel")) for name in names
+        ]
+        gains = [(a[0] + b[0]) / max(a[1], b[1], 0.001) for a, b in combinations(times, 2)]
+        return min(MAX_BENEFIT, max(1.0, sum(gains) / len(gains)))
 
     def get_cached_results_benefit(self, layers: Sequence[str]) -> float:
         """How much caching this combination would pay, 0 to 1.
@@ -175,12 +182,6 @@ class DependencyGraph:
     def _use_share(self, query_type: str, layer: str) -> float:
         row = self._use.row((query_type, layer), ANY)
         return row[1] / row[0] if row and row[0] >= self.min_samples else 1.0
-
-    def _speed_up(self, a: str, b: str) -> float:
-        """One after the other, against the slower of the two when both run at once."""
-        alone = self._latency(a, "sequential") + self._latency(b, "sequential")
-        together = max(self._latency(a, "parallel"), self._latency(b, "parallel"))
-        return alone / together if together > 0 else 1.0
 
     def _latency(self, layer: str, arm: str) -> float:
         enough = self._profiler.samples(layer, arm) >= self.min_samples

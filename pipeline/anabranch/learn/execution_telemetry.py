@@ -9,11 +9,11 @@ from zlib import crc32
 from msgspec.structs import replace
 
 from anabranch.learn.analytics import Analytics
-from anabranch.learn.journal import MAX_ROWS, Journal
 from anabranch.learn.recommendations import Recommendation, recommend
 from anabranch.learn.records import ExecutionTelemetry, LayerOutcome, TelemetryBatch, telemetry_of
 from anabranch.learn.rows import Fold, Rows, merge
 from anabranch.learn.seen import Seen
+from anabranch.learn.summing import sum_up
 from anabranch.learn.sums import BUCKET_MS
 from anabranch.select.decision import Decision
 
@@ -29,6 +29,8 @@ SETTLE: Final = 16
 """Records after which an instance learns from its own; when few come, it does each second."""
 MERGE: Final = 64
 """Settled parts that wait to be sent before they are merged into one."""
+MAX_ROWS: Final = 3_000
+"""Rows that wait to be sent; beyond it they are dropped and counted."""
 MAX_SAMPLED: Final = 64
 """Raw records in a batch."""
 READ_ROWS: Final = 20_000
@@ -59,8 +61,9 @@ class ExecutionTelemetryCollector:
         self.skipped_rows = 0
         self._folds = (*folds, self.analytics)
         self._sample = sample
+        self._threshold = sample * 2**32
         self._settings = settings if settings is not None else {}
-        self._journal = Journal()
+        self._records: list[ExecutionTelemetry] = []
         self._pending: list[Rows] = []
         self._sampled: list[ExecutionTelemetry] = []
         self._seen = Seen()
@@ -70,21 +73,20 @@ class ExecutionTelemetryCollector:
 
     def record(self, record: ExecutionTelemetry) -> None:
         """Count one answered query."""
-        journal = self._journal
-        journal.add(record)
+        self._records.append(record)
         if record.explored:
             self._keep(record, 1.0)
-        elif crc32(record.query.encode()) < self._sample * 4_294_967_296:
+        elif crc32(record.query.encode()) < self._threshold:
             self._keep(record, self._sample)
         bucket = record.at_ms // BUCKET_MS
-        if journal.count >= SETTLE or bucket != self._bucket:
+        if len(self._records) >= SETTLE or bucket != self._bucket:
             self._bucket = bucket
             self.settle()
 
     def settle(self) -> None:
         """Learn from what was recorded so far."""
-        self.dropped += self._journal.dropped
-        rows = self._journal.take()
+        rows = sum_up(self._records)
+        self._records.clear()
         rows.teach(self._folds)
         self._pending.append(rows)
         if len(self._pending) >= MERGE:
@@ -167,6 +169,6 @@ class ExecutionTelemetryCollector:
         """Merge what waits to be sent; if nobody fetches it, drop it."""
         rows = merge(self._pending)
         self._pending = [rows]
-        if rows.count > 3 * MAX_ROWS:
+        if rows.count > MAX_ROWS:
             self._pending.clear()
             self.dropped += sum(row.count for row in rows.queries)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, Literal, Protocol
 
 from msgspec.structs import replace
@@ -13,7 +12,7 @@ from anabranch.learn.execution_telemetry import ExecutionTelemetry, ExecutionTel
 from anabranch.learn.profiler import PerformanceProfiler
 from anabranch.learn.rows import Fold
 from anabranch.select.decision import Arm, Decision, PlanContext
-from anabranch.select.plans import ARMS, Plan, Plans, cost_ms, slowest
+from anabranch.select.plans import ARMS, Plan, Plans, slowest
 
 __all__ = ["AdaptiveStrategySelector"]
 
@@ -132,7 +131,8 @@ class AdaptiveStrategySelector:
         share = self._explore
         if share <= 0:
             return self._decision(plans, best, why)
-        tried = [plan for plan in plans.by_arm.values() if cost_ms(plan) <= context.remaining_ms]
+        costs, limit = plans.estimates, context.remaining_ms
+        tried = [plan for arm, plan in plans.by_arm.items() if costs[arm] <= limit]
         if not tried:
             return self._decision(plans, best, why)
         number = draw(context.query, 3)
@@ -148,7 +148,7 @@ class AdaptiveStrategySelector:
         longest = slowest(plan)
         arm: Arm = longest.arm
         arms: dict[str, Arm]
-        estimates: dict[Arm, float] = {wish: cost_ms(p) for wish, p in plans.by_arm.items()}
+        estimates = plans.estimates
         others: list[Arm] = [wish for wish in ARMS if wish != arm]
         fallback: Arm = min(others, key=estimates.__getitem__)
         if arm == "sequential":
@@ -160,7 +160,7 @@ class AdaptiveStrategySelector:
             arms=arms,
             order=plans.order,
             confidence=self.cost_model.accuracy(arm),
-            reason=_reason(plans, plan, why, estimates),
+            reason=_reason(plans, plan, why),
             estimated_ms=longest.estimated_ms,
             estimates=estimates,
             probability=probability,
@@ -178,10 +178,13 @@ def _missing(context: PlanContext) -> str:
     return ", ".join(layer.layer for layer in context.missing)
 
 
-def _reason(plans: Plans, plan: Plan, why: str, estimates: Mapping[Arm, float]) -> str:
+def _reason(plans: Plans, plan: Plan, why: str) -> str:
     what = " and ".join(
-        f"{part.arm} for {', '.join(part.layers)} ({part.estimated_ms:.0f} ms)" for part in plan
+        [f"{part.arm} for {', '.join(part.layers)} ({part.estimated_ms:.0f} ms)" for part in plan]
     )
-    others = ", ".join(f"{arm} {ms:.0f}" for arm, ms in estimates.items())
+    costs = plans.estimates
     lone = f"; {', '.join(plans.lone)} has one worker" if plans.lone else ""
-    return f"{what}: {why} (expected ms: {others}{lone})"
+    return (
+        f"{what}: {why} (expected ms: sequential {costs['sequential']:.0f}, "
+        f"parallel {costs['parallel']:.0f}, distributed {costs['distributed']:.0f}{lone})"
+    )

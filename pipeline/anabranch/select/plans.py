@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from anabranch.learn.cost_model import CostModel
@@ -24,35 +25,53 @@ class Plans:
         latency: milliseconds by missing layer.
         by_arm: everything SEQUENTIAL, everything PARALLEL, and DISTRIBUTED wherever it can
             start: a lone worker would get all the tasks itself, there it is PARALLEL.
+        estimates: milliseconds of each of these.
         lone: groups with a lone worker.
     """
 
-    __slots__ = ("_costs", "_novel", "by_arm", "latency", "lone")
+    __slots__ = ("_costs", "by_arm", "estimates", "latency", "lone")
 
     def __init__(
         self, context: PlanContext, profiler: PerformanceProfiler, costs: CostModel, *, novel: bool
     ) -> None:
         self._costs = costs
-        self._novel = novel
-        self.latency: dict[str, float] = {}
-        self.lone: list[str] = []
+        latency: dict[str, float] = {}
+        self.latency = latency
         groups: dict[str, list[str]] = {}
         for layer in context.missing:
-            self.latency[layer.layer] = profiler.latency_ms(layer.layer)
+            latency[layer.layer] = profiler.latency_ms(layer.layer)
             groups.setdefault(layer.group, []).append(layer.layer)
-        self.by_arm: dict[Arm, Plan] = {"sequential": self._alone(context, groups)}
-        parallel, distributed = [], []
+        self.lone: list[str] = []
+        parallel: list[PlanPart] = []
+        distributed: list[PlanPart] = []
+        waits = 0.0
         for group, names in groups.items():
             load = context.groups.get(group, IDLE)
-            part = self._part("parallel", group, names, load.queue_ms)
+            queue_ms = load.queue_ms
+            waits += queue_ms * len(names)
+            layers = tuple(sorted(names))
+            latencies = [latency[name] for name in layers]
+            part = costs.part(group, "parallel", layers, latencies, queue_ms, novel)
             parallel.append(part)
             if load.workers > 1:
-                part = self._part("distributed", group, names, load.queue_ms)
+                part = costs.part(group, "distributed", layers, latencies, queue_ms, novel)
             else:
                 self.lone.append(group)
             distributed.append(part)
-        self.by_arm["parallel"] = tuple(parallel)
-        self.by_arm["distributed"] = tuple(distributed)
+        if len(groups) > 1:
+            layers = tuple(sorted(latency))
+            latencies = list(latency.values())
+        alone = costs.part("", "sequential", layers, latencies, waits / len(latency), novel)
+        self.by_arm: dict[Arm, Plan] = {
+            "sequential": (alone,),
+            "parallel": tuple(parallel),
+            "distributed": tuple(distributed),
+        }
+        self.estimates: dict[Arm, float] = {
+            "sequential": alone.estimated_ms,
+            "parallel": cost_ms(parallel),
+            "distributed": cost_ms(distributed),
+        }
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -62,32 +81,24 @@ class Plans:
     def best(self) -> Plan:
         """The cheaper arm in each group, or SEQUENTIAL if that is cheaper than the dearest."""
         risk = self._costs.risk
-        alone, parallel, distributed = self.by_arm.values()
-        spread, together = risk("distributed"), risk("parallel")
-        plan = tuple(
-            b if b.estimated_ms * spread < a.estimated_ms * together else a
-            for a, b in zip(parallel, distributed, strict=True)
-        )
-        longest = max(part.estimated_ms * risk(part.arm) for part in plan)
-        return alone if alone[0].estimated_ms * risk("sequential") <= longest else plan
-
-    def _part(self, arm: Arm, group: str, names: list[str], queue_ms: float) -> PlanPart:
-        layers = tuple(sorted(names))
-        latencies = [self.latency[name] for name in layers]
-        return self._costs.part(arm, layers, latencies, queue_ms, group=group, novel=self._novel)
-
-    def _alone(self, context: PlanContext, groups: dict[str, list[str]]) -> Plan:
-        waits = sum(
-            context.groups.get(group, IDLE).queue_ms * len(names) for group, names in groups.items()
-        )
-        return (self._part("sequential", "", list(self.latency), waits / len(self.latency)),)
+        together, spread = risk("parallel"), risk("distributed")
+        plan, longest = [], 0.0
+        for part, other in zip(self.by_arm["parallel"], self.by_arm["distributed"], strict=True):
+            cost = part.estimated_ms * together
+            other_cost = other.estimated_ms * spread
+            if other is not part and other_cost < cost:
+                part, cost = other, other_cost
+            plan.append(part)
+            longest = max(longest, cost)
+        alone = self.by_arm["sequential"]
+        return alone if alone[0].estimated_ms * risk("sequential") <= longest else tuple(plan)
 
 
-def cost_ms(plan: Plan) -> float:
+def cost_ms(plan: Sequence[PlanPart]) -> float:
     """Expected milliseconds until the last part is there."""
-    return plan[0].estimated_ms if len(plan) == 1 else slowest(plan).estimated_ms
+    return slowest(plan).estimated_ms
 
 
-def slowest(plan: Plan) -> PlanPart:
+def slowest(plan: Sequence[PlanPart]) -> PlanPart:
     """The part with the largest estimate: the answer names its arm."""
-    return max(plan, key=lambda part: part.estimated_ms)
+    return plan[0] if len(plan) == 1 else max(plan, key=lambda part: part.estimated_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import log
 from typing import Any, Final
 
@@ -9,74 +10,54 @@ from anabranch.learn.cost_model import CLIP
 from anabranch.learn.records import ExecutionTelemetry, LayerOutcome
 from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.learn.sums import BUCKET_MS
+from anabranch.select.decision import PlanPart
 
-__all__ = ["MAX_ROWS", "Journal"]
-
-MAX_ROWS: Final = 1_024
-"""Rows of one kind between two batches; records that would need more are dropped and counted."""
+__all__ = ["sum_up"]
 
 Sums = dict[tuple[Any, ...], list[int]]
 
+NOT_ASKED: Final = frozenset(("cache", "none"))
 
-class Journal:
-    """Sums of the records since the last `take`. Written for speed: it runs for each answer."""
 
-    def __init__(self) -> None:
-        self._layers: Sums = {}
-        self._plans: Sums = {}
-        self._queries: Sums = {}
-        self.count = 0
-        self.dropped = 0
-        """Records dropped since the last `take`."""
+def sum_up(records: Iterable[ExecutionTelemetry]) -> Rows:
+    """One row for each layer, arm and query type that occurs in `records`, per bucket.
 
-    def add(self, record: ExecutionTelemetry) -> None:
-        """Count a record, or drop it if too many rows are open."""
-        if max(len(self._layers), len(self._plans), len(self._queries)) >= MAX_ROWS:
-            self.dropped += 1
-            return
-        self.count += 1
+    Keys and values below stand in the order of the rows' fields. Written for speed: it is the
+    larger part of what an answer costs in learning.
+    """
+    layers: Sums = {}
+    plans: Sums = {}
+    queries: Sums = {}
+    for record in records:
         bucket, kind = record.at_ms // BUCKET_MS, record.type
         for layer in record.layers:
             source = layer.source
-            if source != "cache" and source != "none" and layer.status != "skipped":
-                _add_layer(self._layers, (bucket, kind, source, layer.layer), layer)
+            if source not in NOT_ASKED and layer.status != "skipped":
+                _add_layer(layers, (bucket, kind, source, layer.layer), layer)
         for part in record.plan:
             elapsed = _elapsed_ms(record.layers, part.layers)
             if elapsed > 0:
-                row = self._plans.setdefault(
-                    (bucket, kind, part.arm, part.layers, part.load, part.novel), [0, 0, 0, 0]
-                )
-                row[0] += 1
-                row[1] += _log_ratio(elapsed, part.formula_ms)
-                row[2] += abs(_log_ratio(elapsed, part.estimated_ms))
-                row[3] += int(elapsed * 1_000)
+                key = (bucket, kind, part.arm, part.layers, part.load, part.novel)
+                _add_plan(plans, key, part, elapsed)
         names = tuple(sorted([layer.layer for layer in record.layers]))
-        _add_query(self._queries, (bucket, kind, record.strategy_chosen, names), record)
-
-    def take(self) -> Rows:
-        """All sums, and start anew."""
-        rows = Rows(
-            tuple([LayerSum(*key, *row) for key, row in self._layers.items()]),
-            tuple([PlanSum(*key, *row) for key, row in self._plans.items()]),
-            tuple([QuerySum(*key, *row) for key, row in self._queries.items()]),
-        )
-        self._layers, self._plans, self._queries = {}, {}, {}
-        self.count = self.dropped = 0
-        return rows
+        _add_query(queries, (bucket, kind, record.strategy_chosen, names), record)
+    return Rows(
+        tuple([LayerSum(*key, *row) for key, row in layers.items()]),
+        tuple([PlanSum(*key, *row) for key, row in plans.items()]),
+        tuple([QuerySum(*key, *row) for key, row in queries.items()]),
+    )
 
 
 def _add_layer(sums: Sums, key: tuple[Any, ...], layer: LayerOutcome) -> None:
-    """Values in the order of `LayerSum`."""
     row = sums.get(key)
     if row is None:
         row = sums[key] = [0] * 8
     row[0] += 1
-    ok = layer.status == "ok"
-    took = layer.took_ms
-    if took is not None and (ok or layer.status == "timeout"):
+    status, took = layer.status, layer.took_ms
+    if took is not None and status != "error":
         row[2] += 1
-        row[3] += round(1_000 * log(took * 1_000)) if took > 0.001 else 0
-    if ok:
+        row[3] += int(1_000 * log(took * 1_000)) if took > 0.001 else 0
+    if status == "ok":
         row[1] += 1
         row[4] += layer.count
         row[5] += layer.used
@@ -85,8 +66,17 @@ def _add_layer(sums: Sums, key: tuple[Any, ...], layer: LayerOutcome) -> None:
             row[7] += layer.changed
 
 
+def _add_plan(sums: Sums, key: tuple[Any, ...], part: PlanPart, elapsed_ms: float) -> None:
+    row = sums.get(key)
+    if row is None:
+        row = sums[key] = [0] * 4
+    row[0] += 1
+    row[1] += _log_ratio(elapsed_ms, part.formula_ms)
+    row[2] += abs(_log_ratio(elapsed_ms, part.estimated_ms))
+    row[3] += int(elapsed_ms * 1_000)
+
+
 def _add_query(sums: Sums, key: tuple[Any, ...], record: ExecutionTelemetry) -> None:
-    """Values in the order of `QuerySum`."""
     row = sums.get(key)
     if row is None:
         row = sums[key] = [0] * 9
@@ -117,5 +107,7 @@ def _elapsed_ms(layers: tuple[LayerOutcome, ...], names: tuple[str, ...]) -> flo
 
 def _log_ratio(actual: float, expected: float) -> int:
     """ln(actual / expected), clipped, in thousandths."""
-    ratio = log(max(actual, 0.01) / max(expected, 0.01))
-    return round(1_000 * max(-CLIP, min(CLIP, ratio)))
+    if actual <= 0 or expected <= 0:
+        return 0
+    ratio = log(actual / expected)
+    return int(1_000 * (CLIP if ratio > CLIP else -CLIP if ratio < -CLIP else ratio))
