@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,10 @@ def test_a_killed_parent_takes_its_kafka_and_its_folder_along() -> None:
     bootstrap, folder = parent.stdout.readline().split()
     assert Path(folder).is_dir()
     host, port = bootstrap.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
+    with (
+        socket.create_connection((host, int(port)), timeout=60) as connection,
+        suppress(ConnectionResetError),
+    ):
         parent.send_signal(signal.SIGKILL)
         parent.communicate()
         assert connection.recv(1) == b"", "the node's end of the connection was not closed"

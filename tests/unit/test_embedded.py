@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -79,10 +80,19 @@ def test_a_killed_parent_takes_its_broker_along() -> None:
         text=True,
     )
     assert parent.stdout is not None
-    with connect(parent.stdout.readline().strip()) as connection:
+    with connect(parent.stdout.readline().strip()) as connection, suppress(ConnectionResetError):
         parent.send_signal(signal.SIGKILL)
         parent.communicate()
         assert connection.recv(1) == b"", "the broker's end of the connection was not closed"
+
+
+async def test_a_broker_that_dies_is_noticed() -> None:
+    with EmbeddedBroker() as broker:
+        assert broker._process is not None
+        broker._process.kill()
+        await broker.ended()
+        broker._process.wait()
+        assert not broker.alive
 
 
 def test_a_child_that_does_not_come_up_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

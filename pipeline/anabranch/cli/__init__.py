@@ -18,6 +18,10 @@ from anabranch.errors import AnabranchError, ConfigError
 __all__ = ["app", "main", "run"]
 
 COMMANDS: Final = {
+    "up": "Run broker, coordinator and workers in one process.",
+    "coordinator": "Run a coordinator.",
+    "worker": "Run a worker of one group.",
+    "ask": "Ask one question.",
     "broker": "Run a broker for development.",
     "topics": "Create and check the topics that a configuration needs.",
     "config": "Show the configuration in force and where each value came from.",

@@ -66,6 +66,10 @@ class Common:
         """
         return configuration.load(self.path, overrides=self.overrides)
 
+    def names(self, key: str) -> bool:
+        """Whether an option, a variable or the file sets a key."""
+        return key in configuration.provenance(self.path, overrides=self.overrides)
+
 
 COMMON: Final = Common()
 

@@ -13,6 +13,7 @@ ends, which the kernel sees to however the parent dies. So no broker is left beh
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import select
@@ -75,6 +76,17 @@ class EmbeddedBroker:
     def alive(self) -> bool:
         """Whether the child runs."""
         return self._process is not None and self._process.poll() is None
+
+    async def ended(self) -> None:
+        """Wait until the child has ended by itself: its end of the pipe closes."""
+        if self._process is None or self._process.stdout is None:
+            return
+        loop, over, pipe = asyncio.get_running_loop(), asyncio.Event(), self._process.stdout
+        loop.add_reader(pipe, over.set)
+        try:
+            await over.wait()
+        finally:
+            loop.remove_reader(pipe)
 
     def __enter__(self) -> Self:
         self.start()

@@ -1,0 +1,41 @@
+"""`anabranch up`: the whole pipeline in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+from anabranch.cli import runtime
+from anabranch.cli.common import COMMON, Common, note, out, serve
+from anabranch.cli.pipeline import embedded, pipeline
+from anabranch.config import Config
+from anabranch.dev.embedded import EmbeddedBroker
+from anabranch.errors import BrokerUnavailable
+
+__all__ = ["up"]
+
+
+def up(*, common: Common = COMMON) -> int:
+    """Run broker, coordinator and a worker for each group, until stopped.
+
+    The embedded broker, unless an option, variable or file names another; it takes one worker
+    per group. `anabranch ask` finds what runs in its folder.
+    """
+    config = common.load()
+    with ExitStack() as stack:
+        broker = None
+        if not common.names("kafka.bootstrap"):
+            broker = stack.enter_context(EmbeddedBroker())
+            config = embedded(config, broker)
+        stack.enter_context(runtime.published(config.kafka.bootstrap, config.namespace))
+        return serve(_up(config, broker))
+
+
+async def _up(config: Config, broker: EmbeddedBroker | None) -> int:
+    async with pipeline(config, lambda step: note(f"starting {step}")):
+        out().print(f"ready {config.kafka.bootstrap}")
+        if broker is None:
+            await asyncio.Event().wait()
+        else:
+            await broker.ended()
+    raise BrokerUnavailable("the embedded broker ended by itself")
