@@ -139,13 +139,12 @@ class Client:
         wait_s = (self._timeout_ms(query) + self._grace_ms) / 1000
         try:
             async with asyncio.timeout(wait_s):
-                sent = await self._producer.send(
+                await self._producer.send_and_wait(
                     self._topics.queries,
                     encode(query),
                     key=self._key(query),
                     headers=[*self._headers, *headers],
                 )
-                await sent
                 return await future
         except TimeoutError:
             raise QueryTimeout(

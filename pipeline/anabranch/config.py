@@ -49,7 +49,8 @@ class KafkaConfig(Struct, frozen=True, forbid_unknown_fields=True):
     request_timeout_ms: Positive = 20_000
     fetch_max_wait_ms: Positive = 50
     replication: Annotated[int, Meta(ge=-1)] = -1
-    """Replication factor of topics that `anabranch topics` creates; -1 is the broker's default."""
+    """Replication factor of topics that `anabranch topics` creates; -1 is a copy on every broker, three at
+    most."""
 
 
 class TopicsConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import socket
@@ -14,8 +13,6 @@ from anabranch.events import MemberHealth, encode
 from anabranch.kafka.transport import LOG_APPEND_TIME, Producer, Record
 
 __all__ = ["Membership", "instance_name", "package_version"]
-
-_ACK_TIMEOUT_S = 10.0
 
 
 def instance_name(role: str) -> str:
@@ -56,11 +53,9 @@ class Membership:
         """Send the present state and wait for its acknowledgement."""
         member = self._describe()
         sent = self._clock.monotonic()
-        future = await self._producer.send(
+        acked = await self._producer.send_and_wait(
             self._topic, encode(member), key=member_key(member), partition=0
         )
-        async with asyncio.timeout(_ACK_TIMEOUT_S):
-            acked = await future
         self._sent[acked.offset] = (sent, self._clock.monotonic())
         while len(self._sent) > 60:
             del self._sent[next(iter(self._sent))]

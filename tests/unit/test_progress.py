@@ -20,7 +20,7 @@ offsets = st.integers(0, 2**40)
 @st.composite
 def progresses(draw: st.DrawFn, max_size: int = 300, spread: int = 5_000) -> Progress:
     watermark = draw(offsets)
-    done = draw(st.sets(st.integers(watermark + 1, watermark + spread), max_size=max_size))
+    done = draw(st.sets(st.integers(watermark, watermark + spread), max_size=max_size))
     return Progress(
         watermark,
         tuple(sorted(done)),

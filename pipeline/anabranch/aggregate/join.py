@@ -51,6 +51,11 @@ class JoinLayer:
         self._arrived: dict[int, PartialResult] = {}
 
     @property
+    def whole(self) -> bool:
+        """Ok, and no shard of it is missing."""
+        return self.status == "ok" and self.error is None
+
+    @property
     def open_shards(self) -> list[int]:
         """Shards that nothing has come for."""
         if self.status != "open":

@@ -83,17 +83,16 @@ def _part(layer: JoinLayer) -> LayerPart:
 
 
 def _status(join: Join) -> Literal["complete", "partial", "failed"]:
-    ok = join.ok
-    if ok == len(join.layers):
+    if all(layer.whole for layer in join.layers.values()):
         return "complete"
-    return "partial" if ok else "failed"
+    return "partial" if join.ok else "failed"
 
 
 def _missing(join: Join) -> list[Missing]:
     return [
         Missing(layer.name, layer.error or layer.status)
         for layer in join.layers.values()
-        if layer.status != "ok"
+        if not layer.whole
     ]
 
 

@@ -105,7 +105,8 @@ class QueryPartition:
 
     def snapshot(self) -> Progress:
         """What to commit now."""
-        return self._window.snapshot(self._bounds, self.epoch, self.takeovers)
+        here = self._bounds_at_reading(self._window.position)
+        return self._window.snapshot(here, self.epoch, self.takeovers)
 
     # ── events ─────────────────────────────────────────────────────────────────────────────
 

@@ -87,10 +87,9 @@ class Publisher:
         await self._answer(out._replace(reply_to=None))
 
     async def _copy(self, out: AnswerOut) -> None:
-        sent = await self._replies.send(
+        await self._replies.send_and_wait(
             out.reply_to or "", out.value, key=out.key, headers=out.headers
         )
-        await sent
 
     async def _reply_lost(self, out: AnswerOut, reason: str) -> None:
         letter = dead_letter(

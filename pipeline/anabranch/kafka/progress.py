@@ -37,7 +37,7 @@ class Progress(Struct, frozen=True):
 
     Attributes:
         offset: the watermark: every lower offset is done.
-        completed: done offsets above it, ascending.
+        completed: done offsets from there on, ascending.
         bounds: of the oldest open query; None means unknown: read from the beginning.
         epoch: raised by every takeover.
         takeovers: takeovers in a row without progress.
@@ -92,9 +92,10 @@ class Window:
             self._done.add(offset)
 
     def snapshot(self, here: Bounds, epoch: int, takeovers: int) -> Progress:
-        """What to commit now; `here` holds the present ends, for when nothing is open."""
+        """What to commit now; `here` are the bounds of what is read next, if nothing is open."""
         watermark = self.watermark
-        self._done = {offset for offset in self._done if offset > watermark}
+        # The watermark itself may be done: restored as such, and not read again yet.
+        self._done = {offset for offset in self._done if offset >= watermark}
         return Progress(
             offset=watermark,
             completed=tuple(sorted(self._done)),

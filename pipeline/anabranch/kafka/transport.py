@@ -106,7 +106,27 @@ class Producer(Protocol):
     ) -> asyncio.Future[Acked]:
         """Hand a record over. Waits only for room; the future is its acknowledgement.
 
-        Raises (here or from the future):
+        The future fails with the client library's own error: whoever waits for it at once
+        takes `send_and_wait`.
+
+        Raises:
+            TopicError: the topic or partition does not exist.
+            ProduceError: the record was refused.
+        """
+        ...
+
+    async def send_and_wait(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> Acked:
+        """`send`, and wait for the acknowledgement.
+
+        Raises:
             TopicError: the topic or partition does not exist.
             ProduceError: the record was refused or not acknowledged in time.
         """
@@ -225,8 +245,6 @@ class Transport(Protocol):
         """A group member called `name` (assignment is a function of names)."""
         ...
 
-    def reader(
-        self, name: str, isolation: IsolationLevel = "read_committed"
-    ) -> Reader: ...
+    def reader(self, name: str, isolation: IsolationLevel = "read_committed") -> Reader: ...
 
     def admin(self) -> Admin: ...

@@ -67,6 +67,17 @@ class MemoryProducer:
         there.put(land)
         return future
 
+    async def send_and_wait(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> Acked:
+        return await (await self.send(topic, value, key=key, partition=partition, headers=headers))
+
     async def partitions(self, topic: str) -> int:
         return await self._process.call(lambda: self._broker.count(topic))
 

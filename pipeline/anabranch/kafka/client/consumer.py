@@ -1,0 +1,198 @@
+"""A member of a consumer group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import TopicPartition as KafkaTopicPartition
+from aiokafka import errors as kafka
+
+from anabranch.config import KafkaConfig
+from anabranch.errors import BrokerError, GenerationLost
+from anabranch.kafka.client.assignment import assignor_for
+from anabranch.kafka.client.failures import bounded, started, translate
+from anabranch.kafka.transport import Committed, RebalanceListener, Record, TopicPartition
+
+__all__ = ["Fetching", "KafkaGroupConsumer"]
+
+_NEVER_MS: Final = 2**31 - 1
+_MAX_PARTITION_BYTES: Final = 1024 * 1024
+_LATE_S: Final = 0.1
+
+Batches = Mapping[TopicPartition, Sequence[Record]]
+
+
+class Fetching:
+    """`getmany` that keeps to its timeout and is never cancelled.
+
+    aiokafka ignores the timeout while partitions are being reassigned, and a cancelled call
+    breaks its accounting of idle time; so a call that is late is kept and waited for next time.
+    """
+
+    def __init__(self, client: AIOKafkaConsumer) -> None:
+        self._client = client
+        self._pending: asyncio.Task[Any] | None = None
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        """Set by a listener's failure: wakes the waiting call, which raises."""
+
+    async def fetch(self, timeout_ms: int) -> Batches:
+        """Everything fetched so far, or what comes within `timeout_ms`."""
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(self._client.getmany(timeout_ms=timeout_ms))
+        await asyncio.wait(
+            {self._pending, self.failed},
+            timeout=timeout_ms / 1000 + _LATE_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if self.failed.done():
+            raise self.failed.result()
+        if not self._pending.done():
+            return {}
+        pending, self._pending = self._pending, None
+        try:
+            batches: Batches = pending.result()
+        except kafka.KafkaError as error:
+            raise translate(error, "fetching") from error
+        return batches
+
+    async def stop(self) -> None:
+        """Let go of a call that is still waiting."""
+        if self._pending is not None:
+            self._pending.cancel()
+            await asyncio.gather(self._pending, return_exceptions=True)
+            self._pending = None
+
+
+class KafkaGroupConsumer:
+    """`GroupConsumer` on aiokafka; eager rebalances, dynamic membership, manual commits."""
+
+    def __init__(
+        self,
+        name: str,
+        group: str,
+        topics: Sequence[str],
+        listener: RebalanceListener,
+        config: KafkaConfig,
+        connection: dict[str, Any],
+    ) -> None:
+        self._name = name
+        self._group = group
+        self._topics = topics
+        self._listener = listener
+        self._config = config
+        self._connection = connection
+        self._client: AIOKafkaConsumer | None = None
+        self._fetching: Fetching | None = None
+
+    async def start(self) -> None:
+        config = self._config
+        client = AIOKafkaConsumer(
+            client_id=self._name,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            partition_assignment_strategy=[assignor_for(self._name)],
+            session_timeout_ms=config.session_timeout_ms,
+            heartbeat_interval_ms=config.heartbeat_interval_ms,
+            rebalance_timeout_ms=config.rebalance_timeout_ms,
+            max_poll_interval_ms=_NEVER_MS,
+            fetch_max_wait_ms=config.fetch_max_wait_ms,
+            max_partition_fetch_bytes=_MAX_PARTITION_BYTES,
+            **self._connection,
+        )
+        self._fetching = Fetching(client)
+        client.subscribe(self._topics, listener=_Listener(self._listener, self._fail))
+        self._client = client  # callbacks come before `start` returns
+        await started(client, config.bootstrap)
+
+    async def stop(self) -> None:
+        if self._client is None:
+            return
+        client, self._client = self._client, None
+        if self._fetching is not None:
+            await self._fetching.stop()
+        await bounded(client.stop(), self._config.rebalance_timeout_ms, "leaving the group")
+
+    async def fetch(self, timeout_ms: int) -> Batches:
+        if self._fetching is None:
+            raise BrokerError("the consumer is not started")
+        return await self._fetching.fetch(timeout_ms)
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._running.pause(*self._mine(partitions))
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        self._running.resume(*self._mine(partitions))
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        if mine := self._mine([partition]):
+            self._running.seek(mine[0], offset)
+
+    async def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+        client = self._running
+        if client._coordinator.generation < 0:
+            # A broker accepts such a commit for a group without members: never send one.
+            raise GenerationLost(f"{self._name} is not a member of {self._group}")
+        commits = {KafkaTopicPartition(*tp): tuple(c) for tp, c in offsets.items()}
+        try:
+            await bounded(client.commit(commits), self._config.request_timeout_ms, "committing")
+        except kafka.IllegalStateError as error:
+            raise GenerationLost(f"committing: {error}") from error
+
+    async def committed(
+        self, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, Committed]:
+        # The public call leaves the metadata out.
+        found = await bounded(
+            self._running._coordinator.fetch_committed_offsets(
+                [KafkaTopicPartition(*tp) for tp in partitions]
+            ),
+            self._config.request_timeout_ms,
+            "reading committed offsets",
+        )
+        return {
+            TopicPartition(*tp): Committed(commit.offset, commit.metadata or "")
+            for tp, commit in found.items()
+        }
+
+    @property
+    def _running(self) -> AIOKafkaConsumer:
+        if self._client is None:
+            raise BrokerError("the consumer is not started")
+        return self._client
+
+    def _mine(self, partitions: Collection[TopicPartition]) -> list[KafkaTopicPartition]:
+        assigned = self._running.assignment()
+        return [tp for tp in (KafkaTopicPartition(*p) for p in partitions) if tp in assigned]
+
+    def _fail(self, error: BaseException) -> None:
+        if self._fetching is not None and not self._fetching.failed.done():
+            self._fetching.failed.set_result(error)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """aiokafka logs what a callback raises and goes on; here it ends the instance."""
+
+    def __init__(self, listener: RebalanceListener, fail: Callable[[BaseException], None]) -> None:
+        self._listener = listener
+        self._fail = fail
+
+    async def on_partitions_revoked(self, revoked: Collection[KafkaTopicPartition]) -> None:
+        await self._call(self._listener.revoked(_ours(revoked)))
+
+    async def on_partitions_assigned(self, assigned: Collection[KafkaTopicPartition]) -> None:
+        await self._call(self._listener.assigned(_ours(assigned)))
+
+    async def _call(self, callback: Coroutine[Any, Any, None]) -> None:
+        try:
+            await callback
+        except Exception as error:
+            self._fail(error)
+
+
+def _ours(partitions: Collection[KafkaTopicPartition]) -> list[TopicPartition]:
+    return [TopicPartition(*tp) for tp in partitions]

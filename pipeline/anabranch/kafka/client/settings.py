@@ -1,0 +1,63 @@
+"""Connection settings: ours, and those of `kafka.client` that pass through."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiokafka.helpers import create_ssl_context
+
+from anabranch.config import KafkaConfig
+from anabranch.errors import ConfigError
+
+__all__ = ["connection"]
+
+_TLS: Final = {
+    "ssl_cafile": "cafile",
+    "ssl_certfile": "certfile",
+    "ssl_keyfile": "keyfile",
+    "ssl_password": "password",
+}
+_PASSED: Final = (
+    "security_protocol",
+    "sasl_mechanism",
+    "sasl_plain_username",
+    "sasl_plain_password",
+    "sasl_kerberos_service_name",
+    "sasl_kerberos_domain_name",
+    "connections_max_idle_ms",
+    "metadata_max_age_ms",
+    "retry_backoff_ms",
+)
+
+
+def connection(config: KafkaConfig) -> dict[str, Any]:
+    """Keyword arguments that every aiokafka client takes.
+
+    Raises:
+        ConfigError: naming the key under `kafka.client` and what may stand there.
+    """
+    given = dict(config.client)
+    tls = {ours: given.pop(name) for name, ours in _TLS.items() if name in given}
+    check_hostname = given.pop("ssl_check_hostname", True)
+    for key in given:
+        if key not in _PASSED:
+            known = ", ".join(sorted([*_PASSED, *_TLS, "ssl_check_hostname"]))
+            raise ConfigError(f"kafka.client.{key}: there is no such setting; write one of {known}")
+    if str(given.get("security_protocol", "PLAINTEXT")).endswith("SSL"):
+        given["ssl_context"] = _tls_context(tls, check_hostname=check_hostname)
+    return {
+        "bootstrap_servers": config.bootstrap,
+        "request_timeout_ms": config.request_timeout_ms,
+        **given,
+    }
+
+
+def _tls_context(tls: dict[str, Any], *, check_hostname: bool) -> Any:
+    try:
+        context = create_ssl_context(**tls)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"kafka.client: the TLS files {sorted(tls.values())} cannot be used: {error}"
+        ) from error
+    context.check_hostname = check_hostname
+    return context
