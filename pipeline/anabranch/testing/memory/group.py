@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from anabranch.config import KafkaConfig
 from anabranch.errors import BrokerError, GenerationLost
+from anabranch.kafka.assignor import assign
 from anabranch.kafka.transport import Committed, TopicPartition
 
 __all__ = ["MAX_METADATA_BYTES", "Group", "Joined"]
@@ -184,12 +185,6 @@ def _distinct_names(members: Mapping[str, _Member]) -> dict[str, str]:
     for member_id, member in members.items():
         names[member_id if member.name in names else member.name] = member_id
     return names
-
-
-def assign(partitions: int, members: Sequence[str]) -> dict[str, list[int]]:
-    """Round robin over sorted names, until the real assignor is here."""
-    ordered = sorted(members)
-    return {name: list(range(i, partitions, len(ordered))) for i, name in enumerate(ordered)}
 
 
 def _now() -> float:

@@ -83,26 +83,27 @@ class Fetcher:
         self.held = False
         self.seen.set()
 
-    def cursor(self, partition: TopicPartition) -> _Cursor:
+    def position(self, partition: TopicPartition) -> int:
         """
         Raises:
             BrokerError: the partition is not assigned.
         """
         try:
-            return self._cursors[TopicPartition(*partition)]
+            return self._cursors[partition].position
         except KeyError:
             raise BrokerError(f"{partition} is not assigned") from None
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        self.cursor(partition).position = offset
-        self.seen.set()
-
-    def position(self, partition: TopicPartition) -> int:
-        return self.cursor(partition).position
+        """Read on from there; nothing happens if the partition is not assigned any more."""
+        if partition in self._cursors:
+            self._cursors[partition].position = offset
+            self.seen.set()
 
     def pause(self, partitions: Collection[TopicPartition], paused: bool) -> None:
+        """Hand out nothing of these (or again); those not assigned any more are left alone."""
         for partition in partitions:
-            self.cursor(partition).paused = paused
+            if partition in self._cursors:
+                self._cursors[partition].paused = paused
         self.seen.set()
 
     def take(self) -> dict[TopicPartition, Sequence[Record]]:

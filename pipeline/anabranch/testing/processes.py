@@ -1,0 +1,107 @@
+"""Simulated processes: coroutines that can be told to stop, or killed in the middle of anything.
+
+A process is a transport (see `memory`) and every task that was started in it, found by a context
+variable that tasks inherit. `kill` takes both away at once: nothing that the process still runs
+while it is torn down reaches the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context, ContextVar
+from typing import Any
+
+from anabranch.clock import Clock
+from anabranch.testing.memory import MemoryBroker, MemoryTransport
+
+__all__ = ["Body", "Processes"]
+
+Body = Callable[[MemoryTransport, asyncio.Event], Awaitable[None]]
+"""What a process runs: with its clients, until the event is set (its SIGTERM)."""
+
+_MAX_ROUNDS = 1_000
+
+_process: ContextVar[_Process | None] = ContextVar("process", default=None)
+
+
+class _Process:
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.main: asyncio.Task[None] | None = None
+
+
+class Processes:
+    """All simulated processes of a run. Made inside the loop that they run on.
+
+    Args:
+        ended: called with the name of a process that ended by itself, and its error if it failed.
+    """
+
+    def __init__(
+        self, broker: MemoryBroker, ended: Callable[[str, BaseException | None], None]
+    ) -> None:
+        self._broker = broker
+        self._ended = ended
+        self._running: dict[str, _Process] = {}
+        asyncio.get_running_loop().set_task_factory(_make_task)
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names, in the order in which they were started."""
+        return tuple(self._running)
+
+    def start(self, name: str, body: Body, clock: Clock | None = None) -> None:
+        """Start a process; of two that run at once each needs its own name."""
+        process = self._running[name] = _Process()
+        transport = self._broker.transport(name, clock)
+        token = _process.set(process)
+        try:
+            process.main = asyncio.create_task(_run(body(transport, process.stop)), name=name)
+        finally:
+            _process.reset(token)
+        process.main.add_done_callback(lambda main: self._done(name, process, main))
+
+    def stop(self, name: str) -> None:
+        """As SIGTERM: ask it to end by itself."""
+        self._running[name].stop.set()
+
+    async def kill(self, name: str) -> None:
+        """As `kill -9`.
+
+        Raises:
+            RuntimeError: a task of the process swallows every cancellation.
+        """
+        process = self._running.pop(name)
+        self._broker.kill(name)
+        for _ in range(_MAX_ROUNDS):
+            if not process.tasks:
+                return
+            for task in sorted(process.tasks, key=asyncio.Task.get_name):
+                task.cancel()
+            await asyncio.sleep(0)
+        raise RuntimeError(f"{name} outlives its kill: {process.tasks}")
+
+    def _done(self, name: str, process: _Process, main: asyncio.Task[None]) -> None:
+        if self._running.get(name) is process:
+            del self._running[name]
+            self._ended(name, None if main.cancelled() else main.exception())
+
+
+async def _run(body: Awaitable[None]) -> None:
+    await body
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop,
+    coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+    **options: Any,
+) -> asyncio.Task[Any]:
+    task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
+    context: Context | None = options.get("context")
+    process = _process.get() if context is None else context.get(_process)
+    if process is not None:
+        process.tasks.add(task)
+        task.add_done_callback(process.tasks.discard)
+    return task
