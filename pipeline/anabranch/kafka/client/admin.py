@@ -55,8 +55,13 @@ class KafkaAdmin:
         }
 
     async def create(self, topics: Mapping[str, TopicState], replication: int) -> None:
+        cluster = await bounded(
+            self._running.describe_cluster(), self._config.request_timeout_ms, "counting brokers"
+        )
+        if cluster["controller_id"] not in {broker["node_id"] for broker in cluster["brokers"]}:
+            raise TopicError("topics cannot be created here: the broker names no controller")
         if replication < 0:
-            replication = await self._usual_replication()
+            replication = min(3, len(cluster["brokers"]))  # a copy on every broker, three at most
         wanted = [
             NewTopic(name, state.partitions, replication, topic_configs=state.settings)
             for name, state in topics.items()
@@ -76,13 +81,6 @@ class KafkaAdmin:
         ]
         if refused:
             raise TopicError("topics were not created: " + "; ".join(refused))
-
-    async def _usual_replication(self) -> int:
-        """A copy on every broker, three at most."""
-        cluster = await bounded(
-            self._running.describe_cluster(), self._config.request_timeout_ms, "counting brokers"
-        )
-        return min(3, len(cluster["brokers"]))
 
     async def _settings(self, names: Collection[str]) -> dict[str, dict[str, str]]:
         """Their settings; nothing where the broker does not tell (as the embedded one)."""
