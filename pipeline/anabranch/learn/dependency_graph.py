@@ -22,6 +22,8 @@ COARSE: Final = 60
 """Habits change slowly: the graph's buckets are this many times wider."""
 ANY: Final = "*"
 MAX_TYPES: Final = 4_096
+MAX_TOGETHER: Final = 32
+"""Layers in a query from which pairs are still learned."""
 
 
 class SelectionContext(Struct, frozen=True, gc=False):
@@ -85,8 +87,8 @@ class DependencyGraph:
 
     def fold_query(self, row: QuerySum) -> None:
         """Learn which layers are wanted together."""
-        self._sets.add(row.bucket // COARSE, "\n".join(row.layers), (row.count,))
-        self._counted = None
+        if len(row.layers) <= MAX_TOGETHER:
+            self._add_set(row)
         if len(self._types) < MAX_TYPES or row.type in self._types:
             self._types[row.type] = self._types.get(row.type, 0) + row.count
 
@@ -178,6 +180,10 @@ class DependencyGraph:
             "types": len(self._types),
             "queries": total,
         }
+
+    def _add_set(self, row: QuerySum) -> None:
+        self._sets.add(row.bucket // COARSE, "\n".join(row.layers), (row.count,))
+        self._counted = None
 
     def _use_share(self, query_type: str, layer: str) -> float:
         row = self._use.row((query_type, layer), ANY)

@@ -20,6 +20,8 @@ BUCKET_MS: Final = 1_000
 """Width of a bucket. Within one nothing is forgotten."""
 KEEP: Final = 32
 """Buckets a cell keeps."""
+MAX_LABELS: Final = 1_024
+"""Labels in a bucket of a cell; further ones are not counted."""
 
 K = TypeVar("K", bound=Hashable)
 _NOTHING: Final[tuple[float, ...]] = ()
@@ -48,7 +50,8 @@ class Cell:
             rows = self._open(bucket)
         row = rows.get(label)
         if row is None:
-            rows[label] = list(values)
+            if len(rows) < MAX_LABELS:
+                rows[label] = list(values)
         else:
             for index, value in enumerate(values):
                 row[index] += value

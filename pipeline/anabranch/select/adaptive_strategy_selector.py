@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Protocol
 
 from msgspec.structs import replace
 
@@ -49,6 +50,9 @@ class AdaptiveStrategySelector:
         explore: share of choices that try an arm at random; by default 0.01 where `learned`
             decides and none where the rules do.
         priors: constants of the cost formulas.
+        instance: this process's name, new with every start: by it batches of telemetry count
+            once.
+        settings: present values of other settings, for recommendations.
     """
 
     def __init__(
@@ -64,11 +68,21 @@ class AdaptiveStrategySelector:
         distributed_threshold: float = 500.0,
         explore: float | None = None,
         priors: CostPriors | None = None,
+        instance: str = "",
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.mode = mode
         self.cost_model = CostModel(priors)
         folds = [fold for fold in (profiler, dep_graph, self.cost_model) if isinstance(fold, Fold)]
-        self.telemetry = ExecutionTelemetryCollector(folds=folds)
+        self.telemetry = ExecutionTelemetryCollector(
+            instance,
+            folds,
+            settings={
+                **(settings if settings is not None else {}),
+                "select.mode": mode,
+                "select.distributed_threshold": distributed_threshold,
+            },
+        )
         self._profiler = profiler
         self._graph = dep_graph
         self._cache = cache

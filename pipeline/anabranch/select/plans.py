@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from anabranch.learn.cost_model import CostModel
@@ -35,43 +35,52 @@ class Plans:
         self, context: PlanContext, profiler: PerformanceProfiler, costs: CostModel, *, novel: bool
     ) -> None:
         self._costs = costs
-        latency: dict[str, float] = {}
-        self.latency = latency
+        self.latency: dict[str, float] = {}
+        self.lone: list[str] = []
         groups: dict[str, list[str]] = {}
         for layer in context.missing:
-            latency[layer.layer] = profiler.latency_ms(layer.layer)
+            self.latency[layer.layer] = profiler.latency_ms(layer.layer)
             groups.setdefault(layer.group, []).append(layer.layer)
-        self.lone: list[str] = []
-        parallel: list[PlanPart] = []
-        distributed: list[PlanPart] = []
-        waits = 0.0
-        for group, names in groups.items():
-            load = context.groups.get(group, IDLE)
-            queue_ms = load.queue_ms
-            waits += queue_ms * len(names)
-            layers = tuple(sorted(names))
-            latencies = [latency[name] for name in layers]
-            part = costs.part(group, "parallel", layers, latencies, queue_ms, novel)
-            parallel.append(part)
-            if load.workers > 1:
-                part = costs.part(group, "distributed", layers, latencies, queue_ms, novel)
-            else:
-                self.lone.append(group)
-            distributed.append(part)
-        if len(groups) > 1:
-            layers = tuple(sorted(latency))
-            latencies = list(latency.values())
-        alone = costs.part("", "sequential", layers, latencies, waits / len(latency), novel)
+        parallel, distributed = self._by_group(groups, context.groups, novel)
+        alone = self._alone(groups, context.groups, novel)
         self.by_arm: dict[Arm, Plan] = {
             "sequential": (alone,),
-            "parallel": tuple(parallel),
-            "distributed": tuple(distributed),
+            "parallel": parallel,
+            "distributed": distributed,
         }
         self.estimates: dict[Arm, float] = {
             "sequential": alone.estimated_ms,
             "parallel": cost_ms(parallel),
             "distributed": cost_ms(distributed),
         }
+
+    def _by_group(
+        self, groups: dict[str, list[str]], loads: Mapping[str, GroupLoad], novel: bool
+    ) -> tuple[Plan, Plan]:
+        parallel: list[PlanPart] = []
+        distributed: list[PlanPart] = []
+        for group, names in groups.items():
+            load = loads.get(group, IDLE)
+            layers = tuple(sorted(names))
+            latencies = [self.latency[name] for name in layers]
+            part = self._costs.part(group, "parallel", layers, latencies, load.queue_ms, novel)
+            parallel.append(part)
+            if load.workers > 1:
+                part = self._costs.part(
+                    group, "distributed", layers, latencies, load.queue_ms, novel
+                )
+            else:
+                self.lone.append(group)
+            distributed.append(part)
+        return tuple(parallel), tuple(distributed)
+
+    def _alone(
+        self, groups: dict[str, list[str]], loads: Mapping[str, GroupLoad], novel: bool
+    ) -> PlanPart:
+        waits = sum([loads.get(group, IDLE).queue_ms * len(groups[group]) for group in groups])
+        layers, latencies = tuple(sorted(self.latency)), list(self.latency.values())
+        wait = waits / len(layers)
+        return self._costs.part("", "sequential", layers, latencies, wait, novel)
 
     @property
     def order(self) -> tuple[str, ...]:
