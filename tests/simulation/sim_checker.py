@@ -1,0 +1,245 @@
+"""Reads a finished run back and says what was promised and not kept.
+
+It knows the questions (from `queries`) and the layers' content (a pure function), and nothing of
+how answers come about.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from anabranch.config import Config
+from anabranch.events import (
+    DEFAULT_TIMEOUT_MS,
+    HEADER_OFFSET,
+    Answer,
+    AnswerItem,
+    Item,
+    Query,
+    decode,
+)
+from anabranch.kafka.dead_letters import HEADER_PARTITION, HEADER_SOURCE_OFFSET, HEADER_TOPIC
+from anabranch.kafka.topics import Topics
+from anabranch.kafka.transport import Record
+from anabranch.layers import LayerSpec, Request
+from anabranch.testing import MemoryBroker
+from anabranch_synthetic import Synthetic, expected_items
+
+__all__ = ["Promise", "check", "unanswered"]
+
+Place = tuple[int, int]
+"""Partition and offset of a query."""
+
+
+class Promise(Struct, frozen=True):
+    """What a run without these failures promises.
+
+    Attributes:
+        once: no query gets a second answer.
+        late_ms: an answer is on `results` so long after its deadline at most; None if a failure
+            makes it as late as recovery takes.
+    """
+
+    once: bool
+    late_ms: float | None
+
+
+def check(
+    broker: MemoryBroker, config: Config, layers: Mapping[str, LayerSpec], promise: Promise
+) -> list[str]:
+    """Every promise that was broken, one sentence each."""
+    return list(_Checker(broker, config, layers, promise).violations())
+
+
+def unanswered(broker: MemoryBroker, config: Config) -> list[str]:
+    """Ids of queries that have no answer yet."""
+    topics = Topics(config.namespace)
+    answered = {(record.partition, record.key) for record in broker.records(topics.results)}
+    asked = [_Question(record) for record in broker.records(topics.queries)]
+    return [
+        question.id
+        for question in asked
+        if question.id is not None and (question.place[0], question.id.encode()) not in answered
+    ]
+
+
+class _Question:
+    """A record of `queries`: a valid query, or something else with or without an id."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.place = (record.partition, record.offset)
+        self.id: str | None = None
+        try:
+            raw = msgspec.json.decode(record.value or b"")
+            self.id = raw.get("id") if isinstance(raw, dict) else None
+        except msgspec.DecodeError:
+            pass
+
+    def query(self) -> Query:
+        return decode(self.record.value, Query)
+
+
+class _Checker:
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        config: Config,
+        layers: Mapping[str, LayerSpec],
+        promise: Promise,
+    ) -> None:
+        topics = Topics(config.namespace)
+        self._config = config
+        self._layers = layers
+        self._promise = promise
+        self._questions = {q.place: q for q in map(_Question, broker.records(topics.queries))}
+        self._dead = {
+            (int(found[HEADER_PARTITION]), int(found[HEADER_SOURCE_OFFSET]))
+            for record in broker.records(topics.dlq)
+            if (found := dict(record.headers)).get(HEADER_TOPIC) == topics.queries.encode()
+        }
+        self._answers: dict[Place, list[tuple[Record, Answer]]] = defaultdict(list)
+        for record in broker.records(topics.results):
+            offset = int(dict(record.headers)[HEADER_OFFSET])
+            self._answers[record.partition, offset].append((record, decode(record.value, Answer)))
+        self._committed = broker.committed(f"{config.namespace}coordinators")
+        self._copies = {r.key for t in config.coordinator.reply_topics for r in broker.records(t)}
+
+    def violations(self) -> Iterator[str]:
+        for place in sorted(set(self._answers) - set(self._questions)):
+            yield f"{place}: an answer to no question"
+        first: dict[tuple[int, str | None], _Question] = {}
+        for place, question in self._questions.items():
+            before = first.setdefault((place[0], question.id), question)
+            told = self._of(question) if before is question else self._of_repeat(question, before)
+            yield from (f"{place} {question.id}: {what}" for what in told)
+        yield from self._progress()
+
+    def _of(self, question: _Question) -> Iterator[str]:
+        answers = self._answers[question.place]
+        if question.id is None and question.place not in self._dead:
+            yield "bytes without an id are not in the dead letters"
+        if question.id is not None and not answers:
+            yield "no answer"
+        if self._promise.once and len(answers) > 1:
+            yield f"answered {len(answers)} times"
+        yield from self._of_answers(question)
+
+    def _of_repeat(self, question: _Question, before: _Question) -> Iterator[str]:
+        """No second answer, unless the partition changed hands and the id was forgotten."""
+        owners = {answer.attempt for _, answer in self._answers[before.place]}
+        if owners & {answer.attempt for _, answer in self._answers[question.place]}:
+            yield f"a repeat of {before.place} was answered by the same owner, attempts {owners}"
+        yield from self._of_answers(question)
+
+    def _of_answers(self, question: _Question) -> Iterator[str]:
+        attempts = [answer.attempt for _, answer in self._answers[question.place]]
+        if len(set(attempts)) < len(attempts):
+            yield f"answered twice by one owner: attempts {attempts}"
+        for record, answer in self._answers[question.place]:
+            yield from self._of_answer(question, record, answer)
+
+    def _of_answer(self, question: _Question, record: Record, answer: Answer) -> Iterator[str]:
+        if record.key != answer.id.encode() or answer.id != question.id:
+            yield f"answered as {answer.id!r} under the key {record.key!r}"
+        if answer.error is not None and answer.error.code == "invalid_query":
+            if question.place not in self._dead:
+                yield "answered as invalid, but not in the dead letters"
+            return
+        query = question.query()
+        yield from self._of_time(query, question.record, record)
+        yield from self._of_layers(query, answer)
+        yield from self._of_content(query, answer)
+        if query.reply_to is not None and record.key not in self._copies:
+            yield "answered, but not where the reply was wanted"
+
+    def _of_time(self, query: Query, asked: Record, record: Record) -> Iterator[str]:
+        if self._promise.late_ms is None:
+            return
+        timeout_ms = query.timeout_ms or DEFAULT_TIMEOUT_MS
+        late_ms = record.timestamp - asked.timestamp - timeout_ms
+        if late_ms > self._promise.late_ms:
+            yield f"answered {late_ms} ms after its deadline"
+
+    def _of_layers(self, query: Query, answer: Answer) -> Iterator[str]:
+        wanted = self._wanted(query)
+        if set(answer.layers) != set(wanted):
+            yield f"layers {sorted(answer.layers)} where {sorted(wanted)} were wanted"
+        ok = [name for name, layer in answer.layers.items() if layer.status == "ok"]
+        whole = {name for name in ok if answer.layers[name].error is None}
+        status = "complete" if len(whole) == len(wanted) else "partial" if ok else "failed"
+        if answer.status != status:
+            yield f"{answer.status} with {len(ok)} of {len(wanted)} layers, whole {whole}"
+        missing = {missing.layer for missing in answer.missing}
+        if missing != set(wanted) - whole:
+            yield f"missing names {sorted(missing)}, whole are {sorted(whole)}"
+        if (answer.error is not None) != (answer.status == "failed"):
+            yield f"{answer.status} with error {answer.error}"
+        for name, layer in answer.layers.items():
+            most_ms = math.inf if query.max_age_ms is None else query.max_age_ms
+            if layer.source == "cache" and ((layer.age_ms or 0) > most_ms or most_ms == 0):
+                yield f"{name} is {layer.age_ms} ms old, over {most_ms}"
+            if query.strategy == "cache" and layer.source not in ("cache", "none"):
+                yield f"{name} was asked although only the cache was to be"
+
+    def _of_content(self, query: Query, answer: Answer) -> Iterator[str]:
+        whole = all(layer.error is None for layer in answer.layers.values() if layer.status == "ok")
+        ok = [name for name, layer in answer.layers.items() if layer.status == "ok"]
+        everything = {
+            name: self._content(name, query, math.inf if name in ok else 0) for name in ok
+        }
+        for item in answer.items:
+            yield from self._of_item(item, everything)
+        if not whole:
+            return  # a shard is missing: what came is right, as was just checked
+        expected = _fused({name: self._content(name, query, query.limit) for name in ok})
+        wanted = [item.id for item in expected[: query.limit]]
+        if [item.id for item in answer.items] != wanted:
+            yield f"items {[item.id for item in answer.items]} where {wanted} were expected"
+        total = sum(map(len, everything.values()))
+        if not answer.truncated and len(answer.items) < total:
+            yield f"{len(answer.items)} of {total} items, and it is not said that more exist"
+
+    def _of_item(self, item: AnswerItem, everything: Mapping[str, Sequence[Item]]) -> Iterator[str]:
+        for name in item.layers:
+            true = next((i for i in everything.get(name, ()) if i.id == item.id), None)
+            if true is None or true.data != item.data:
+                yield f"{name} never said {item.id}"
+
+    def _content(self, name: str, query: Query, limit: float) -> list[Item]:
+        """All that a layer has for a question; of each shard `limit` at most, best first."""
+        spec = self._layers[name]
+        assert isinstance(spec.layer, Synthetic)
+        most = int(min(limit, spec.layer.config.items))
+        found = [
+            item
+            for shard in range(spec.shards)
+            for item in expected_items(
+                spec.layer,
+                Request(query.type, query.params, query.scope, most, 0.0, 0.0, shard, spec.shards),
+            )
+        ]
+        return sorted(found, key=lambda item: (-item.score, item.id))
+
+    def _wanted(self, query: Query) -> tuple[str, ...]:
+        named = query.layers if query.layers is not None else self._config.types[query.type].layers
+        return tuple(dict.fromkeys(named))
+
+    def _progress(self) -> Iterator[str]:
+        ends: dict[int, int] = defaultdict(int)
+        for partition, offset in self._questions:
+            ends[partition] = max(ends[partition], offset + 1)
+        for at, committed in self._committed.items():
+            if committed.offset < ends[at.partition]:
+                yield f"{at} is committed up to {committed.offset} of {ends[at.partition]}"
+
+
+def _fused(found: Mapping[str, Sequence[Item]]) -> list[Item]:
+    """Reciprocal rank fusion where no two layers share an item: by rank, then by id."""
+    ranked = [(rank, item.id, item) for items in found.values() for rank, item in enumerate(items)]
+    return [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])]

@@ -1,0 +1,248 @@
+"""One simulated run: real coordinators and workers, a seeded schedule of what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct, structs
+from sim_checker import Promise, check, unanswered
+from sim_questions import GARBAGE, REPLY_TOPIC, layers_of, random_query
+
+from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
+from anabranch.coordinator import Coordinator
+from anabranch.events import Query, encode
+from anabranch.kafka.topics import Topics, ensure_topics
+from anabranch.layers import LayerSpec
+from anabranch.testing import MemoryBroker, MemoryTransport, Network, VirtualClock, run
+from anabranch.testing.processes import Body, Processes
+from anabranch.worker import Worker
+
+__all__ = ["KINDS", "Kind", "Outcome", "simulate"]
+
+GROUPS: Final = ("io", "cpu")
+START_S: Final = 8.0
+GIVE_UP_S: Final = 150.0
+
+CONFIG: Final = Config(
+    kafka=KafkaConfig(),
+    topics=TopicsConfig(queries=4, tasks=4),
+    coordinator=CoordinatorConfig(reply_topics=[REPLY_TOPIC], drain_timeout_ms=2_000),
+    types={
+        "factual": TypeConfig(layers=["semantic", "graph"]),
+        "planning": TypeConfig(layers=["semantic", "procedural", "graph"]),
+        "temporal": TypeConfig(layers=["episodic", "semantic"]),
+        "procedural": TypeConfig(layers=["procedural"]),
+        "meta": TypeConfig(layers=["semantic", "graph", "episodic", "procedural"]),
+    },
+)
+
+
+class Kind(Struct, frozen=True):
+    """What goes wrong in a run, and what is promised all the same.
+
+    Attributes:
+        faults: what may happen, drawn evenly.
+        every_s: mean time between two faults.
+        dies: whether a process may end by itself (its supervisor starts another).
+    """
+
+    promise: Promise
+    faults: tuple[str, ...] = ()
+    every_s: float = 2.0
+    stall_rate: float = 0.0
+    dies: bool = False
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "calm": Kind(Promise(once=True, late_ms=50)),
+    "slow": Kind(Promise(once=True, late_ms=2_500), stall_rate=0.02),
+    "rolling": Kind(Promise(once=True, late_ms=6_000), faults=("stop",)),
+    "kills": Kind(Promise(once=False, late_ms=None), faults=("kill", "kill", "stop")),
+    "cuts": Kind(Promise(once=False, late_ms=None), faults=("cut",), dies=True),
+    "storm": Kind(
+        Promise(once=False, late_ms=None),
+        faults=("kill", "kill", "stop", "cut", "jump"),
+        every_s=1.0,
+        stall_rate=0.02,
+        dies=True,
+    ),
+}
+
+
+class Outcome(Struct):
+    """What came of a run."""
+
+    violations: list[str]
+    trace: list[str]
+    digest: tuple[object, ...]
+    """Equal for equal runs."""
+
+
+def simulate(kind: str, seed: int, queries: int = 60) -> Outcome:
+    """Run a seed and check what came of it."""
+
+    async def main() -> Outcome:
+        return await _World(KINDS[kind], seed, queries).run()
+
+    return run(main())
+
+
+class _World:
+    def __init__(self, kind: Kind, seed: int, queries: int) -> None:
+        self._kind = kind
+        self._rng = random.Random(seed)
+        self._queries = queries
+        network = Network(
+            latency_ms=(0.1, self._rng.choice([0.5, 3.0, 10.0])),
+            stall_rate=kind.stall_rate,
+            stall_ms=(20, 800),
+            seed=seed,
+        )
+        self._broker = MemoryBroker(network, kafka=CONFIG.kafka)
+        self._processes = Processes(self._broker, self._ended)
+        self._driver = self._broker.transport("driver")
+        self._topics = Topics(CONFIG.namespace)
+        self._clocks: dict[str, VirtualClock] = {}
+        self._born = 0
+        self._ending = False
+        self.violations: list[str] = []
+        self.trace: list[str] = []
+
+    async def run(self) -> Outcome:
+        asyncio.get_running_loop().set_exception_handler(self._unhandled)
+        self._broker.create(REPLY_TOPIC, 1)
+        await ensure_topics(self._driver, CONFIG, GROUPS)
+        for role in ("coordinator", "coordinator", "io", "io", "cpu", "cpu"):
+            self._start(role)
+        await asyncio.sleep(START_S)
+        await asyncio.gather(self._ask(), self._break())
+        await self._until(lambda: not unanswered(self._broker, CONFIG))
+        await asyncio.sleep(3)
+        await self._stop_all()
+        self.violations += check(self._broker, CONFIG, _all_layers(), self._kind.promise)
+        return Outcome(self.violations, self.trace, self._digest())
+
+    # ── what happens ───────────────────────────────────────────────────────────────────────
+
+    async def _ask(self) -> None:
+        producer = self._driver.producer("driver")
+        rng = random.Random(self._rng.random())
+        sent: list[tuple[Query, int]] = []
+        for number in range(self._queries):
+            await asyncio.sleep(rng.expovariate(6.0))
+            partition = rng.randrange(CONFIG.topics.queries)
+            what = rng.random()
+            if what < 0.05:
+                value = rng.choice(GARBAGE)
+            elif what < 0.10 and sent:
+                query, partition = rng.choice(sent)
+                value = encode(query)
+            else:
+                query = random_query(rng, number)
+                sent.append((query, partition))
+                value = encode(query)
+            await producer.send(self._topics.queries, value, partition=partition)
+
+    async def _break(self) -> None:
+        rng = random.Random(self._rng.random())
+        for _ in range(5 if self._kind.faults else 0):
+            await asyncio.sleep(rng.expovariate(1 / self._kind.every_s))
+            fault = rng.choice(self._kind.faults)
+            running = [name for name in self._processes.running if name in self._clocks]
+            if running:
+                await self._apply(fault, rng.choice(running), rng)
+
+    async def _apply(self, fault: str, name: str, rng: random.Random) -> None:
+        role, late = name.split("-")[0], rng.choice([0.0, 1.0, 8.0])
+        if fault == "kill":
+            self._note(f"kill {name}")
+            del self._clocks[name]
+            await self._processes.kill(name)
+            self._later(late, lambda: self._start(role))
+        elif fault == "stop":
+            self._note(f"stop {name}")
+            del self._clocks[name]
+            self._processes.stop(name)
+            self._start(role)
+        elif fault == "cut":
+            seconds = rng.choice([0.5, 3.0, 7.0, 12.0])
+            self._note(f"cut {name} for {seconds} s")
+            self._broker.cut(name, seconds)
+        elif fault == "jump":
+            by_ms = rng.choice([-3_600_000.0, 3_600_000.0, -1_500.0])
+            self._note(f"the clock of {name} jumps by {by_ms} ms")
+            self._clocks[name].jump(by_ms)
+
+    # ── processes ──────────────────────────────────────────────────────────────────────────
+
+    def _start(self, role: str) -> None:
+        if self._ending:
+            return
+        self._born += 1
+        name = f"{role}-{self._born}"
+        skew_ms = self._rng.choice([0.0, 0.0, 700.0, -3_600_000.0])
+        clock = self._clocks[name] = VirtualClock(skew_ms=skew_ms)
+        self._note(f"start {name}, its clock off by {skew_ms} ms")
+        self._processes.start(name, self._body(role, name, clock), clock)
+
+    def _body(self, role: str, name: str, clock: VirtualClock) -> Body:
+        config = structs.replace(CONFIG, instance=name)
+        layers = layers_of(role, self._born)
+
+        async def coordinate(transport: MemoryTransport, stop: asyncio.Event) -> None:
+            async with Coordinator(config, transport=transport, clock=clock):
+                await stop.wait()
+
+        async def work(transport: MemoryTransport, stop: asyncio.Event) -> None:
+            async with Worker(config, role, layers, transport=transport, clock=clock):
+                await stop.wait()
+
+        return coordinate if role == "coordinator" else work
+
+    def _ended(self, name: str, error: BaseException | None) -> None:
+        """A process ended: as it was told, or its supervisor starts another."""
+        if error is None and name not in self._clocks:
+            return
+        self._note(f"{name} ended: {error!r} {error.__cause__!r}" if error else f"{name} ended")
+        if not self._kind.dies:
+            self.violations.append(f"{name} ended by itself: {error!r}")
+        if self._clocks.pop(name, None) is not None:
+            self._later(1.0, lambda: self._start(name.split("-")[0]))
+
+    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.violations.append(f"unhandled: {context['message']}: {context.get('exception')!r}")
+
+    async def _stop_all(self) -> None:
+        self._ending = True
+        self._clocks.clear()
+        for name in self._processes.running:
+            self._processes.stop(name)
+        await self._until(lambda: not self._processes.running)
+
+    # ── details ────────────────────────────────────────────────────────────────────────────
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + GIVE_UP_S
+        while not condition() and loop.time() < give_up:  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+        if not condition():
+            self.violations.append(f"waited in vain; running: {self._processes.running}")
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(seconds, what)
+
+    def _note(self, what: str) -> None:
+        self.trace.append(f"{asyncio.get_running_loop().time():8.3f} {what}")
+
+    def _digest(self) -> tuple[object, ...]:
+        results = self._broker.records(self._topics.results)
+        partials = self._broker.records(self._topics.partials)
+        return tuple((r.partition, r.offset, r.timestamp, r.key) for r in [*results, *partials])
+
+
+def _all_layers() -> dict[str, LayerSpec]:
+    return {spec.layer.name: spec for group in GROUPS for spec in layers_of(group, 0)}
