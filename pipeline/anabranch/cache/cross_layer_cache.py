@@ -18,7 +18,7 @@ from anabranch.cache.shelf import Shelf
 from anabranch.cache.statistics import Statistics
 from anabranch.config import LAYER_TTL_MS
 
-__all__ = ["CrossLayerCache"]
+__all__ = ["CrossLayerCache", "Probe", "Slot"]
 
 _EMPTY_TTL_MS: Final = 5_000
 """Longest time that "nothing found" is believed; up to half of it is taken off by chance."""

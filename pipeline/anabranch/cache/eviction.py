@@ -59,6 +59,10 @@ class Policy(Protocol[E]):
         """
         ...
 
+    def __len__(self) -> int:
+        """Entries held."""
+        ...
+
 
 class Lru(Generic[E]):
     """Least recently used."""
@@ -77,6 +81,9 @@ class Lru(Generic[E]):
         if not self._order:
             raise IndexError("nothing is held")
         return self._order.popitem(last=False)[1]
+
+    def __len__(self) -> int:
+        return len(self._order)
 
     def _touch(self, entry: E) -> None:
         self._order.move_to_end(entry.key)
@@ -135,6 +142,9 @@ class S3Fifo(Generic[E]):
                     return entry
                 entry.mark = max(entry.mark, entry.hits - 3) + 1
             self._push(entry, _MAIN)
+
+    def __len__(self) -> int:
+        return sum(self._live)
 
     def _push(self, entry: E, queue: int) -> None:
         entry.queue = queue

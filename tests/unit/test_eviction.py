@@ -1,0 +1,102 @@
+"""Who goes when the cache is full: each policy by itself, on traces one can follow by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from anabranch.cache.eviction import Entry, Lru, S3Fifo
+
+Make = Callable[[], Any]
+
+
+def replay(policy: Any, trace: Iterable[int], capacity: int) -> tuple[int, set[int]]:
+    """Hits of a trace, and the keys held at its end."""
+    held: dict[int, Entry] = {}
+    hits = 0
+    for n in trace:
+        entry = held.get(n)
+        if entry is not None:
+            hits += 1
+            entry.hits += 1
+            if policy.touch:
+                policy.touch(entry)
+            continue
+        held[n] = Entry((n,))
+        policy.add(held[n])
+        if len(held) > capacity:
+            del held[policy.evict().key[0]]
+    return hits, set(held)
+
+
+@pytest.mark.parametrize("make", [Lru, S3Fifo])
+def test_an_empty_policy_has_nobody_to_evict(make: Make) -> None:
+    with pytest.raises(IndexError):
+        make().evict()
+
+
+def test_lru_evicts_what_was_used_longest_ago() -> None:
+    assert replay(Lru(), [1, 2, 3, 1, 4, 5], 3)[1] == {1, 4, 5}
+
+
+def test_lru_gets_nothing_from_a_loop_larger_than_itself() -> None:
+    assert replay(Lru(), list(range(11)) * 20, 10)[0] == 0
+
+
+def test_s3fifo_keeps_most_of_itself_through_a_loop() -> None:
+    assert replay(S3Fifo(), list(range(50)) * 20, 25)[0] > 250  # a fixed half would have 475
+
+
+def test_s3fifo_keeps_what_is_used_through_a_scan() -> None:
+    warm = list(range(10)) * 5
+    scan = range(1_000, 1_500)
+    assert replay(S3Fifo(), [*warm, *scan], 20)[1] >= set(range(10))
+
+
+def test_s3fifo_lets_go_what_was_popular_once() -> None:
+    old, new = list(range(10)) * 100, list(range(100, 110)) * 100
+    assert replay(S3Fifo(), [*old, *new], 12)[1] >= set(range(100, 110))
+
+
+class PolicyMachine(RuleBasedStateMachine):
+    """Adding, hitting, removing and evicting in any order: nobody is lost or evicted twice."""
+
+    @initialize(make=st.sampled_from([Lru, S3Fifo]))
+    def begin(self, make: Make) -> None:
+        self.policy = make()
+        self.held: dict[int, Entry] = {}
+
+    @rule(n=st.integers(0, 30))
+    def add_or_hit(self, n: int) -> None:
+        entry = self.held.get(n)
+        if entry is None:
+            self.held[n] = entry = Entry((n,))
+            self.policy.add(entry)
+        else:
+            entry.hits += 1
+            if self.policy.touch:
+                self.policy.touch(entry)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        self.policy.remove(self.held.pop(data.draw(st.sampled_from(sorted(self.held)))))
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def evict(self) -> None:
+        entry = self.policy.evict()
+        assert self.held.pop(entry.key[0]) is entry
+
+    def teardown(self) -> None:
+        for _ in range(len(getattr(self, "held", ()))):
+            self.evict()
+
+
+PolicyMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestPolicies = PolicyMachine.TestCase
