@@ -12,12 +12,16 @@ from msgspec import Struct
 from pygit2.enums import FileMode, SortMode
 
 from anabranch.errors import ConfigError
+from anabranch_git.trees import Trees
 
 __all__ = ["MAX_PATHS", "Commit", "File", "Repository"]
 
 MAX_PATHS: Final = 50
 """Paths kept of a commit: one that touches more is a sweep, and which files says little."""
 
+_CACHE_BYTES: Final = 32_000_000
+"""libgit2's cache of objects, for the whole process: each is read about once, so 256 MB (the
+default) would only be filled with what is not needed again."""
 _BINARY_PROBE_BYTES: Final = 8_000
 
 
@@ -49,6 +53,7 @@ class Repository:
     """
 
     def __init__(self, path: Path) -> None:
+        pygit2.settings.cache_max_size(_CACHE_BYTES)
         try:
             found = pygit2.discover_repository(str(path))
             if found is None:
@@ -59,6 +64,7 @@ class Repository:
                 f"repo: {path} cannot be opened: {error} (if it belongs to another user, run "
                 f"git config --global --add safe.directory {path})"
             ) from error
+        self._trees = Trees(self._repo.odb)
         self.folder = Path(self._repo.path).resolve()
         self.name = self._name()
 
@@ -118,20 +124,16 @@ class Repository:
         """Paths that a commit changed, `MAX_PATHS` at most.
 
         A merge changes nothing of its own; the oldest commit of a shallow clone has a parent
-        that is not there, and is taken to have touched nothing, as is one whose tree is missing.
+        that is not there, and is taken to have touched nothing.
         """
         if len(commit.parent_ids) > 1:
             return
         try:
-            if commit.parent_ids:
-                parent = self._repo[commit.parent_ids[0]].peel(pygit2.Tree)
-                diff = parent.diff_to_tree(commit.tree)
-            else:
-                diff = commit.tree.diff_to_tree(swap=True)
-        except (KeyError, pygit2.GitError):
+            parents = [self._repo[parent].peel(pygit2.Commit) for parent in commit.parent_ids]
+            old = parents[0].tree_id if parents else None
+            yield from map(_path, islice(self._trees.touched(old, commit.tree_id), MAX_PATHS))
+        except KeyError:
             return
-        for delta in islice(diff.deltas, MAX_PATHS):
-            yield _path(delta.new_file.raw_path)
 
     def _walk(self, tree: pygit2.Tree, prefix: str) -> Iterator[File]:
         for entry in tree:
