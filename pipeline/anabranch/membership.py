@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
 from anabranch.clock import BrokerClock, Clock
 from anabranch.events import MemberHealth, encode
 from anabranch.kafka.transport import LOG_APPEND_TIME, Producer, Record
 
 __all__ = ["Membership", "instance_name", "package_version"]
+
+
+_MAX_UNMATCHED: Final = 60
 
 
 def instance_name(role: str) -> str:
@@ -47,24 +52,39 @@ class Membership:
         self._producer = producer
         self._clock = clock
         self._describe = describe
+        self.measured = asyncio.Event()
+        """Set once an own record was read back: from then on it is known what time it is."""
+        self._key: bytes | None = None
         self._sent: dict[int, tuple[float, float]] = {}
+        self._read: dict[int, Record] = {}
 
     async def publish(self) -> None:
         """Send the present state and wait for its acknowledgement."""
         member = self._describe()
+        self._key = member_key(member)
         sent = self._clock.monotonic()
         acked = await self._producer.send_and_wait(
-            self._topic, encode(member), key=member_key(member), partition=0
+            self._topic, encode(member), key=self._key, partition=0
         )
         self._sent[acked.offset] = (sent, self._clock.monotonic())
-        while len(self._sent) > 60:
-            del self._sent[next(iter(self._sent))]
+        self._measure(acked.offset)
 
     def read_back(self, record: Record) -> None:
         """Called with every record of `health`; those that are ours become samples."""
-        times = self._sent.pop(record.offset, None)
-        if times is not None and record.timestamp_type == LOG_APPEND_TIME:
-            self.broker_clock.sample(*times, float(record.timestamp))
+        if record.key == self._key:
+            self._read[record.offset] = record
+            self._measure(record.offset)
+
+    def _measure(self, offset: int) -> None:
+        """Take a sample once a record was both acknowledged and read, in either order."""
+        if offset in self._sent and offset in self._read:
+            times, record = self._sent.pop(offset), self._read.pop(offset)
+            if record.timestamp_type == LOG_APPEND_TIME:
+                self.broker_clock.sample(*times, float(record.timestamp))
+            self.measured.set()
+        for unmatched in (self._sent, self._read):
+            while len(unmatched) > _MAX_UNMATCHED:
+                del unmatched[next(iter(unmatched))]
 
 
 def member_key(member: MemberHealth) -> bytes:

@@ -134,15 +134,16 @@ class Coordinator:
             self._reader.start(),
         )
         await self._follow_signals()
+        self._supervisor.start("signals", self._read_signals)
+        self._supervisor.start("health", self._publish_health)
+        await self._membership.measured.wait()  # deadlines are on the broker's clock
         await self._consumer.start()
         for name, stage in (
-            ("signals", self._read_signals),
             ("resume", self.ownership.resume),
             ("queries", self._read_queries),
             ("partials", self._read_partials),
             ("deadlines", self._watch_deadlines),
             ("commit", self.ownership.commit),
-            ("health", self._publish_health),
         ):
             self._supervisor.start(name, stage)
 

@@ -160,14 +160,15 @@ class Worker:
         await asyncio.gather(*(_call(spec, "start") for spec in self._layers))
         health = TopicPartition(self._topics.health, 0)
         self._signals.assign(await self._signals.ends([health]))
+        self._supervisor.start("clock", self._read_clock)
+        self._supervisor.start("health", self._publish_health)
+        await self._membership.measured.wait()  # deadlines are on the broker's clock
         await self._consumer.start()
         for name, stage in (
             ("tasks", self._read_tasks),
             ("partials", self._send_partials),
             ("commit", self._commit_queued),
             ("announce", self._announce),
-            ("health", self._publish_health),
-            ("clock", self._read_clock),
         ):
             self._supervisor.start(name, stage)
 
