@@ -18,6 +18,7 @@ from anabranch.errors import AnabranchError, ConfigError
 __all__ = ["app", "main", "run"]
 
 COMMANDS: Final = {
+    "demo": "See it at work on a git repository.",
     "up": "Run broker, coordinator and workers in one process.",
     "coordinator": "Run a coordinator.",
     "worker": "Run a worker of one group.",

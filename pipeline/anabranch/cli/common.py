@@ -22,6 +22,8 @@ from anabranch.config import Config
 __all__ = ["COMMON", "Common", "note", "out", "print_json", "serve"]
 
 DEFAULT_FILE: Final = "anabranch.toml"
+WIDTH: Final = 160
+"""Characters a line, where the output goes to no terminal."""
 _GROUP: Final = Group("Common options", sort_key=99)
 
 
@@ -76,7 +78,7 @@ COMMON: Final = Common()
 
 def out() -> Console:
     """For results, on standard output; colour only on a terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def note(text: str) -> None:

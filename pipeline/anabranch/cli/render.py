@@ -12,12 +12,12 @@ from rich.text import Text
 
 from anabranch.events import Answer, AnswerItem, AnswerLayer
 
-__all__ = ["headline", "items", "layers", "show_answer"]
+__all__ = ["headline", "items", "layers", "milliseconds", "missing", "show_answer"]
 
 _STATUS_STYLE: Final = {"complete": "green", "partial": "yellow", "failed": "red"}
 _LAYER_STYLE: Final = {"ok": "green", "timeout": "yellow", "error": "red", "skipped": "dim"}
 _TITLES: Final = ("title", "name", "subject", "text")
-_BYLINES: Final = ("author", "date", "path")
+_BYLINES: Final = ("author", "date")
 _MAX_DATA_CHARS: Final = 200
 
 
@@ -30,8 +30,8 @@ def show_answer(console: Console, answer: Answer, limit: int = 10) -> None:
         console.print(items(answer, limit))
     if answer.layers:
         console.print(layers(answer.layers))
-    for missing in answer.missing:
-        console.print(f"missing: {missing.layer}, {missing.why}", style="yellow", markup=False)
+    for line in missing(answer):
+        console.print(line)
 
 
 def headline(answer: Answer) -> Text:
@@ -40,7 +40,7 @@ def headline(answer: Answer) -> Text:
     if answer.strategy is not None:
         text.append(f"  {answer.strategy}", style="bold")
     if answer.took_ms is not None:
-        text.append(f"  {_ms(answer.took_ms)}", style="bold")
+        text.append(f"  {milliseconds(answer.took_ms)}", style="bold")
     text.append(f"  confidence {answer.confidence:.2f}", style="default")
     if answer.reason:
         text.append(f"\n{answer.reason}", style="dim")
@@ -72,11 +72,16 @@ def layers(by_name: Mapping[str, AnswerLayer]) -> Table:
             layer.source,
             Text(layer.status, style=_LAYER_STYLE[layer.status]),
             str(layer.count),
-            _ms(layer.took_ms),
-            _ms(layer.age_ms),
+            milliseconds(layer.took_ms),
+            milliseconds(layer.age_ms),
             Text(layer.error or "", style="red"),
         )
     return table
+
+
+def missing(answer: Answer) -> list[Text]:
+    """Which wanted layers are not in the answer, and why."""
+    return [Text(f"without {each.layer}: {each.why}", style="yellow") for each in answer.missing]
 
 
 def _item(item: AnswerItem) -> Text:
@@ -98,7 +103,8 @@ def _short(data: Any) -> str:
     return text if len(text) <= _MAX_DATA_CHARS else f"{text[:_MAX_DATA_CHARS]}…"
 
 
-def _ms(value: float | None) -> str:
+def milliseconds(value: float | None) -> str:
+    """A duration, or nothing where it is unknown."""
     if value is None:
         return ""
     return f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms"
