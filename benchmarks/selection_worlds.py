@@ -23,7 +23,7 @@ from itertools import combinations
 from math import exp, sin
 
 from anabranch.events import LayerDescriptor
-from anabranch.learn.cost_model import CostPriors
+from anabranch.learn.cost_model import CostModel, CostPriors
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 from anabranch.learn.profiler import LayerProfiler
@@ -133,7 +133,7 @@ def selector(mode: Mode) -> AdaptiveStrategySelector:
     """A selector as the coordinator builds it."""
     profiler = LayerProfiler()
     graph = DependencyGraph(profiler)
-    return AdaptiveStrategySelector(profiler, graph, mode=mode, priors=PAPER)
+    return AdaptiveStrategySelector(profiler, graph, mode=mode, cost_model=CostModel(PAPER))
 
 
 def context_of(ask: Ask) -> PlanContext:

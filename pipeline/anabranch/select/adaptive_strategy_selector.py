@@ -7,9 +7,12 @@ from typing import Any, Final, Literal, Protocol
 
 from msgspec.structs import replace
 
-from anabranch.learn.cost_model import CostModel, CostPriors
+from anabranch.learn.cost_model import CostModel
 from anabranch.learn.dependency_graph import DependencyGraph, draw
-from anabranch.learn.execution_telemetry import ExecutionTelemetry, ExecutionTelemetryCollector
+from anabranch.learn.execution_telemetry import (
+    ExecutionTelemetry,
+    ExecutionTelemetryCollector,
+)
 from anabranch.learn.profiler import PerformanceProfiler
 from anabranch.learn.rows import Fold
 from anabranch.select.decision import Arm, Decision, PlanContext
@@ -49,7 +52,7 @@ class AdaptiveStrategySelector:
         distributed_threshold: cost in ms, one after the other, above which work is spread.
         explore: share of choices that try an arm at random; by default 0.01 where `learned`
             decides and none where the rules do.
-        priors: constants of the cost formulas.
+        cost_model: what each arm costs; by default one that starts from the design's formulas.
         instance: this process's name, new with every start: by it batches of telemetry count
             once.
         settings: present values of other settings, for recommendations.
@@ -67,12 +70,12 @@ class AdaptiveStrategySelector:
         parallel_max_layers: int = 4,
         distributed_threshold: float = 500.0,
         explore: float | None = None,
-        priors: CostPriors | None = None,
+        cost_model: CostModel | None = None,
         instance: str = "",
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.mode = mode
-        self.cost_model = CostModel(priors)
+        self.cost_model = cost_model if cost_model is not None else CostModel()
         folds = [fold for fold in (profiler, dep_graph, self.cost_model) if isinstance(fold, Fold)]
         self.telemetry = ExecutionTelemetryCollector(
             instance,

@@ -24,7 +24,8 @@ class Plans:
     Attributes:
         latency: milliseconds by missing layer.
         by_arm: everything SEQUENTIAL, everything PARALLEL, and DISTRIBUTED wherever it can
-            start: a lone worker would get all the tasks itself, there it is PARALLEL.
+            start: a lone worker would get all the tasks itself, there it is PARALLEL, unless
+            the query insists.
         estimates: milliseconds of each of these.
         lone: groups with a lone worker.
     """
@@ -41,7 +42,8 @@ class Plans:
         for layer in context.missing:
             self.latency[layer.layer] = profiler.latency_ms(layer.layer)
             groups.setdefault(layer.group, []).append(layer.layer)
-        parallel, distributed = self._by_group(groups, context.groups, novel)
+        least = 1 if context.strategy == "distributed" else 2
+        parallel, distributed = self._by_group(groups, context.groups, novel, least)
         alone = self._alone(groups, context.groups, novel)
         self.by_arm: dict[Arm, Plan] = {
             "sequential": (alone,),
@@ -55,7 +57,11 @@ class Plans:
         }
 
     def _by_group(
-        self, groups: dict[str, list[str]], loads: Mapping[str, GroupLoad], novel: bool
+        self,
+        groups: dict[str, list[str]],
+        loads: Mapping[str, GroupLoad],
+        novel: bool,
+        least_workers: int,
     ) -> tuple[Plan, Plan]:
         parallel: list[PlanPart] = []
         distributed: list[PlanPart] = []
@@ -65,7 +71,7 @@ class Plans:
             latencies = [self.latency[name] for name in layers]
             part = self._costs.part(group, "parallel", layers, latencies, load.queue_ms, novel)
             parallel.append(part)
-            if load.workers > 1:
+            if load.workers >= least_workers:
                 part = self._costs.part(
                     group, "distributed", layers, latencies, load.queue_ms, novel
                 )
