@@ -45,13 +45,15 @@ class Kind(Struct, frozen=True):
 
     Attributes:
         faults: what may happen, drawn evenly.
+        roles: to whom.
         every_s: mean time between two faults.
         dies: whether a process may end by itself (its supervisor starts another).
     """
 
     promise: Promise
     faults: tuple[str, ...] = ()
-    every_s: float = 2.0
+    roles: tuple[str, ...] = ("coordinator", *GROUPS)
+    every_s: float = 1.5
     stall_rate: float = 0.0
     dies: bool = False
 
@@ -59,12 +61,18 @@ class Kind(Struct, frozen=True):
 KINDS: Final[dict[str, Kind]] = {
     "calm": Kind(Promise(once=True, late_ms=50)),
     "slow": Kind(Promise(once=True, late_ms=2_500), stall_rate=0.02),
-    "rolling": Kind(Promise(once=True, late_ms=6_000), faults=("stop",)),
-    "kills": Kind(Promise(once=False, late_ms=None), faults=("kill", "kill", "stop")),
-    "cuts": Kind(Promise(once=False, late_ms=None), faults=("cut",), dies=True),
+    "rolling": Kind(Promise(once=True, late_ms=3_000), faults=("stop",)),
+    "workers": Kind(
+        Promise(once=True, late_ms=50),
+        faults=("kill", "kill all", "stop", "cut", "jump"),
+        roles=GROUPS,
+        dies=True,
+    ),
+    "kills": Kind(Promise(once=False, late_ms=25_000), faults=("kill", "kill", "stop", "kill all")),
+    "cuts": Kind(Promise(once=False, late_ms=25_000), faults=("cut",), dies=True),
     "storm": Kind(
-        Promise(once=False, late_ms=None),
-        faults=("kill", "kill", "stop", "cut", "jump"),
+        Promise(once=False, late_ms=30_000),
+        faults=("kill", "kill", "kill all", "stop", "cut", "jump"),
         every_s=1.0,
         stall_rate=0.02,
         dies=True,
@@ -106,6 +114,7 @@ class _World:
         self._driver = self._broker.transport("driver")
         self._topics = Topics(CONFIG.namespace)
         self._clocks: dict[str, VirtualClock] = {}
+        """Of those processes that are to run on."""
         self._born = 0
         self._ending = False
         self.violations: list[str] = []
@@ -131,8 +140,9 @@ class _World:
         producer = self._driver.producer("driver")
         rng = random.Random(self._rng.random())
         sent: list[tuple[Query, int]] = []
+        per_s = rng.choice([6.0, 6.0, 40.0])
         for number in range(self._queries):
-            await asyncio.sleep(rng.expovariate(6.0))
+            await asyncio.sleep(rng.expovariate(per_s))
             partition = rng.randrange(CONFIG.topics.queries)
             what = rng.random()
             if what < 0.05:
@@ -151,22 +161,21 @@ class _World:
         for _ in range(5 if self._kind.faults else 0):
             await asyncio.sleep(rng.expovariate(1 / self._kind.every_s))
             fault = rng.choice(self._kind.faults)
-            running = [name for name in self._processes.running if name in self._clocks]
+            running = [name for name in self._clocks if _role(name) in self._kind.roles]
             if running:
                 await self._apply(fault, rng.choice(running), rng)
 
     async def _apply(self, fault: str, name: str, rng: random.Random) -> None:
-        role, late = name.split("-")[0], rng.choice([0.0, 1.0, 8.0])
         if fault == "kill":
-            self._note(f"kill {name}")
-            del self._clocks[name]
-            await self._processes.kill(name)
-            self._later(late, lambda: self._start(role))
+            await self._kill(name, rng.choice([0.0, 1.0, 8.0]))
+        elif fault == "kill all":
+            for peer in [peer for peer in self._clocks if _role(peer) == _role(name)]:
+                await self._kill(peer, rng.choice([0.0, 1.0, 8.0]))
         elif fault == "stop":
             self._note(f"stop {name}")
             del self._clocks[name]
             self._processes.stop(name)
-            self._start(role)
+            self._start(_role(name))
         elif fault == "cut":
             seconds = rng.choice([0.5, 3.0, 7.0, 12.0])
             self._note(f"cut {name} for {seconds} s")
@@ -175,6 +184,12 @@ class _World:
             by_ms = rng.choice([-3_600_000.0, 3_600_000.0, -1_500.0])
             self._note(f"the clock of {name} jumps by {by_ms} ms")
             self._clocks[name].jump(by_ms)
+
+    async def _kill(self, name: str, back_after_s: float) -> None:
+        self._note(f"kill {name}")
+        del self._clocks[name]
+        await self._processes.kill(name)
+        self._later(back_after_s, lambda: self._start(_role(name)))
 
     # ── processes ──────────────────────────────────────────────────────────────────────────
 
@@ -210,7 +225,7 @@ class _World:
         if not self._kind.dies:
             self.violations.append(f"{name} ended by itself: {error!r}")
         if self._clocks.pop(name, None) is not None:
-            self._later(1.0, lambda: self._start(name.split("-")[0]))
+            self._later(1.0, lambda: self._start(_role(name)))
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.violations.append(f"unhandled: {context['message']}: {context.get('exception')!r}")
@@ -242,6 +257,10 @@ class _World:
         results = self._broker.records(self._topics.results)
         partials = self._broker.records(self._topics.partials)
         return tuple((r.partition, r.offset, r.timestamp, r.key) for r in [*results, *partials])
+
+
+def _role(name: str) -> str:
+    return name.split("-")[0]
 
 
 def _all_layers() -> dict[str, LayerSpec]:
