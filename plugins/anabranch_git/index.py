@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 import platformdirs
+import pygit2
 from msgspec import Struct
 
 from anabranch.errors import LayerError, LayerTimeout
@@ -64,6 +65,7 @@ class Index:
 
         Raises:
             ConfigError: the index file cannot be used.
+            LayerError: the repository is damaged.
             Cancelled: `cancelled` became true.
         """
 
@@ -75,8 +77,11 @@ class Index:
         repository = Repository(self._repo)
         signature = f"{_VERSION} {self._reading}"
         with lock(self.path, cancelled), closing(prepare(self.path, signature)) as connection:
-            commits = update_history(connection, repository, tick)
-            files = update_documents(connection, repository, self._reading, tick)
+            try:
+                commits = update_history(connection, repository, tick)
+                files = update_documents(connection, repository, self._reading, tick)
+            except (pygit2.GitError, KeyError, ValueError) as error:
+                raise LayerError(f"{self._repo} cannot be read: {error!r}; try git fsck") from error
         return Updated(commits, files)
 
     @contextmanager
@@ -88,10 +93,7 @@ class Index:
             LayerError: the index is not there, or damaged.
         """
         end = time.monotonic() + remaining_ms / 1000
-        try:
-            connection = self._idle.get_nowait()
-        except Empty:
-            connection = connect(self.path)
+        connection = self._connection()
         connection.set_progress_handler(lambda: time.monotonic() > end, _DEADLINE_CHECK_STEPS)
         try:
             yield connection
@@ -101,6 +103,16 @@ class Index:
             raise LayerError(f"the index {self.path} cannot be read: {error}") from error
         finally:
             self._idle.put(connection)
+
+    def _connection(self) -> sqlite3.Connection:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            pass
+        try:
+            return connect(self.path)
+        except sqlite3.DatabaseError as error:
+            raise LayerError(f"the index {self.path} cannot be opened: {error}") from error
 
     def close(self) -> None:
         """Close idle connections; the index can be used again."""

@@ -15,9 +15,15 @@ def item(
     uri: str, score: float, *, title: str, snippet: str, author: str, time: int, **more: Any
 ) -> Item:
     """An item; `time` is Unix seconds, 0 for unknown."""
-    date = datetime.fromtimestamp(time, UTC).date().isoformat() if time else None
-    data = {"title": title, "snippet": snippet, "author": author or None, "date": date, **more}
-    return Item(uri, score, data)
+    data = {"title": title, "snippet": snippet, "author": author or None, "date": _date(time)}
+    return Item(uri, score, {**data, **more})
+
+
+def _date(time: int) -> str | None:
+    try:
+        return datetime.fromtimestamp(time, UTC).date().isoformat() if time else None
+    except (OverflowError, ValueError, OSError):  # a clock that was wrong by thousands of years
+        return None
 
 
 def commit_uri(repository: str, sha: str) -> str:

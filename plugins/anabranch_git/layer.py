@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-import pygit2
 from msgspec import Meta, Struct
 
 from anabranch.errors import AnabranchError
@@ -113,7 +112,7 @@ class Git:
             await asyncio.sleep(_REFRESH_S)
             try:
                 await self._update(silent)
-            except (AnabranchError, pygit2.GitError, OSError) as error:
+            except (AnabranchError, sqlite3.Error, OSError) as error:
                 log.warning("layer %s: the index could not be updated: %s", self.name, error)
 
     async def _update(self, progress: Progress) -> None:

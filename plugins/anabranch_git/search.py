@@ -21,6 +21,9 @@ __all__ = ["Hit", "Table", "search"]
 _PARTIAL: Final = 0.75
 """What a row that lacks a word is worth, beside one of the same BM25 that has them all."""
 
+_MIN_PREFIX: Final = 3
+"""A shorter word is the beginning of too many."""
+
 
 class Table(Struct, frozen=True):
     """What is searched: a full-text table with its columns' weights, and the rows it stands for.
@@ -92,5 +95,5 @@ def _phrases(term: str, *, prefix: bool = False) -> str:
     so that nothing in it is syntax; terms have no quotes of their own.
     """
     forms = dict.fromkeys((term, " ".join(parts(term)), re.sub(r"[._/-]", "", term)))
-    star = "*" if prefix else ""
+    star = "*" if prefix and len(term) >= _MIN_PREFIX else ""
     return "(" + " OR ".join(f'"{form}"{star}' for form in forms if form) + ")"

@@ -52,7 +52,8 @@ def terms(text: str, noise: frozenset[str] = frozenset()) -> list[str]:
     commits. There may be none.
     """
     words = dict.fromkeys(_WORD.findall(text))
-    return [w for w in words if w.lower() not in _STOP_WORDS | noise][:_MAX_TERMS]
+    ignored = _STOP_WORDS | noise
+    return [w for w in words if w.lower() not in ignored and w.strip("_")][:_MAX_TERMS]
 
 
 def matches(term: str, word: str) -> bool:

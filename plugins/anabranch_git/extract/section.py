@@ -38,11 +38,16 @@ def chunks(parts: Iterable[Section]) -> list[Section]:
     seen: dict[str, int] = {}
     cut: list[Section] = []
     for part in parts:
-        for text in _cut(part.text.strip()):
+        for text in _cut(_storable(part.text).strip()):
             n = seen.get(part.anchor, 0)
             seen[part.anchor] = n + 1
             cut.append(Section(f"{part.anchor}-{n}" if n else part.anchor, part.title, text))
     return cut
+
+
+def _storable(text: str) -> str:
+    """Text that UTF-8 can hold: a string literal may have half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
 def _cut(text: str) -> Iterator[str]:
