@@ -1,1 +1,105 @@
-"""Anabranch: adaptive scatter-gather for Kafka."""
+"""Anabranch: adaptive scatter-gather for Kafka.
+
+Everything for everyday use is here: `from anabranch import Client, Coordinator, Worker, layer`.
+Modules are imported when a name of theirs is first used, so `import anabranch` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anabranch.aggregate.result_aggregator import ConfidenceScorer, ResultAggregator
+    from anabranch.cache.cross_layer_cache import CrossLayerCache
+    from anabranch.client import Client
+    from anabranch.config import Config, load
+    from anabranch.coordinator import Coordinator
+    from anabranch.errors import (
+        AnabranchError,
+        BrokerError,
+        ConfigError,
+        LayerError,
+        QueryRejected,
+        QueryTimeout,
+        StageFailed,
+    )
+    from anabranch.events import Answer, AnswerItem, AnswerLayer, Item, Missing, Query
+    from anabranch.layers import Layer, LayerSpec, Request, Result, layer
+    from anabranch.learn.dependency_graph import DependencyGraph
+    from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
+    from anabranch.learn.profiler import PerformanceProfiler
+    from anabranch.learn.records import ExecutionTelemetry
+    from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
+    from anabranch.worker import Worker
+
+__all__ = [
+    "AdaptiveStrategySelector",
+    "AnabranchError",
+    "Answer",
+    "AnswerItem",
+    "AnswerLayer",
+    "BrokerError",
+    "Client",
+    "ConfidenceScorer",
+    "Config",
+    "ConfigError",
+    "Coordinator",
+    "CrossLayerCache",
+    "DependencyGraph",
+    "ExecutionTelemetry",
+    "ExecutionTelemetryCollector",
+    "Item",
+    "Layer",
+    "LayerError",
+    "LayerSpec",
+    "Missing",
+    "PerformanceProfiler",
+    "Query",
+    "QueryRejected",
+    "QueryTimeout",
+    "Request",
+    "Result",
+    "ResultAggregator",
+    "StageFailed",
+    "Worker",
+    "layer",
+    "load",
+]
+
+_HOMES = {
+    "aggregate.result_aggregator": ("ConfidenceScorer", "ResultAggregator"),
+    "cache.cross_layer_cache": ("CrossLayerCache",),
+    "client": ("Client",),
+    "config": ("Config", "load"),
+    "coordinator": ("Coordinator",),
+    "errors": (
+        "AnabranchError",
+        "BrokerError",
+        "ConfigError",
+        "LayerError",
+        "QueryRejected",
+        "QueryTimeout",
+        "StageFailed",
+    ),
+    "events": ("Answer", "AnswerItem", "AnswerLayer", "Item", "Missing", "Query"),
+    "layers": ("Layer", "LayerSpec", "Request", "Result", "layer"),
+    "learn.dependency_graph": ("DependencyGraph",),
+    "learn.execution_telemetry": ("ExecutionTelemetryCollector",),
+    "learn.profiler": ("PerformanceProfiler",),
+    "learn.records": ("ExecutionTelemetry",),
+    "select.adaptive_strategy_selector": ("AdaptiveStrategySelector",),
+    "worker": ("Worker",),
+}
+_HOME = {name: f"anabranch.{module}" for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
