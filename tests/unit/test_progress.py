@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +64,9 @@ def test_one_long_run_is_a_few_bytes() -> None:
 
 
 @given(progresses(), st.data())
-def test_damaged_metadata_falls_back_to_the_watermark(progress: Progress, data: st.DataObject) -> None:
+def test_damaged_metadata_falls_back_to_the_watermark(
+    progress: Progress, data: st.DataObject
+) -> None:
     metadata, _ = encode(progress)
     at = data.draw(st.integers(0, len(metadata) - 1))
     other = data.draw(st.sampled_from("ABCabc019+/=~é").filter(lambda c: c != metadata[at]))
@@ -76,7 +80,9 @@ def test_foreign_metadata_falls_back_to_the_watermark(offset: int, text: str) ->
 
 
 @given(st.lists(st.booleans(), max_size=60), st.randoms())
-def test_the_watermark_is_the_lowest_open_offset_else_the_position(gaps: list[bool], random) -> None:  # type: ignore[no-untyped-def]
+def test_the_watermark_is_the_lowest_open_offset_else_the_position(
+    gaps: list[bool], random: Random
+) -> None:
     window, opened, offset = Window(0), [], 0
     for gap in gaps:
         offset += 2 if gap else 1

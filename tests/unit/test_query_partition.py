@@ -68,15 +68,14 @@ class World:
         config = Config(types={"t": TypeConfig(layers=list(LAYERS))})
         brain = Brain(config, lambda: self.now_ms)
         for name, (group, shards) in LAYERS.items():
+            announced = encode(LayerDescriptor(name, group, shards))
             brain.directory.learn(
-                FakeRecord(encode(LayerDescriptor(name, group, shards)), key=b"layer/" + name.encode()),
-                self.now_ms,
+                FakeRecord(announced, key=f"layer/{group}/{name}".encode()), self.now_ms
             )
             for n in range(2):
-                member = MemberHealth(f"w{n}", "worker", "ready", group=group)
-                brain.directory.learn(
-                    FakeRecord(encode(member), key=f"member/worker/{group}{n}".encode()), self.now_ms
-                )
+                member = encode(MemberHealth(f"w{n}", "worker", "ready", group=group))
+                key = f"member/worker/{group}{n}".encode()
+                brain.directory.learn(FakeRecord(member, key=key), self.now_ms)
             brain.directory.topics_exist(group, 5)
         return brain
 
@@ -129,7 +128,12 @@ class PartitionMachine(RuleBasedStateMachine):
         timeout_ms=st.integers(1, 500),
     )
     def ask(
-        self, strategy: Any, coverage: float, layers: Iterable[str] | None, same: bool, timeout_ms: int
+        self,
+        strategy: Any,
+        coverage: float,
+        layers: Iterable[str] | None,
+        same: bool,
+        timeout_ms: int,
     ) -> None:
         offset = len(self.world.queries)
         query = Query(

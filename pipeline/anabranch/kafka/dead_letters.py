@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from anabranch.events import MAX_VALUE_BYTES
+from anabranch.kafka.topics import MAX_MESSAGE_BYTES
 from anabranch.kafka.transport import Headers, Record
 
 __all__ = ["HEADER_REASON", "DeadLetter", "dead_letter"]
@@ -53,7 +53,7 @@ def dead_letter(
         size = sum(len(name) + len(content or b"") for name, content in record.headers)
         if size <= _MAX_HEADER_BYTES:
             headers += record.headers
-    if value is not None and len(value) > MAX_VALUE_BYTES:
+    if value is not None and len(value) > MAX_MESSAGE_BYTES:
         headers.append((HEADER_TRUNCATED, b"%d" % len(value)))
-        value = value[:MAX_VALUE_BYTES]
+        value = value[:MAX_MESSAGE_BYTES]
     return DeadLetter(value, key if key is not None or value is not None else b"", headers)
