@@ -13,12 +13,13 @@ __all__ = ["GARBAGE", "REPLY_TOPIC", "layers_of", "random_query"]
 
 REPLY_TOPIC: Final = "app.replies"
 
-_LAYERS: Final[dict[str, tuple[str, int, dict[str, Any]]]] = {
-    "semantic": ("io", 1, {"latency_ms": 20, "items": 10}),
-    "graph": ("io", 1, {"latency_ms": 60, "error_rate": 0.05, "items": 4}),
-    "episodic": ("cpu", 1, {"latency_ms": 120, "hang_rate": 0.05, "items": 25}),
-    "procedural": ("cpu", 2, {"latency_ms": 40, "items": 6}),
+_LAYERS: Final[dict[str, tuple[str, int, float, dict[str, Any]]]] = {
+    "semantic": ("io", 1, 20.0, {"items": 10}),
+    "graph": ("io", 1, 60.0, {"items": 4, "error_rate": 0.05}),
+    "episodic": ("cpu", 1, 120.0, {"items": 25, "hang_rate": 0.05}),
+    "procedural": ("cpu", 2, 40.0, {"items": 6}),
 }
+"""Group, shards, median latency in milliseconds, and the rest."""
 
 _STRATEGIES: Final[tuple[Any, ...]] = (
     "auto", "auto", "auto", "cache", "sequential", "parallel", "distributed",
@@ -36,18 +37,24 @@ GARBAGE: Final = (
 )
 
 
-def layers_of(group: str, seed: int) -> list[LayerSpec]:
+def layers_of(group: str, seed: int, slower: float = 1.0) -> list[LayerSpec]:
     """The layers of a worker of that group; the seed is that worker's own."""
     return [
         LayerSpec(
             Synthetic(
                 name,
-                SyntheticConfig(latency="lognormal", sigma=0.5, item_bytes=8, seed=seed, **how),
+                SyntheticConfig(
+                    latency="lognormal",
+                    latency_ms=slower * typical_ms,
+                    item_bytes=8,
+                    seed=seed,
+                    **how,
+                ),
             ),
             group=group,
             shards=shards,
         )
-        for name, (its_group, shards, how) in _LAYERS.items()
+        for name, (its_group, shards, typical_ms, how) in _LAYERS.items()
         if its_group == group
     ]
 

@@ -68,7 +68,11 @@ KINDS: Final[dict[str, Kind]] = {
         roles=GROUPS,
         dies=True,
     ),
-    "kills": Kind(Promise(once=False, late_ms=25_000), faults=("kill", "kill", "stop", "kill all")),
+    "kills": Kind(
+        Promise(once=False, late_ms=25_000),
+        faults=("kill", "kill", "stop", "kill all"),
+        stall_rate=0.02,
+    ),
     "cuts": Kind(Promise(once=False, late_ms=25_000), faults=("cut",), dies=True),
     "storm": Kind(
         Promise(once=False, late_ms=30_000),
@@ -89,7 +93,7 @@ class Outcome(Struct):
     """Equal for equal runs."""
 
 
-def simulate(kind: str, seed: int, queries: int = 60) -> Outcome:
+def simulate(kind: str, seed: int, queries: int = 100) -> Outcome:
     """Run a seed and check what came of it."""
 
     async def main() -> Outcome:
@@ -115,6 +119,7 @@ class _World:
         self._topics = Topics(CONFIG.namespace)
         self._clocks: dict[str, VirtualClock] = {}
         """Of those processes that are to run on."""
+        self._slower = self._rng.choice([1.0, 4.0, 10.0])
         self._born = 0
         self._ending = False
         self.violations: list[str] = []
@@ -140,7 +145,7 @@ class _World:
         producer = self._driver.producer("driver")
         rng = random.Random(self._rng.random())
         sent: list[tuple[Query, int]] = []
-        per_s = rng.choice([6.0, 6.0, 40.0])
+        per_s = rng.choice([10.0, 15.0, 50.0])
         for number in range(self._queries):
             await asyncio.sleep(rng.expovariate(per_s))
             partition = rng.randrange(CONFIG.topics.queries)
@@ -205,7 +210,7 @@ class _World:
 
     def _body(self, role: str, name: str, clock: VirtualClock) -> Body:
         config = structs.replace(CONFIG, instance=name)
-        layers = layers_of(role, self._born)
+        layers = layers_of(role, self._born, self._slower)
 
         async def coordinate(transport: MemoryTransport, stop: asyncio.Event) -> None:
             async with Coordinator(config, transport=transport, clock=clock):
