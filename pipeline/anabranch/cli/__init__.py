@@ -6,14 +6,13 @@ is one line on standard error: exit code 2 for usage and configuration, 1 for ev
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
-from cyclopts import App, CycloptsError
-
-from anabranch.errors import AnabranchError, ConfigError
+from cyclopts import App
 
 __all__ = ["app", "main", "run"]
 
@@ -54,6 +53,9 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     debug = "--debug" in arguments or bool(os.environ.get("ANABRANCH_DEBUG"))
+    if not debug:
+        # What its errors mean is told in one line; a process that runs on shows warnings again.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         code = app(
             list(arguments),
@@ -70,18 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        return _told(error)
+        from anabranch.cli.common import tell
+
+        return tell(error)
     return code if isinstance(code, int) else 0
-
-
-def _told(error: Exception) -> int:
-    """One red line about an error; its exit code."""
-    from rich.console import Console
-
-    text = " ".join(str(error).split()) or type(error).__name__
-    if not isinstance(error, AnabranchError | CycloptsError):
-        text = f"{type(error).__name__}: {text} (a defect; --debug shows where)"
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"error: {text}", style="red", markup=False
-    )
-    return 2 if isinstance(error, ConfigError | CycloptsError) else 1

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 import uvloop
-from cyclopts import Group, Parameter
+from cyclopts import CycloptsError, Group, Parameter
 from rich.console import Console
 
 from anabranch import config as configuration
 from anabranch.config import Config
+from anabranch.errors import AnabranchError, ConfigError
 
-__all__ = ["COMMON", "Common", "note", "out", "print_json", "serve"]
+__all__ = ["COMMON", "Common", "give_up", "note", "observe", "out", "print_json", "serve", "tell"]
 
 DEFAULT_FILE: Final = "anabranch.toml"
 WIDTH: Final = 160
@@ -86,6 +88,22 @@ def note(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim", markup=False)
 
 
+def tell(error: Exception) -> int:
+    """One red line about an error; its exit code."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, AnabranchError | CycloptsError):
+        text = f"{type(error).__name__}: {text} (a defect; --debug shows where)"
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"error: {text}", style="red", markup=False
+    )
+    return 2 if isinstance(error, ConfigError | CycloptsError) else 1
+
+
+def give_up(error: Exception) -> NoReturn:
+    """Tell of an error and end the process at once, where there is nobody left to drain to."""
+    os._exit(tell(error))
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
@@ -97,6 +115,17 @@ def serve(body: Coroutine[Any, Any, int]) -> int:
     A second signal exits at once.
     """
     return uvloop.run(_stoppable(body))
+
+
+def observe(service: str) -> None:
+    """A long-running process shows warnings on standard error, and traces where OTEL_* says."""
+    from anabranch.observe.export import export_traces
+
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    export_traces(service)
 
 
 async def _stoppable(body: Coroutine[Any, Any, int]) -> int:

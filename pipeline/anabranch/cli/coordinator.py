@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from anabranch.cli.common import COMMON, Common, out, serve
+from anabranch.cli.common import COMMON, Common, observe, out, serve
 from anabranch.config import Config
 from anabranch.coordinator import Coordinator
 
@@ -17,6 +17,7 @@ def coordinator(*, common: Common = COMMON) -> int:
     Its topics must exist (`anabranch topics`). It prints `ready` when a worker of every
     configured group has announced itself. A first signal drains it, a second ends it at once.
     """
+    observe("anabranch-coordinator")
     return serve(_run(common.load()))
 
 

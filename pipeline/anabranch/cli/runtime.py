@@ -1,7 +1,8 @@
 """The runtime file: where `anabranch up` runs, so that `anabranch ask` finds it.
 
-One file per working folder, in the user's runtime folder; it goes away with `up`. One that a
-killed `up` left behind names a process that is gone, and is ignored.
+One file per working folder, in the user's state folder (a runtime folder is not everywhere, and
+its substitute not the user's alone); it goes away with `up`. One that a killed `up` left behind
+names a process that is gone, and is ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
-from platformdirs import user_runtime_path
+from platformdirs import user_state_path
 
 from anabranch.errors import ConfigError
 
@@ -64,4 +65,4 @@ def published(bootstrap: str, namespace: str) -> Iterator[None]:
 def _path(folder: Path | None = None) -> Path:
     where = str((folder or Path.cwd()).resolve())
     name = hashlib.sha256(where.encode()).hexdigest()[:16]
-    return user_runtime_path("anabranch") / f"{name}.json"
+    return user_state_path("anabranch") / "running" / f"{name}.json"

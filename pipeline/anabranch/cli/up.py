@@ -6,7 +6,7 @@ import asyncio
 from contextlib import ExitStack
 
 from anabranch.cli import runtime
-from anabranch.cli.common import COMMON, Common, note, out, serve
+from anabranch.cli.common import COMMON, Common, give_up, note, observe, out, serve
 from anabranch.cli.pipeline import embedded, pipeline
 from anabranch.config import Config
 from anabranch.dev.embedded import EmbeddedBroker
@@ -22,20 +22,23 @@ def up(*, common: Common = COMMON) -> int:
     per group. `anabranch ask` finds what runs in its folder.
     """
     config = common.load()
+    observe("anabranch")
     with ExitStack() as stack:
         broker = None
         if not common.names("kafka.bootstrap"):
             broker = stack.enter_context(EmbeddedBroker())
             config = embedded(config, broker)
         stack.enter_context(runtime.published(config.kafka.bootstrap, config.namespace))
-        return serve(_up(config, broker))
+        return serve(_up(config, broker, stack))
 
 
-async def _up(config: Config, broker: EmbeddedBroker | None) -> int:
+async def _up(config: Config, broker: EmbeddedBroker | None, stack: ExitStack) -> int:
     async with pipeline(config, lambda step: note(f"starting {step}")):
         out().print(f"ready {config.kafka.bootstrap}")
         if broker is None:
             await asyncio.Event().wait()
         else:
             await broker.ended()
-    raise BrokerUnavailable("the embedded broker ended by itself")
+            stack.close()
+            give_up(BrokerUnavailable("the embedded broker ended by itself"))
+    return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from anabranch.cli.common import COMMON, Common, out, serve
+from anabranch.cli.common import COMMON, Common, observe, out, serve
 from anabranch.config import Config
 from anabranch.worker import Worker
 
@@ -22,6 +22,7 @@ def worker(*, group: str = "default", common: Common = COMMON) -> int:
     group
         Serve the configured layers of this group.
     """
+    observe("anabranch-worker")
     return serve(_run(common.load(), group))
 
 
