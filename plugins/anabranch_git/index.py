@@ -65,7 +65,7 @@ class Index:
 
         Raises:
             ConfigError: the index file cannot be used.
-            LayerError: the repository is damaged.
+            LayerError: the repository is damaged, or the index cannot be written.
             Cancelled: `cancelled` became true.
         """
 
@@ -82,6 +82,8 @@ class Index:
                 files = update_documents(connection, repository, self._reading, tick)
             except (pygit2.GitError, KeyError, ValueError) as error:
                 raise LayerError(f"{self._repo} cannot be read: {error!r}; try git fsck") from error
+            except sqlite3.Error as error:
+                raise LayerError(f"{self.path} cannot be written: {error}") from error
         return Updated(commits, files)
 
     @contextmanager

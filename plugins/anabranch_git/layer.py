@@ -112,7 +112,7 @@ class Git:
             await asyncio.sleep(_REFRESH_S)
             try:
                 await self._update(silent)
-            except (AnabranchError, sqlite3.Error, OSError) as error:
+            except (AnabranchError, OSError) as error:
                 log.warning("layer %s: the index could not be updated: %s", self.name, error)
 
     async def _update(self, progress: Progress) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from anabranch.layers import Item, Layer, Request, layer
 from anabranch.testing.layer_contract import LayerContract, ask_for
+from anabranch_git import Git, GitConfig
 from anabranch_synthetic import Synthetic, SyntheticConfig
+from git_repositories import History
 
 
 class TestFunction(LayerContract):
@@ -33,3 +35,24 @@ class TestSynthetic(LayerContract):
     @pytest.fixture
     def question(self) -> Request:
         return ask_for({"text": "anything"})
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> History:
+    made = History(tmp_path_factory.mktemp("contract") / "shop.git")
+    made.commit(
+        "Add pool", {"pool.py": '"""A pool."""', "test_pool.py": '"""Tests of the pool."""'}
+    )
+    made.commit("Grow pool", {"pool.py": '"""A big pool."""', "test_pool.py": '"""More pool."""'})
+    return made
+
+
+class TestGit(LayerContract):
+    @pytest.fixture(params=["episodic", "semantic", "graph"])
+    def layer(self, request: pytest.FixtureRequest, history: History) -> Layer:
+        index = history.path.parent / f"{request.param}.sqlite"
+        return Git("git", GitConfig(kind=request.param, repo=str(history.path), index=str(index)))
+
+    @pytest.fixture
+    def question(self) -> Request:
+        return ask_for({"text": "pool"})
