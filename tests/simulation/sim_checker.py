@@ -25,12 +25,12 @@ from anabranch.events import (
 )
 from anabranch.kafka.dead_letters import HEADER_PARTITION, HEADER_SOURCE_OFFSET, HEADER_TOPIC
 from anabranch.kafka.topics import Topics
-from anabranch.kafka.transport import Record
+from anabranch.kafka.transport import Record, TopicPartition
 from anabranch.layers import LayerSpec, Request
 from anabranch.testing import MemoryBroker
 from anabranch_synthetic import Synthetic, expected_items
 
-__all__ = ["Promise", "check", "unanswered"]
+__all__ = ["Promise", "behind", "check", "unanswered"]
 
 Place = tuple[int, int]
 """Partition and offset of a query."""
@@ -65,6 +65,19 @@ def unanswered(broker: MemoryBroker, config: Config) -> list[str]:
         question.id
         for question in asked
         if question.id is not None and (question.place[0], question.id.encode()) not in answered
+    ]
+
+
+def behind(broker: MemoryBroker, config: Config) -> list[str]:
+    """Partitions of `queries` whose commit does not stand at their end."""
+    committed = broker.committed(f"{config.namespace}coordinators")
+    ends: dict[TopicPartition, int] = {}
+    for record in broker.records(Topics(config.namespace).queries):
+        ends[TopicPartition(record.topic, record.partition)] = record.offset + 1
+    return [
+        f"{at} is committed up to {committed[at].offset if at in committed else None} of {end}"
+        for at, end in ends.items()
+        if at not in committed or committed[at].offset < end
     ]
 
 
@@ -107,7 +120,6 @@ class _Checker:
         for record in broker.records(topics.results):
             offset = int(dict(record.headers)[HEADER_OFFSET])
             self._answers[record.partition, offset].append((record, decode(record.value, Answer)))
-        self._committed = broker.committed(f"{config.namespace}coordinators")
         self._copies = {r.key for t in config.coordinator.reply_topics for r in broker.records(t)}
 
     def violations(self) -> Iterator[str]:
@@ -118,7 +130,6 @@ class _Checker:
             before = first.setdefault((place[0], question.id), question)
             told = self._of(question) if before is question else self._of_repeat(question, before)
             yield from (f"{place} {question.id}: {what}" for what in told)
-        yield from self._progress()
 
     def _of(self, question: _Question) -> Iterator[str]:
         answers = self._answers[question.place]
@@ -229,14 +240,6 @@ class _Checker:
     def _wanted(self, query: Query) -> tuple[str, ...]:
         named = query.layers if query.layers is not None else self._config.types[query.type].layers
         return tuple(dict.fromkeys(named))
-
-    def _progress(self) -> Iterator[str]:
-        ends: dict[int, int] = defaultdict(int)
-        for partition, offset in self._questions:
-            ends[partition] = max(ends[partition], offset + 1)
-        for at, committed in self._committed.items():
-            if committed.offset < ends[at.partition]:
-                yield f"{at} is committed up to {committed.offset} of {ends[at.partition]}"
 
 
 def _fused(found: Mapping[str, Sequence[Item]]) -> list[Item]:

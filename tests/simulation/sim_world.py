@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import Struct, structs
-from sim_checker import Promise, check, unanswered
+from sim_checker import Promise, behind, check, unanswered
 from sim_questions import GARBAGE, REPLY_TOPIC, layers_of, random_query
 
 from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
@@ -134,6 +134,7 @@ class _World:
         await asyncio.sleep(START_S)
         await asyncio.gather(self._ask(), self._break())
         await self._until(lambda: not unanswered(self._broker, CONFIG))
+        await self._until(lambda: not behind(self._broker, CONFIG))
         await asyncio.sleep(3)
         await self._stop_all()
         self.violations += check(self._broker, CONFIG, _all_layers(), self._kind.promise)
@@ -251,6 +252,7 @@ class _World:
             await asyncio.sleep(0.5)
         if not condition():
             self.violations.append(f"waited in vain; running: {self._processes.running}")
+            self.violations += behind(self._broker, CONFIG)
 
     def _later(self, seconds: float, what: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(seconds, what)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sim_world import simulate
 
-from anabranch.coordinator import partition as partition_module
+from anabranch.cache.keys import make_key
 from anabranch.coordinator.brain import Deadlines
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.partition import QueryPartition
@@ -41,12 +41,10 @@ def answer_repeats(patch: Patch) -> None:
 
 
 def share_across_scopes(patch: Patch) -> None:
-    make_key: Callable[..., Any] = partition_module.make_key
-
     def leak(type_: str, scope: str, *rest: Any) -> Any:
         return make_key(type_, "", *rest)
 
-    patch.setattr(partition_module, "make_key", leak)
+    patch.setattr("anabranch.coordinator.partition.make_key", leak)
 
 
 def forget_what_is_deferred(patch: Patch) -> None:
