@@ -20,7 +20,7 @@ from anabranch.select.decision import GroupLoad, PlanContext
 TARGETS_US = {"decision, learned": 10.0, "telemetry record": 2.0}
 
 
-def median_us(operation: Callable[[int], object], *, runs: int = 200, loops: int = 500) -> float:
+def median_us(operation: Callable[[int], object], *, runs: int = 2_000, loops: int = 32) -> float:
     """Median over `runs` of the mean time of `loops` calls, in microseconds."""
     times = []
     for run in range(runs):
