@@ -9,12 +9,14 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 from sim_checker import Promise, behind, check, unanswered
+from sim_fuzz import mutate
 from sim_questions import GARBAGE, REPLY_TOPIC, layers_of, random_query
 
 from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
 from anabranch.events import Query, encode
 from anabranch.kafka.topics import Topics, ensure_topics
+from anabranch.kafka.transport import Producer
 from anabranch.layers import LayerSpec
 from anabranch.testing import MemoryBroker, MemoryTransport, Network, VirtualClock, run
 from anabranch.testing.processes import Body, Processes
@@ -48,6 +50,7 @@ class Kind(Struct, frozen=True):
         roles: to whom.
         every_s: mean time between two faults.
         dies: whether a process may end by itself (its supervisor starts another).
+        mutants: mutated copies of records of every topic, per query.
     """
 
     promise: Promise
@@ -56,12 +59,14 @@ class Kind(Struct, frozen=True):
     every_s: float = 1.5
     stall_rate: float = 0.0
     dies: bool = False
+    mutants: int = 0
 
 
 KINDS: Final[dict[str, Kind]] = {
     "calm": Kind(Promise(once=True, late_ms=50)),
     "slow": Kind(Promise(once=True, late_ms=2_500), stall_rate=0.02),
     "rolling": Kind(Promise(once=True, late_ms=3_000), faults=("stop",)),
+    "fuzz": Kind(Promise(once=True, late_ms=None, true=False), mutants=3),
     "workers": Kind(
         Promise(once=True, late_ms=50),
         faults=("kill", "kill all", "stop", "cut", "jump"),
@@ -161,6 +166,21 @@ class _World:
                 sent.append((query, partition))
                 value = encode(query)
             await producer.send(self._topics.queries, value, partition=partition)
+            for _ in range(self._kind.mutants):
+                await self._send_mutant(producer, rng)
+
+    async def _send_mutant(self, producer: Producer, rng: random.Random) -> None:
+        """Forge a record. Nothing but the truth of answers may suffer."""
+        topics = self._topics
+        tasks = [topic for group in GROUPS for topic in topics.tasks_of(group)]
+        common = [topics.queries, topics.partials, topics.health, topics.control]
+        topic = rng.choice([*common, rng.choice(tasks)])
+        if found := self._broker.records(topic)[-50:]:
+            model = rng.choice(found)
+            value = mutate(rng, model.value or b"")
+            await producer.send(
+                topic, value, key=model.key, partition=model.partition, headers=model.headers
+            )
 
     async def _break(self) -> None:
         rng = random.Random(self._rng.random())

@@ -124,6 +124,8 @@ class Worker:
         self._first_assignment = asyncio.Event()
         self._draining = False
         self._state: Literal["starting", "ready", "draining"] = "starting"
+        self._replyable = 0
+        """Partitions of `partials`, as far as they were asked for."""
         self.tasks = self.dead_letters = 0
 
     # ── lifecycle ──────────────────────────────────────────────────────────────────────────
@@ -296,12 +298,20 @@ class Worker:
             task = decode(record.value, Task)
             if not task.layers:
                 raise DecodeError("the task names no layers")
+            if not await self._can_reply(task.partition):
+                raise DecodeError(f"{self._topics.partials} has no partition {task.partition}")
         except DecodeError as error:
             trace.end(str(error))
             await self._bury(record, str(error))
             return
         self.tasks += 1
         self._queue.put(priority, Job(task, record, trace), self._clock.monotonic() * 1000)
+
+    async def _can_reply(self, partition: int) -> bool:
+        """Whether `partials` has the partition; asks again if it may have grown."""
+        if partition >= self._replyable:
+            self._replyable = await self._producer.partitions(self._topics.partials)
+        return 0 <= partition < self._replyable
 
     async def _bury(self, record: Record, reason: str) -> None:
         self.dead_letters += 1
