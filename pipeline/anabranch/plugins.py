@@ -17,13 +17,14 @@ import os
 import sys
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint
-from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
 
-from anabranch.config import DEFAULT_TTL_MS, LAYER_TTL_MS, Config, LayerConfig, explain
+from anabranch.config import DEFAULT_TTL_MS, LAYER_TTL_MS, Config, LayerConfig
 from anabranch.errors import ConfigError
+from anabranch.explain import explain
 from anabranch.layers import Layer, LayerSpec, layer
 
 __all__ = ["ENTRY_POINTS", "Installed", "installed", "load_layers"]
@@ -169,24 +170,10 @@ def _convert(struct: Any, settings: dict[str, Any], where: str) -> Any:
     Raises:
         ConfigError: a key is missing or has the wrong type.
     """
-    for each in msgspec.structs.fields(struct):
-        if each.required and each.encode_name not in settings:
-            raise ConfigError(f"{where}.{each.encode_name} is missing; write {_example(each)}")
     try:
         return msgspec.convert(settings, struct, strict=False)
     except msgspec.ValidationError as error:
-        key = explain(error).partition(":")[0]
-        known = {each.encode_name: each for each in msgspec.structs.fields(struct)}
-        fix = f"; write {_example(known[key])}" if key in known else ""
-        raise ConfigError(f"{explain(error, where)}{fix}") from error
-
-
-def _example(each: msgspec.structs.FieldInfo) -> str:
-    """How a key is written: `kind = "episodic"|"semantic"`, `items = <int>`."""
-    if get_origin(each.type) is Literal:
-        return f"{each.encode_name} = " + "|".join(f'"{value}"' for value in get_args(each.type))
-    kind = get_args(each.type)[0] if get_origin(each.type) is Annotated else each.type
-    return f"{each.encode_name} = <{getattr(kind, '__name__', kind)}>"
+        raise ConfigError(explain(error, where, struct)) from error
 
 
 def _keys(struct: Any) -> list[str]:

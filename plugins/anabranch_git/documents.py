@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from anabranch_git.edges import rebuild_edges
-from anabranch_git.extract import Extract, extractor
+from anabranch_git.extract import TRAIL, Extract, extractor
 from anabranch_git.history import batches
 from anabranch_git.repository import File, Repository
 from anabranch_git.storage import get, put, transaction
@@ -94,7 +94,7 @@ def _add(connection: sqlite3.Connection, file: File, extract: Extract) -> None:
             "INSERT INTO sections (file, anchor, title, text) VALUES (?, ?, ?, ?)",
             (row, section.anchor, section.title, section.text),
         ).lastrowid
-        execute(_ADD_TEXT, (rowid, *_searchable(section.title, file.path, section.text)))
+        execute(_ADD_TEXT, (rowid, *_searchable_section(section.title, file.path, section.text)))
     connection.executemany(
         "INSERT INTO imports VALUES (?, ?)",
         ((row, json.dumps(candidates)) for candidates in extract.imports),
@@ -110,7 +110,7 @@ def _drop(connection: sqlite3.Connection, path: str) -> None:
     for rowid, title, text in execute(
         "SELECT id, title, text FROM sections WHERE file = ?", found
     ).fetchall():
-        execute(_DROP_TEXT, (rowid, *_searchable(title, path, text)))
+        execute(_DROP_TEXT, (rowid, *_searchable_section(title, path, text)))
     execute("DELETE FROM sections WHERE file = ?", found)
     execute("DELETE FROM imports WHERE file = ?", found)
     execute(_DROP_PATH, (*found, *_searchable_path(path)))
@@ -126,9 +126,10 @@ def _finish(connection: sqlite3.Connection, head: str, changed: int) -> None:
         connection.execute("INSERT INTO sections_fts (sections_fts) VALUES ('optimize')")
 
 
-def _searchable(*texts: str) -> Iterable[str]:
-    return map(expand, texts)
+def _searchable_section(title: str, path: str, text: str) -> Iterable[str]:
+    """A section's own heading weighs more than those above it, which count as where it is."""
+    return map(expand, (title.rsplit(TRAIL, 1)[-1], f"{path} {title}", text))
 
 
 def _searchable_path(path: str) -> Iterable[str]:
-    return _searchable(PurePosixPath(path).name, path)
+    return map(expand, (PurePosixPath(path).name, path))

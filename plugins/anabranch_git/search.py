@@ -21,6 +21,9 @@ __all__ = ["Hit", "Table", "search"]
 _PARTIAL: Final = 0.75
 """What a row that lacks a word is worth, beside one of the same BM25 that has them all."""
 
+_CANDIDATES: Final = 50
+"""Rows ranked at least, so that a small limit cuts the same order short."""
+
 _MIN_PREFIX: Final = 3
 """A shorter word is the beginning of too many."""
 
@@ -65,7 +68,7 @@ def search(
     """The best `limit` rows that the filters let through, best first."""
 
     def run(expression: str) -> list[tuple[Any, ...]]:
-        arguments = {**filters, "match": expression, "limit": limit}
+        arguments = {**filters, "match": expression, "limit": max(2 * limit, _CANDIDATES)}
         return connection.execute(table.query, arguments).fetchall()
 
     if not terms:

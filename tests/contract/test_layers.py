@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from git_repositories import History
 
 from anabranch.layers import Item, Layer, Request, layer
 from anabranch.testing.layer_contract import LayerContract, ask_for
 from anabranch_git import Git, GitConfig
 from anabranch_synthetic import Synthetic, SyntheticConfig
-from git_repositories import History
 
 
 class TestFunction(LayerContract):
@@ -40,10 +40,8 @@ class TestSynthetic(LayerContract):
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> History:
     made = History(tmp_path_factory.mktemp("contract") / "shop.git")
-    made.commit(
-        "Add pool", {"pool.py": '"""A pool."""', "test_pool.py": '"""Tests of the pool."""'}
-    )
-    made.commit("Grow pool", {"pool.py": '"""A big pool."""', "test_pool.py": '"""More pool."""'})
+    for doc in ("A pool.", "A big pool."):
+        made.commit(f"Pool: {doc}", {"pool.py": f'"{doc}"', "test_pool.py": f'"Tests {doc}"'})
     return made
 
 

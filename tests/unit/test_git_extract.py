@@ -94,7 +94,7 @@ More.
 
 
 def test_python_docstrings_carry_their_qualified_name() -> None:
-    text = '"""M."""\nclass A:\n    """C."""\n    async def b(self):\n        "F."\n    def c(self): ...'
+    text = '"M."\nclass A:\n    "C."\n    async def b(self):\n        "F."\n    def c(self): ...'
     assert sections("pkg/m.py", text) == [
         ("", "m", "M."),
         ("A", "m.A", "C."),

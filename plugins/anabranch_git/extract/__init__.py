@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from anabranch_git.extract import comments, markup, python
-from anabranch_git.extract.section import Extract
+from anabranch_git.extract.section import TRAIL, Extract
 
-__all__ = ["Extract", "extractor"]
+__all__ = ["TRAIL", "Extract", "extractor"]
 
 _BY_SUFFIX: Final[dict[str, Callable[[str, str], Extract]]] = {
     **dict.fromkeys((".md", ".markdown", ".mdx"), markup.markdown),

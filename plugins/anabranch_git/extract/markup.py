@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
-from anabranch_git.extract.section import Extract, Section, chunks
+from anabranch_git.extract.section import TRAIL, Extract, Section, chunks
 
 __all__ = ["markdown", "plain", "restructured"]
 
@@ -61,7 +61,7 @@ def _section(trail: list[Heading], text: str) -> Section:
     titles = [title for level, title in trail if level] or [trail[0][1]]
     anchor = _slug(titles[-1]) if len(trail) > 1 else ""
     # A heading with nothing under it but further headings has no section of its own.
-    return Section(anchor, " › ".join(titles), text if text.strip() else "")
+    return Section(anchor, TRAIL.join(titles), text if text.strip() else "")
 
 
 def _slug(title: str) -> str:

@@ -8,7 +8,10 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["Extract", "Section", "chunks"]
+__all__ = ["MAX_CHARS", "TRAIL", "Extract", "Section", "chunks"]
+
+TRAIL: Final = " › "
+"""Between the headings of a title, the highest first."""
 
 MAX_CHARS: Final = 1_500
 """Length of a section, about; longer ones are cut between paragraphs."""
