@@ -23,6 +23,7 @@ from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.execution_telemetry import ExecutionTelemetry, ExecutionTelemetryCollector
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.learn.records import TelemetryBatch
+from anabranch.learn.seen import Seen
 from anabranch.select.decision import Arm, Decision, PlanContext
 from anabranch.select.plans import Plans
 
@@ -141,7 +142,10 @@ def scores(
     knowledge = Knowledge()
     candidates = make(knowledge)
     found: list[list[Score]] = [[] for _ in candidates]
+    seen = Seen()
     for batch in sorted(batches, key=_time):
+        if not seen.first_time(batch.instance, batch.sequence):
+            continue
         for record in batch.sampled:
             context = record.context
             if context is None or context.strategy != "auto" or not context.missing:
