@@ -169,20 +169,20 @@ class TestScores:
 
 class TestTuning:
     def test_settings_that_are_surely_better_are_proposed(self) -> None:
-        found = tune(log(count=800), RULES)
+        found = tune(log(count=2_000), RULES)
         assert found.proposed is not None
         assert found.gain_ms is not None
         assert found.gain_ms.low > 0
-        better = evaluate(log(count=800), found.proposed).mean_ms
-        present = evaluate(log(count=800), RULES).mean_ms
+        better = evaluate(log(count=2_000), found.proposed).mean_ms
+        present = evaluate(log(count=2_000), RULES).mean_ms
         assert better is not None
         assert present is not None
         assert better.high < present.low
 
     def test_what_is_best_already_is_left_alone(self) -> None:
-        best = tune(log(count=800), RULES).proposed
+        best = tune(log(count=2_000), RULES).proposed
         assert best is not None
-        assert tune(log(count=800), best).proposed is None
+        assert tune(log(count=2_000), best).proposed is None
 
     def test_a_thin_log_proposes_nothing_and_says_why(self) -> None:
         found = tune(log(count=100), RULES)
@@ -190,7 +190,7 @@ class TestTuning:
         assert "evidence" in found.reason
 
     def test_other_settings_are_kept(self) -> None:
-        found = tune(log(count=800), replace(RULES, cache_threshold=0.6)).proposed
+        found = tune(log(count=2_000), replace(RULES, cache_threshold=0.6)).proposed
         assert found is not None
         assert found.cache_threshold == 0.6
 

@@ -20,9 +20,9 @@ from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
 
 __all__ = ["Tuning", "evaluate", "selector_of", "tune"]
 
-PARALLEL_THRESHOLDS: Final = (1.0, 1.2, 1.5, 2.0, 3.0)
+PARALLEL_THRESHOLDS: Final = (1.0, 1.5, 2.5)
 PARALLEL_MAX_LAYERS: Final = (2, 4, 8)
-DISTRIBUTED_THRESHOLDS: Final = (100.0, 200.0, 350.0, 500.0, 800.0, 1_500.0)
+DISTRIBUTED_THRESHOLDS: Final = (100.0, 250.0, 500.0, 1_000.0)
 
 
 class Tuning(Struct, frozen=True):
