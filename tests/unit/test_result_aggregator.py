@@ -270,6 +270,10 @@ class TestNumbers:
         odd = LayerPart("a", "parallel", [Item("x", math.nan), Item("y", 0.5), Item("z", -0.5)])
         assert ids(aggregate(odd, fusion="score")) == ["y", "x", "z"]
 
+    def test_minus_zero_is_zero(self) -> None:
+        odd = LayerPart("a", "parallel", [Item("x", -0.0)])
+        assert math.copysign(1.0, aggregate(odd, fusion="score").items[0].score) == 1.0
+
 
 _SOURCES: list[Source] = ["cache", "sequential", "parallel", "distributed"]
 _ITEMS = st.lists(

@@ -227,7 +227,7 @@ def _freshness(part: LayerPart) -> float:
 
 
 def _finite(number: float) -> float:
-    """The number itself; 0 for NaN; the largest there is for an infinite one."""
+    """The number itself; 0 for NaN and minus zero; the largest there is for an infinite one."""
     if -_LARGEST <= number <= _LARGEST:
-        return number
+        return number + 0.0
     return 0.0 if math.isnan(number) else math.copysign(_LARGEST, number)
