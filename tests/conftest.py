@@ -9,6 +9,12 @@ import os
 import shutil
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "anabranch", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("anabranch")  # a busy machine is no defect of the code
 
 REQUIRED = os.environ.get("ANABRANCH_REQUIRE_KAFKA", "") not in ("", "0")
 AVAILABLE = bool(
