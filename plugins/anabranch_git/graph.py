@@ -2,14 +2,15 @@
 
 The files that a question is about (by name, else by what is written in them) come first, then
 their neighbours. How strongly two files change together is the cosine of their histories,
-w_ab / sqrt(w_a w_b), shrunk by n / (n + 2) as long as only n commits speak for it.
+w_ab / sqrt(w_a w_b), shrunk by n / (n + 2) as long as only n commits speak for it. An import
+counts 0.5 / (1 + log2 n): what n files import says little about any one of them.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from math import sqrt
+from math import log2, sqrt
 from typing import Final
 
 from msgspec import Struct
@@ -18,7 +19,7 @@ from anabranch.events import Item
 from anabranch_git.item import file_uri, item
 from anabranch_git.question import Question
 from anabranch_git.search import Hit, Table, search
-from anabranch_git.semantic import PATH_CONDITIONS
+from anabranch_git.semantic import PATH_CONDITIONS, sections
 from anabranch_git.words import terms, vocabulary
 
 __all__ = ["graph"]
@@ -45,13 +46,7 @@ _FILES: Final = Table(
     source="files ON files.id = files_fts.rowid",
     conditions=PATH_CONDITIONS,
 )
-_WRITTEN: Final = Table(
-    fts="sections_fts",
-    weights=(6.0, 3.0, 1.0),
-    columns=_COLUMNS,
-    source="sections ON sections.id = sections_fts.rowid JOIN files ON files.id = sections.file",
-    conditions=PATH_CONDITIONS,
-)
+_WRITTEN: Final = sections(_COLUMNS)
 _BY_PATH: Final = f"""
 SELECT {_COLUMNS} FROM files
 WHERE blob IS NOT NULL AND {PATH_CONDITIONS} ORDER BY length(path), path LIMIT :limit
@@ -64,9 +59,11 @@ JOIN files ON files.id = other JOIN files AS me ON me.id = :file
 WHERE files.blob IS NOT NULL ORDER BY pairs.weight DESC LIMIT :limit
 """
 _IMPORTED: Final = f"""
-SELECT {_COLUMNS}, 'imported by' FROM edges JOIN files ON files.id = target WHERE source = :file
+SELECT {_COLUMNS}, 'imported by', (SELECT count(*) FROM edges WHERE target = files.id)
+FROM edges JOIN files ON files.id = target WHERE source = :file
 UNION ALL
-SELECT {_COLUMNS}, 'imports' FROM edges JOIN files ON files.id = source WHERE target = :file
+SELECT {_COLUMNS}, 'imports', (SELECT count(*) FROM edges WHERE target = :file)
+FROM edges JOIN files ON files.id = source WHERE target = :file
 LIMIT :limit
 """
 
@@ -124,8 +121,8 @@ def _neighbours(connection: sqlite3.Connection, file: int) -> Iterator[_Neighbou
     for _, changed, path, author, weight, product, n in connection.execute(_TOGETHER, arguments):
         strength = min(1.0, weight / sqrt(product)) * n / (n + 2) if product > 0 else 0.0
         yield _Neighbour(path, author, changed, strength, "changes with", n)
-    for _, changed, path, author, relation in connection.execute(_IMPORTED, arguments):
-        yield _Neighbour(path, author, changed, _IMPORT_STRENGTH, relation, 0)
+    for _, changed, path, author, relation, n in connection.execute(_IMPORTED, arguments):
+        yield _Neighbour(path, author, changed, _IMPORT_STRENGTH / (1 + log2(n)), relation, 0)
 
 
 def _tie(found: dict[str, _Found], seed: _Found, near: _Neighbour, score: float) -> None:

@@ -24,7 +24,7 @@ from anabranch_git.storage import Cancelled, connect, lock, prepare
 
 __all__ = ["Index", "Updated"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Raised when what is indexed of a file or commit changes: older index files are begun anew."""
 
 _DEADLINE_CHECK_STEPS: Final = 20_000

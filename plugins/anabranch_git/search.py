@@ -32,7 +32,8 @@ class Table(Struct, frozen=True):
     """What is searched: a full-text table with its columns' weights, and the rows it stands for.
 
     `columns` begin with an id and the time that breaks ties; `conditions` may use the
-    arguments `:since`, `:author` and `:path`, each null if it is not asked for.
+    arguments `:since`, `:author` and `:path`, each null if it is not asked for. `worth` is what
+    BM25 is multiplied by.
     """
 
     fts: str
@@ -40,10 +41,11 @@ class Table(Struct, frozen=True):
     columns: str
     source: str
     conditions: str
+    worth: str = "1"
 
     @property
     def query(self) -> str:
-        fit = f"bm25({self.fts}, {', '.join(map(str, self.weights))})"
+        fit = f"bm25({self.fts}, {', '.join(map(str, self.weights))}) * {self.worth}"
         return (
             f"SELECT {self.columns}, {fit} AS fit FROM {self.fts} JOIN {self.source} "
             f"WHERE {self.fts} MATCH :match AND {self.conditions} ORDER BY fit, 2 DESC LIMIT :limit"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,13 +13,13 @@ from pathlib import Path
 
 import pygit2
 import pytest
+from git_repositories import History
 
 import anabranch_git.history as history_module
 from anabranch.errors import ConfigError, LayerError, LayerTimeout
-from anabranch_git import GitConfig, Index, open_index
+from anabranch_git import GitConfig, Index, open_index, terminal
 from anabranch_git.index import Updated
 from anabranch_git.storage import Cancelled
-from git_repositories import History
 
 CONTENT = {
     "commits": "SELECT sha, time, author, email, subject, body, paths FROM commits",
@@ -156,6 +158,23 @@ def test_progress_is_told_up_to_the_end(history: History) -> None:
     told: list[tuple[str, int, int]] = []
     index_of(history).update(lambda *progress: told.append(progress))
     assert told == [("commits", 2, 2), ("files", 2, 2)]
+
+
+def test_progress_is_drawn_on_a_terminal_only_and_only_if_there_is_work(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(is_terminal: bool) -> str:
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+        monkeypatch.setattr(sys, "stderr", stream)
+        with terminal("indexing shop") as progress:
+            index_of(history, f"{is_terminal}.sqlite").update(progress)
+        return stream.getvalue()
+
+    assert drawn(is_terminal=True) == ""
+    history.commit("First", {"a.md": "1"})
+    assert "indexing shop: commits" in drawn(is_terminal=True)
+    assert drawn(is_terminal=False) == ""
 
 
 def test_threads_share_the_work(history: History) -> None:
@@ -329,8 +348,6 @@ def test_a_file_that_is_no_index_is_left_alone(history: History, there: bytes) -
 
 
 def test_somebody_elses_database_is_left_alone(history: History) -> None:
-    import sqlite3
-
     history.commit("First", {"a.md": "1"})
     index = index_of(history)
     with sqlite3.connect(index.path) as theirs:
