@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
@@ -30,6 +31,7 @@ __all__ = [
     "AnswerLayer",
     "ControlRecord",
     "Error",
+    "ErrorCode",
     "Item",
     "LayerDescriptor",
     "MemberHealth",
@@ -128,12 +130,15 @@ class Missing(Struct, frozen=True, gc=False):
     why: str
 
 
+ErrorCode = Literal[
+    "invalid_query", "overloaded", "expired", "quarantined", "unavailable", "internal"
+]
+
+
 class Error(Struct, frozen=True, gc=False):
     """Why a query has no answer."""
 
-    code: Literal[
-        "invalid_query", "overloaded", "expired", "quarantined", "unavailable", "internal"
-    ]
+    code: ErrorCode
     message: str
 
 
@@ -333,7 +338,7 @@ def read_id(value: bytes | None) -> str | None:
         return None
 
 
-def digest(type_: str, scope: str, params: dict[str, Any]) -> str:
+def digest(type_: str, scope: str, params: Mapping[str, Any]) -> str:
     """SHA-256 of a question, as hex: how it is named wherever it leaves the process."""
     canonical = msgspec.json.encode((type_, scope, params), order="sorted")
     return hashlib.sha256(canonical).hexdigest()

@@ -29,6 +29,8 @@ def progresses(draw: st.DrawFn, max_size: int = 300, spread: int = 5_000) -> Pro
         Bounds(draw(offsets), draw(offsets)),
         draw(st.integers(0, 2**31)),
         draw(st.integers(0, 100)),
+        draw(st.none() | offsets),
+        draw(st.integers(0, 3)),
     )
 
 
@@ -93,7 +95,7 @@ def test_the_watermark_is_the_lowest_open_offset_else_the_position(
         assert window.watermark == min(opened)
         done = opened.pop()
         window.complete(done)
-        snapshot = window.snapshot(Bounds(), epoch=1, takeovers=0)
+        snapshot = window.snapshot(Bounds())
         assert all(o > snapshot.offset for o in snapshot.completed)
         assert not set(snapshot.completed) & set(opened)
         assert snapshot.bounds == (Bounds(min(opened), min(opened)) if opened else Bounds())

@@ -24,7 +24,8 @@ from records import FakeRecord
 from anabranch.config import Config, TypeConfig
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.outbox import AnswerOut
-from anabranch.coordinator.partition import QueryPartition, Restored
+from anabranch.coordinator.partition import QueryPartition
+from anabranch.coordinator.restored import Restored
 from anabranch.events import (
     HEADER_OFFSET,
     Answer,
@@ -46,9 +47,9 @@ from anabranch.kafka.progress import encode as encode_progress
 LAYERS = {"a": ("io", 1), "b": ("io", 1), "c": ("cpu", 1), "d": ("cpu", 3)}
 
 
-def content(query_id: str, layer: str, shard: int) -> list[Item]:
+def content(params: dict[str, Any], layer: str, shard: int) -> list[Item]:
     """What a layer says to a question, whoever asks it and however often."""
-    return [Item(f"urn:{query_id}:{layer}:{shard}:{n}", 1.0 / (n + 1)) for n in range(2)]
+    return [Item(f"urn:{params['n']}:{layer}:{shard}:{n}", 1.0 / (n + 1)) for n in range(2)]
 
 
 class World:
@@ -106,6 +107,7 @@ class PartitionMachine(RuleBasedStateMachine):
         restored = self.world.restored()
         self.brain = self.world.brain()
         self.partition = QueryPartition(0, self.brain, restored)
+        self.brain.sharing.partitions = {0: self.partition}
         self.world.commit = (
             restored.progress.offset,
             encode_progress(restored.progress)[0],
@@ -125,6 +127,7 @@ class PartitionMachine(RuleBasedStateMachine):
         coverage=st.sampled_from([1.0, 0.5, 0.0]),
         layers=st.one_of(st.none(), st.sets(st.sampled_from([*LAYERS, "nobody"]), min_size=1)),
         same=st.booleans(),
+        max_age_ms=st.sampled_from([None, 0, 100]),
         timeout_ms=st.integers(1, 500),
     )
     def ask(
@@ -133,6 +136,7 @@ class PartitionMachine(RuleBasedStateMachine):
         coverage: float,
         layers: Iterable[str] | None,
         same: bool,
+        max_age_ms: int | None,
         timeout_ms: int,
     ) -> None:
         offset = len(self.world.queries)
@@ -144,7 +148,7 @@ class PartitionMachine(RuleBasedStateMachine):
             strategy=strategy,
             min_coverage=coverage,
             timeout_ms=timeout_ms,
-            max_age_ms=0,
+            max_age_ms=max_age_ms,
         )
         self.world.wanted[offset] = query
         self.world.queries.append(
@@ -170,7 +174,7 @@ class PartitionMachine(RuleBasedStateMachine):
             shards=slot.shards,
             attempt=slot.attempt,
             status=status,
-            items=content(task.query, slot.layer, slot.shard) if status == "ok" else [],
+            items=content(task.params, slot.layer, slot.shard) if status == "ok" else [],
             error=None if status == "ok" else status,
         )
         partial = Partial(
@@ -280,7 +284,7 @@ class PartitionMachine(RuleBasedStateMachine):
             item.id: name
             for name in ok
             for shard in range(LAYERS[name][1])
-            for item in content(query.id, name, shard)
+            for item in content(query.params, name, shard)
         }
         for item in answer.items:
             assert item.layers == (possible[item.id],)

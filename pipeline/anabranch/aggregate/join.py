@@ -28,8 +28,8 @@ class JoinLayer:
     """One wanted layer of a query."""
 
     __slots__ = (
-        "_arrived", "age_ms", "arrived_ms", "attempts", "complete", "error", "group", "items",
-        "name", "queued_ms", "shards", "source", "status", "took_ms",
+        "_arrived", "age_ms", "arrived_ms", "attempts", "complete", "error", "fresh", "group",
+        "items", "name", "queued_ms", "refreshing", "shards", "source", "status", "took_ms",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -48,6 +48,10 @@ class JoinLayer:
         self.error: str | None = None
         self.attempts: dict[int, tuple[int, int]] = {}
         """The latest attempt by shard, as (epoch, n)."""
+        self.refreshing = False
+        """From the cache, but soon to expire: it is fetched beside the missing ones."""
+        self.fresh: PartialResult | None = None
+        """What that brought, if it came before the answer went out."""
         self._arrived: dict[int, PartialResult] = {}
 
     @property
@@ -58,6 +62,8 @@ class JoinLayer:
     @property
     def open_shards(self) -> list[int]:
         """Shards that nothing has come for."""
+        if self.refreshing:
+            return [0]
         if self.status != "open":
             return []
         return [shard for shard in range(self.shards) if shard not in self._arrived]
@@ -77,6 +83,8 @@ class JoinLayer:
 
     def accept(self, result: PartialResult, now_ms: float) -> bool:
         """Take one shard's result; False if it does not count (ended, repeated, foreign)."""
+        if self.refreshing and result.status == "ok":
+            self.refreshing, self.fresh = False, result
         if self.status != "open" or result.shards != self.shards or result.shard in self._arrived:
             return False
         if not 0 <= result.shard < self.shards:
@@ -86,6 +94,13 @@ class JoinLayer:
         if len(self._arrived) == self.shards:
             self._settle()
         return True
+
+    def share(self, other: JoinLayer) -> None:
+        """Take what another query's fetch of this layer brought."""
+        if self.status == "open":
+            self.source, self.status, self.items = other.source, other.status, other.items
+            self.complete, self.age_ms, self.took_ms = other.complete, 0, other.took_ms
+            self.arrived_ms = other.arrived_ms
 
     def expire(self) -> None:
         """The deadline is here: keep the shards that came, name what did not."""

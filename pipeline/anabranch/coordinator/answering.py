@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, Literal
 
 from msgspec import structs
 
 from anabranch.aggregate.join import Join, JoinLayer
-from anabranch.aggregate.result_aggregator import LayerPart, ResultAggregator
+from anabranch.aggregate.result_aggregator import LayerPart, Merged
 from anabranch.config import TypeConfig
+from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.open_query import OpenQuery
-from anabranch.events import MAX_VALUE_BYTES, Answer, Error, Missing, encode
+from anabranch.events import MAX_VALUE_BYTES, Answer, AnswerLayer, Error, Missing, encode
 
 __all__ = ["compose", "encode_bounded", "failure"]
 
 _DEFAULT_TYPE: Final = TypeConfig()
+NOT_SELECTED: Final = AnswerLayer(status="skipped", error="not selected")
 
 
-def compose(
-    open_query: OpenQuery,
-    aggregator: ResultAggregator,
-    configured: TypeConfig | None,
-    *,
-    epoch: int,
-    now_ms: float,
-) -> Answer:
+def compose(brain: Brain, open_query: OpenQuery, *, epoch: int, now_ms: float) -> Answer:
     """The answer to a query whose join is over."""
     query, join, decision = open_query.query, open_query.join, open_query.decision
-    kind = configured or _DEFAULT_TYPE
-    merged = aggregator.aggregate(
-        [_part(layer) for layer in join.layers.values() if layer.status == "ok"],
-        wanted=len(join.layers),
-        limit=query.limit,
-        fusion=kind.fusion,
-        weights=kind.weights,
-    )
+    merged = open_query.memo or _merge(brain, open_query)
     status = _status(join)
+    layers = {name: layer.report() for name, layer in join.layers.items()}
+    layers |= dict.fromkeys(open_query.left_out, NOT_SELECTED)
     return Answer(
         id=query.id,
         status=status,
         strategy=decision.strategy if decision else None,
         reason=decision.reason if decision else "",
         confidence=merged.confidence,
-        items=merged.items,
+        items=merged.items,  # type: ignore[arg-type]  # of a memo: encoded already
         truncated=merged.truncated,
-        layers={name: layer.report() for name, layer in join.layers.items()},
+        layers=layers,
         missing=_missing(join),
         agreement=merged.agreement,
         estimated_ms=decision.estimated_ms if decision else None,
@@ -72,14 +63,34 @@ def failure(query_id: str, error: Error, *, epoch: int, trace_id: str | None) ->
     )
 
 
-def _part(layer: JoinLayer) -> LayerPart:
-    return LayerPart(
+def _merge(brain: Brain, open_query: OpenQuery) -> Merged:
+    kind = brain.config.types.get(open_query.query.type, _DEFAULT_TYPE)
+    layers = [layer for layer in open_query.join.layers.values() if layer.status == "ok"]
+    return brain.aggregator.aggregate(
+        [part for layer in layers for part in _parts(layer)],
+        wanted=len(open_query.join.layers),
+        limit=open_query.query.limit,
+        fusion=kind.fusion,
+        weights=kind.weights,
+    )
+
+
+def _parts(layer: JoinLayer) -> Iterator[LayerPart]:
+    """What is known of a layer; both, if it was refreshed while others were fetched."""
+    yield LayerPart(
         layer=layer.name,
         source=layer.source,
         items=layer.items,
         age_ms=layer.age_ms,
         complete=layer.complete,
     )
+    if layer.fresh is not None:
+        yield LayerPart(
+            layer=layer.name,
+            source="parallel",
+            items=layer.fresh.items,
+            complete=layer.fresh.complete,
+        )
 
 
 def _status(join: Join) -> Literal["complete", "partial", "failed"]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec import Struct
 
@@ -11,9 +12,11 @@ from anabranch.aggregate.result_aggregator import ResultAggregator
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.config import Config
 from anabranch.coordinator.outbox import Outbox
+from anabranch.coordinator.sharing import Sharing
 from anabranch.dispatch.directory import Directory
 from anabranch.dispatch.intake import Intake
 from anabranch.dispatch.routing import Outstanding
+from anabranch.events import Query
 from anabranch.kafka.topics import Topics
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.profiler import LayerProfiler
@@ -81,9 +84,10 @@ class Brain:
             config.coordinator.cache_max_entries, max_bytes=config.coordinator.cache_max_bytes
         )
         profiler = LayerProfiler()
+        self.graph = DependencyGraph(profiler)
         self.selector = AdaptiveStrategySelector(
             profiler,
-            DependencyGraph(profiler),
+            self.graph,
             self.cache,
             mode=config.select.mode,
             cache_threshold=config.select.cache_threshold,
@@ -98,5 +102,18 @@ class Brain:
         self.outbox = Outbox()
         self.tracer = Tracer()
         self.counters = Counters()
+        self.sharing = Sharing()
         self.control_position = 0
         """The next offset of `control`: what lookups are stamped with."""
+
+    def key_params(self, type_: str) -> list[str] | None:
+        """Which params make a question of this type; None is all of them."""
+        kind = self.config.types.get(type_)
+        return kind.key_params if kind else None
+
+    def keyed(self, query: Query) -> Mapping[str, Any]:
+        """The params that make this question."""
+        names = self.key_params(query.type)
+        if names is None:
+            return query.params
+        return {name: query.params[name] for name in names if name in query.params}

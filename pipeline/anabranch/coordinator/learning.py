@@ -15,7 +15,8 @@ def lesson(open_query: OpenQuery, answer: Answer, now_ms: float) -> ExecutionTel
     decision, context = open_query.decision, open_query.context
     if decision is None or context is None:
         return None
-    used = {name for item in answer.items for name in item.layers}
+    memo = open_query.memo
+    used = memo.used if memo else {name for item in answer.items for name in item.layers}
     return telemetry_of(
         context,
         decision,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from msgspec import Raw, Struct
 
 from anabranch.aggregate.join import Join
+from anabranch.cache.keys import Question
+from anabranch.cache.records import Slot
 from anabranch.events import HEADER_CLIENT, HEADER_OFFSET, Query
 from anabranch.kafka.transport import Headers, Record
 from anabranch.observe.spans import Trace
 from anabranch.select.decision import Decision, PlanContext
 
-__all__ = ["OpenQuery", "answer_headers"]
+__all__ = ["Memo", "OpenQuery", "answer_headers"]
 
 
 class OpenQuery:
@@ -18,7 +22,8 @@ class OpenQuery:
 
     __slots__ = (
         "context", "deadline_ms", "decision", "digest", "generation", "headers", "join", "key",
-        "offset", "partition", "query", "read_ms", "routes", "trace",
+        "leading", "left_out", "memo", "offset", "partition", "patient_until_ms", "query",
+        "read_ms", "routes", "slots", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -27,6 +32,7 @@ class OpenQuery:
         record: Record,
         trace: Trace,
         wanted: Sequence[str],
+        left_out: Sequence[str],
         *,
         read_ms: float,
         deadline_ms: float,
@@ -37,15 +43,41 @@ class OpenQuery:
         self.trace = trace
         self.headers = answer_headers(record, trace)
         self.join = Join(wanted)
+        self.left_out = left_out
+        """Layers of the type that were not selected."""
         self.read_ms = read_ms
         self.deadline_ms = deadline_ms
         self.context: PlanContext | None = None
         self.decision: Decision | None = None
-        self.key: tuple[object, ...] = ()
+        self.key: Question = ()
+        self.slots: Mapping[str, Slot] = {}
+        """What the cache had."""
+        self.memo: Memo | None = None
+        """The merged items of just these slots, if they were kept."""
+        self.leading: dict[str, bool] = {}
+        """Layer to whether this query fetches it, or waits for another that does."""
+        self.patient_until_ms: float | None = None
+        """When it stops waiting for more than enough."""
         self.digest = ""
         self.generation = 0
         self.routes: dict[tuple[str, int], tuple[str, int]] = {}
         """(layer, shard) to the (group, partition) it was sent to, while outstanding."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Names it among all queries of a coordinator."""
+        return self.partition, self.offset
+
+
+class Memo(Struct, frozen=True):
+    """Merged items, encoded once for all who ask the same."""
+
+    items: Raw
+    truncated: bool
+    agreement: float
+    confidence: float
+    used: tuple[str, ...]
+    """Layers that contributed an item."""
 
 
 def answer_headers(record: Record, trace: Trace) -> Headers:

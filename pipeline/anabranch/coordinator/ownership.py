@@ -46,6 +46,7 @@ class Ownership:
         settle_timeout_s: float,
     ) -> None:
         self.partitions: dict[int, QueryPartition] = {}
+        brain.sharing.partitions = self.partitions
         self.consumer: GroupConsumer | None = None
         self.resumed = asyncio.Event()
         """Set while every assigned partition is being read."""
@@ -72,6 +73,7 @@ class Ownership:
             self._holding = True
         for partition in self.partitions.values():
             partition.held = True
+            partition.takeovers = 0  # whoever comes next does not come because we died
         await self._publisher.settle(self._settle_timeout_s)
         try:
             await self._commit(self.partitions.values())
@@ -113,6 +115,7 @@ class Ownership:
             stage.beat()
             await asyncio.sleep(interval_s)
             await self.commit_now()
+            await self._publisher.flush()
 
     async def commit_now(self) -> None:
         """Commit every partition that is ours beyond doubt and has moved.
@@ -142,22 +145,21 @@ class Ownership:
         return TopicPartition(self._brain.topics.queries, number)
 
     async def _commit(self, partitions: Iterable[QueryPartition]) -> None:
-        offsets: dict[TopicPartition, Committed] = {}
-        written: list[tuple[QueryPartition, Committed]] = []
+        moved: list[tuple[QueryPartition, Progress, Committed]] = []
         for partition in partitions:
-            commit = self._encode(partition)
+            progress = partition.snapshot()
+            commit = self._encode(partition, progress)
             if commit != partition.written:
-                offsets[self._tp(partition.number)] = commit
-                written.append((partition, commit))
-        if not offsets:
+                moved.append((partition, progress, commit))
+        if not moved:
             return
-        await self._consumer.commit(offsets)
-        for partition, commit in written:
+        await self._consumer.commit({self._tp(p.number): commit for p, _, commit in moved})
+        for partition, progress, commit in moved:
             partition.written = commit
+            partition.on_committed(progress)
 
-    def _encode(self, partition: QueryPartition) -> Committed:
+    def _encode(self, partition: QueryPartition, progress: Progress) -> Committed:
         """Metadata of a partition; one whose window does not fit any more stops fetching."""
-        progress = partition.snapshot()
         metadata, whole = encode(progress)
         number = partition.number
         if not whole and number not in self._full:
@@ -195,7 +197,10 @@ class Ownership:
         for number in taken:
             if (stale := self.partitions.pop(number, None)) is not None:
                 stale.abandon()
-        beginnings = await self._reader.beginnings([self._tp(n) for n in taken])
+        queries = [self._tp(n) for n in taken]
+        beginnings, ends = await asyncio.gather(
+            self._reader.beginnings(queries), self._reader.ends(queries)
+        )
         takeovers = {
             n: _raised(progress_of(commit, beginnings[self._tp(n)])) for n, commit in taken.items()
         }
@@ -206,6 +211,7 @@ class Ownership:
             return False
         self._brain.counters.takeovers += sum(commit is not None for commit in taken.values())
         for number, read in restored.items():
+            read.end = ends[self._tp(number)]
             partition = QueryPartition(number, self._brain, read)
             self.partitions[number] = partition
             self._consumer.seek(self._tp(number), partition.position)

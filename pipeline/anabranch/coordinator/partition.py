@@ -1,60 +1,45 @@
 """One owned partition of `queries`: the whole life of a query, without I/O.
 
 Records and ticks go in; tasks, answers and dead letters come out through the outbox. The path
-of a query through this file is `on_query` -> `_probe` -> `_plan` -> `_advance` -> `_answer`,
-with `on_partial` and `on_deadline` re-entering at `_advance`.
+of a query is `on_query` -> `planning.probe` -> `planning.plan` -> `_advance` -> `_answer`, with
+`on_partial`, `on_served`, `on_leading` and `on_deadline` re-entering at `_advance`.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import OrderedDict
-from collections.abc import Iterable
+from msgspec import structs
 
-from anabranch.aggregate.coverage import enough
-from anabranch.cache.cross_layer_cache import Slot
-from anabranch.cache.keys import make_key
+from anabranch.aggregate.coverage import enough, patience_ms
+from anabranch.aggregate.join import JoinLayer
 from anabranch.coordinator.answering import compose, encode_bounded, failure
 from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.cache_fold import fold_partial, memoise
 from anabranch.coordinator.learning import lesson
 from anabranch.coordinator.open_query import OpenQuery, answer_headers
 from anabranch.coordinator.outbox import AnswerOut, DeadLetterOut, TaskOut
+from anabranch.coordinator.planning import choose_layers, plan, probe
+from anabranch.coordinator.restored import Restored, SeenIds
+from anabranch.coordinator.trial import MAX_TRIALS, Trials
 from anabranch.dispatch.attempts import Attempt, next_attempts
 from anabranch.dispatch.tasks import bundle, task_layers
 from anabranch.errors import DecodeError
 from anabranch.events import (
     Answer,
     Error,
+    ErrorCode,
     Partial,
     PartialResult,
     Query,
     Task,
     decode,
-    digest,
     encode,
+    read_id,
 )
 from anabranch.kafka.progress import Bounds, Progress, Window
 from anabranch.kafka.transport import Committed, Record
 from anabranch.observe.spans import Trace
-from anabranch.select.decision import PlanContext
 
-__all__ = ["QueryPartition", "Restored"]
-
-log = logging.getLogger(__name__)
-
-
-class Restored:
-    """What a takeover read back: where to start, what is answered, what has arrived."""
-
-    def __init__(self, progress: Progress, bounds: Bounds) -> None:
-        self.progress = progress
-        self.bounds = bounds
-        """Ends of results and partials when the reading stopped."""
-        self.answered: set[int] = set(progress.completed)
-        self.ids: list[str] = []
-        self.arrived: dict[int, list[PartialResult]] = {}
-        self.partials: list[tuple[Record, Partial]] = []
-        """What fills the cache again."""
+__all__ = ["QueryPartition"]
 
 
 class QueryPartition:
@@ -75,16 +60,15 @@ class QueryPartition:
         """What this instance committed last."""
         self._brain = brain
         self._window = Window(progress.offset, restored.answered)
+        self._trials = Trials(progress, restored.end)
         self._inherited = progress.bounds or Bounds()
         self._bounds = restored.bounds
-        self._restored_up_to = max(restored.answered | set(restored.arrived), default=-1)
+        self._restored_up_to = restored.last
         self._arrived = restored.arrived
         self._open: dict[int, OpenQuery] = {}
-        self._ids: OrderedDict[str, tuple[float, int]] = OrderedDict(
-            (id_, (brain.now_ms(), -1)) for id_ in restored.ids
-        )
+        self._ids = SeenIds(brain.config.coordinator, restored.ids, brain.now_ms())
         for record, partial in restored.partials:
-            self._remember(partial, record, partial.results)
+            fold_partial(brain, record, partial, None)
 
     # ── what the shell asks ────────────────────────────────────────────────────────────────
 
@@ -105,8 +89,13 @@ class QueryPartition:
 
     def snapshot(self) -> Progress:
         """What to commit now."""
-        here = self._bounds_at_reading(self._window.position)
-        return self._window.snapshot(here, self.epoch, self.takeovers)
+        return structs.replace(
+            self._window.snapshot(self._bounds_at_reading(self._window.position)),
+            epoch=self.epoch,
+            takeovers=self.takeovers,
+            trial=self._trials.offset,
+            trials=self._trials.count,
+        )
 
     # ── events ─────────────────────────────────────────────────────────────────────────────
 
@@ -117,22 +106,24 @@ class QueryPartition:
         if self._window.is_done(record.offset):
             self._window.skip(record.offset)
             return
-        brain = self._brain
-        brain.counters.queries += 1
-        now_ms = brain.now_ms()
-        trace = brain.tracer.process(record, f"process {record.topic}")
-        try:
-            query = brain.intake.read(record)
-        except DecodeError as error:
-            self._reject(record, trace, error)
-            return
-        if self._is_repeat(query.id, record.offset, now_ms):
-            brain.counters.duplicates += 1
-            self._window.skip(record.offset)
-            trace.end()
-            return
+        self._brain.counters.queries += 1
         self._window.open(record.offset, self._bounds_at_reading(record.offset))
-        self._start(query, record, trace, now_ms)
+        if self._trials.suspects(record.offset):
+            self._trials.wait(record)
+        else:
+            self._read(record)
+
+    def on_committed(self, progress: Progress) -> None:
+        """The broker has the commit; a suspect that it names may be started."""
+        suspect = self._trials.committed(progress)
+        if suspect is None:
+            return
+        if self._trials.count > MAX_TRIALS:
+            trace = self._brain.tracer.process(suspect, f"process {suspect.topic}")
+            reason = f"it was on trial {MAX_TRIALS} times, and whoever started it died"
+            self._reject(suspect, trace, "quarantined", reason, read_id(suspect.value))
+        else:
+            self._read(suspect)
 
     def on_partial(self, record: Record) -> None:
         """A record of `partials`, with what workers found."""
@@ -144,28 +135,49 @@ class QueryPartition:
             self._brain.outbox.dead_letters.append(DeadLetterOut(record, str(error)))
             return
         open_query = self._open.get(partial.offset)
-        if open_query is not None and open_query.query.id == partial.query:
-            counted = [result for result in partial.results if self._accept(open_query, result)]
-            self._remember(partial, record, counted or partial.results)
-            if counted:
-                self._advance(open_query)
-            return
-        if partial.offset >= self._window.position:
+        if open_query is not None and open_query.query.id != partial.query:
+            open_query = None
+        counted = [r for r in partial.results if open_query and self._accept(open_query, r)]
+        fold_partial(self._brain, record, partial, open_query)
+        if open_query is None and partial.offset >= self._window.position:
             self._arrived.setdefault(partial.offset, []).extend(partial.results)
-        else:
+        elif open_query is None:
             self._brain.counters.late_partials += 1
-        self._remember(partial, record, partial.results)
+        elif counted:
+            self._pass_on(open_query, counted)
+            self._advance(open_query)
 
     def on_deadline(self, offset: int) -> None:
-        """The deadline of a query has come; nothing happens if it was answered."""
+        """A time that a query waits for has come; nothing happens if it was answered."""
         open_query = self._open.get(offset)
-        if open_query is not None:
+        if open_query is None:
+            return
+        now_ms = self._brain.now_ms()
+        if now_ms >= open_query.deadline_ms:
             open_query.join.expire()
             self._answer(open_query)
+        elif open_query.patient_until_ms is not None and now_ms >= open_query.patient_until_ms:
+            self._advance(open_query)
+
+    def on_served(self, offset: int, layer: JoinLayer) -> None:
+        """Another query's fetch brought a layer that this one waits for."""
+        open_query = self._open.get(offset)
+        if open_query is not None:
+            open_query.join.layers[layer.name].share(layer)
+            self._advance(open_query)
+
+    def on_leading(self, offset: int, layer: str) -> None:
+        """The query that fetched for this one is gone: it fetches itself."""
+        open_query = self._open.get(offset)
+        if open_query is not None:
+            open_query.join.layers[layer].attempts.clear()
+            open_query.leading[layer] = True
+            self._advance(open_query)
 
     def on_acked(self, offset: int, results_offset: int | None) -> None:
         """The broker has the answer (at `results_offset`), or none was owed."""
         self._window.complete(offset)
+        self._trials.survived(offset)
         self.takeovers = 0
         if results_offset is None:
             return
@@ -188,109 +200,92 @@ class QueryPartition:
 
     # ── the path of a query ────────────────────────────────────────────────────────────────
 
+    def _read(self, record: Record) -> None:
+        brain, now_ms = self._brain, self._brain.now_ms()
+        trace = brain.tracer.process(record, f"process {record.topic}")
+        try:
+            query = brain.intake.read(record)
+        except DecodeError as error:
+            self._reject(record, trace, "invalid_query", str(error), error.query_id)
+            return
+        if self._ids.is_repeat(query.id, record.offset, now_ms):
+            brain.counters.duplicates += 1
+            trace.end()
+            self.on_acked(record.offset, None)
+            return
+        self._start(query, record, trace, now_ms)
+
     def _start(self, query: Query, record: Record, trace: Trace, now_ms: float) -> None:
         brain = self._brain
+        wanted, left_out = choose_layers(brain, query)
         open_query = OpenQuery(
             query,
             record,
             trace,
-            brain.intake.layers(query),
+            wanted,
+            left_out,
             read_ms=now_ms,
             deadline_ms=brain.intake.deadline_ms(query, record, now_ms),
         )
         self._open[record.offset] = open_query
-        self._probe(open_query, now_ms)
-        self._plan(open_query, now_ms)
+        probe(brain, open_query, now_ms)
+        plan(brain, open_query, now_ms)
         for result in self._arrived.pop(record.offset, ()):
             open_query.join.accept(result, now_ms)
         if now_ms >= open_query.deadline_ms:
             open_query.join.expire()
-        else:
+        elif open_query.join.open:
             brain.deadlines.add(open_query.deadline_ms, self.number, record.offset)
         self._advance(open_query)
 
-    def _probe(self, open_query: OpenQuery, now_ms: float) -> None:
-        """Serve what the cache has; rule 5: before anything is chosen."""
-        query, brain = open_query.query, self._brain
-        kind = brain.config.types.get(query.type)
-        open_query.generation = brain.control_position
-        open_query.key = make_key(
-            query.type, query.scope, query.params, kind.key_params if kind else None
-        )
-        probe = brain.cache.probe(
-            open_query.key,
-            tuple(open_query.join.layers),
-            limit=query.limit,
-            max_age_ms=query.max_age_ms,
-            now_ms=now_ms,
-        )
-        for name, slot in probe.hits.items():
-            open_query.join.layers[name].serve(
-                slot.items, complete=slot.complete, age_ms=max(0, int(now_ms - slot.stored_ms))
-            )
-
-    def _plan(self, open_query: OpenQuery, now_ms: float) -> None:
-        """Decide how the missing layers are fetched."""
-        brain, query, join = self._brain, open_query.query, open_query.join
-        known = [(layer, brain.directory.descriptor(layer.name)) for layer in join.open]
-        for layer, descriptor in known:
-            if descriptor is None:
-                layer.end("skipped", "no worker has announced this layer")
-        missing = tuple(descriptor for _, descriptor in known if descriptor is not None)
-        if not missing and not join.ok:
-            return
-        context = open_query.context = PlanContext(
-            query=query.id,
-            type=query.type,
-            wanted=tuple(join.layers),
-            cached=tuple(name for name, layer in join.layers.items() if layer.status == "ok"),
-            missing=missing,
-            groups=brain.directory.loads({d.group for d in missing}, now_ms),
-            strategy=query.strategy,
-            min_coverage=query.min_coverage,
-            remaining_ms=open_query.deadline_ms - now_ms,
-        )
-        decision = open_query.decision = brain.selector.decide(context)
-        for descriptor in missing:
-            layer = join.layers[descriptor.layer]
-            arm = decision.arms.get(descriptor.group)
-            if arm is None:
-                layer.end("skipped", "not in the cache, and nothing else was to be asked")
-            else:
-                layer.plan(arm, descriptor.group, descriptor.shards)
-        if decision.strategy == "sequential":
-            join.sequence = decision.order
-        if any(layer.source != "none" for layer in join.open):
-            open_query.digest = digest(query.type, query.scope, self._key_params(query))
-
     def _advance(self, open_query: OpenQuery) -> None:
         """Answer if there is enough; otherwise make the attempts that are due."""
-        join, query = open_query.join, open_query.query
-        open_layers = join.open
-        if open_layers and self._is_enough(open_query):
+        join = open_query.join
+        if join.open and self._is_enough(open_query):
             join.abandon("enough came from the other layers")
-            open_layers = []
-        if not open_layers:
+        if not join.open:
             self._answer(open_query)
             return
-        for group, attempts in bundle(next_attempts(join, self.epoch)):
-            self._send(open_query, query, group, attempts)
+        now_ms = self._brain.now_ms()
+        mine = [a for a in next_attempts(join, self.epoch) if self._leads(open_query, a, now_ms)]
+        for group, attempts in bundle(mine):
+            self._send(open_query, group, attempts)
 
     def _is_enough(self, open_query: OpenQuery) -> bool:
+        """Coverage is met, and waiting for the rest does not pay any more."""
         join, query = open_query.join, open_query.query
         if not enough(join.ok, len(join.layers), query.min_coverage):
             return False
-        return not join.sequence or join.found() >= query.limit
+        if join.sequence:
+            return join.found() >= query.limit
+        now_ms = self._brain.now_ms()
+        until_ms = open_query.patient_until_ms
+        if until_ms is not None and now_ms >= until_ms:
+            return True
+        left_ms = open_query.deadline_ms - now_ms
+        wait_ms = patience_ms(join.ok, len(join.layers), query.min_coverage, left_ms)
+        if until_ms is None or now_ms + wait_ms < until_ms:
+            open_query.patient_until_ms = now_ms + wait_ms
+            self._brain.deadlines.add(now_ms + wait_ms, self.number, open_query.offset)
+        return wait_ms <= 0
 
-    def _send(
-        self, open_query: OpenQuery, query: Query, group: str, attempts: list[Attempt]
-    ) -> None:
-        brain = self._brain
+    def _leads(self, open_query: OpenQuery, attempt: Attempt, now_ms: float) -> bool:
+        """Single-flight: the first attempt of a layer meets those of other queries."""
+        name = attempt.layer.name
+        if attempt.layer.refreshing:
+            return True
+        leads = open_query.leading.get(name)
+        if leads is None:
+            leads = self._brain.sharing.must_fetch(open_query, name, now_ms)
+            open_query.leading[name] = leads
+        return leads
+
+    def _send(self, open_query: OpenQuery, group: str, attempts: list[Attempt]) -> None:
+        brain, query = self._brain, open_query.query
         partition = brain.outstanding.choose(group, brain.directory.partitions(group))
         for attempt in attempts:
-            route = (attempt.layer.name, attempt.shard)
             brain.outstanding.sent(group, partition)
-            open_query.routes[route] = (group, partition)
+            open_query.routes[attempt.layer.name, attempt.shard] = (group, partition)
         task = Task(
             query=query.id,
             partition=self.number,
@@ -310,13 +305,8 @@ class QueryPartition:
     def _answer(self, open_query: OpenQuery) -> None:
         brain, query = self._brain, open_query.query
         now_ms = brain.now_ms()
-        answer = compose(
-            open_query,
-            brain.aggregator,
-            brain.config.types.get(query.type),
-            epoch=self.epoch,
-            now_ms=now_ms,
-        )
+        answer = compose(brain, open_query, epoch=self.epoch, now_ms=now_ms)
+        memoise(brain, open_query, answer)
         self._forget(open_query)
         learned = lesson(open_query, answer, now_ms)
         if learned is not None:
@@ -337,89 +327,43 @@ class QueryPartition:
     # ── details ────────────────────────────────────────────────────────────────────────────
 
     def _accept(self, open_query: OpenQuery, result: PartialResult) -> bool:
-        if not open_query.join.accept(result, self._brain.now_ms()):
-            return False
         route = open_query.routes.pop((result.layer, result.shard), None)
         if route is not None:
             self._brain.outstanding.ended(*route)
-        return True
+        return open_query.join.accept(result, self._brain.now_ms())
 
-    def _remember(self, partial: Partial, record: Record, results: Iterable[PartialResult]) -> None:
-        """Rule 7: the cache is a fold over partials, late ones included."""
-        open_query = self._open.get(partial.offset)
-        key = partial.key if open_query is None else open_query.key
-        if not partial.key or (open_query is not None and open_query.digest != partial.key):
-            return
-        good = [r for r in results if r.status == "ok" and r.shards == 1]
-        size_bytes = len(record.value or b"")
-        for result in good:
-            descriptor = self._brain.directory.descriptor(result.layer)
-            ttl_ms = result.ttl_ms
-            if ttl_ms is None:
-                ttl_ms = descriptor.ttl_ms if descriptor else 0
-            slot = Slot(
-                items=result.items,
-                complete=result.complete,
-                limit=partial.limit,
-                stored_ms=float(record.timestamp),
-                ttl_ms=ttl_ms,
-                generation=partial.generation,
-                tags=tuple(result.tags),
-                cost_ms=result.took_ms,
-                size_bytes=size_bytes // len(good),
-            )
-            self._brain.cache.store(key, result.layer, slot, self._brain.now_ms())
+    def _pass_on(self, open_query: OpenQuery, results: list[PartialResult]) -> None:
+        """Tell those who wait for what this query fetched."""
+        for result in results:
+            layer = open_query.join.layers[result.layer]
+            if layer.status != "open" and open_query.leading.get(result.layer):
+                self._brain.sharing.ended(open_query, layer, self._brain.now_ms())
 
-    def _reject(self, record: Record, trace: Trace, error: DecodeError) -> None:
+    def _reject(
+        self, record: Record, trace: Trace, code: ErrorCode, reason: str, id_: str | None
+    ) -> None:
         """A dead letter, then a failed answer if somebody can be told."""
-        brain, reason = self._brain, str(error)
+        brain = self._brain
         brain.counters.rejected += 1
         brain.counters.dead_letters += 1
-        self._window.open(record.offset, self._bounds_at_reading(record.offset))
         trace.end(reason)
         answer = None
-        if error.query_id is not None and not self._is_repeat(
-            error.query_id, record.offset, brain.now_ms()
-        ):
-            value = encode(
-                failure(
-                    error.query_id,
-                    Error("invalid_query", reason),
-                    epoch=self.epoch,
-                    trace_id=trace.trace_id,
-                )
-            )
+        if id_ is not None and not self._ids.is_repeat(id_, record.offset, brain.now_ms()):
+            failed = failure(id_, Error(code, reason), epoch=self.epoch, trace_id=trace.trace_id)
             headers = answer_headers(record, trace)
-            answer = AnswerOut(self, record.offset, error.query_id.encode(), value, headers)
+            answer = AnswerOut(self, record.offset, id_.encode(), encode(failed), headers)
         brain.outbox.dead_letters.append(DeadLetterOut(record, reason, self, answer))
 
     def _forget(self, open_query: OpenQuery) -> None:
         del self._open[open_query.offset]
         for route in open_query.routes.values():
             self._brain.outstanding.ended(*route)
-
-    def _is_repeat(self, id_: str, offset: int, now_ms: float) -> bool:
-        """Whether this id was seen at another offset; it is remembered either way."""
-        ids, config = self._ids, self._brain.config.coordinator
-        while ids:
-            oldest, (seen_ms, _) = next(iter(ids.items()))
-            if seen_ms > now_ms - config.dedupe_window_ms and len(ids) < config.dedupe_max_ids:
-                break
-            del ids[oldest]
-        if id_ in ids:
-            return ids[id_][1] != offset
-        ids[id_] = (now_ms, offset)
-        return False
+        if open_query.leading:
+            self._brain.sharing.left(open_query, self._brain.now_ms())
 
     def _bounds_at_reading(self, offset: int) -> Bounds:
         """Restored queries inherit the bounds under which they were first read."""
         return self._inherited if offset <= self._restored_up_to else self._bounds
-
-    def _key_params(self, query: Query) -> dict[str, object]:
-        kind = self._brain.config.types.get(query.type)
-        if kind is None or kind.key_params is None:
-            return query.params
-        return {name: query.params[name] for name in kind.key_params if name in query.params}
 
 
 def _attributes(answer: Answer) -> dict[str, str | float | int]:
@@ -430,5 +374,5 @@ def _attributes(answer: Answer) -> dict[str, str | float | int]:
         "anabranch.strategy": answer.strategy or "none",
         "anabranch.reason": answer.reason,
         "anabranch.confidence": answer.confidence,
-        "anabranch.items": len(answer.items),
+        "anabranch.items": sum(layer.count for layer in answer.layers.values()),
     }

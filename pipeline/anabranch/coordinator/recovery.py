@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec import structs
 
-from anabranch.coordinator.partition import Restored
+from anabranch.coordinator.restored import Restored
 from anabranch.errors import DecodeError
 from anabranch.events import HEADER_OFFSET, Partial, decode
 from anabranch.kafka.progress import Bounds, Progress

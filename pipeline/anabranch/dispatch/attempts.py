@@ -40,7 +40,9 @@ def _eligible(join: Join) -> Iterator[JoinLayer]:
         if first is not None:
             yield join.layers[first]
         return
-    yield from (layer for layer in join.open if layer.source != "none")
+    for layer in join.layers.values():
+        if layer.refreshing or (layer.status == "open" and layer.source != "none"):
+            yield layer
 
 
 def _make(layer: JoinLayer, shard: int, epoch: int) -> Attempt:

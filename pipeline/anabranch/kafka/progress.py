@@ -41,6 +41,8 @@ class Progress(Struct, frozen=True):
         bounds: of the oldest open query; None means unknown: read from the beginning.
         epoch: raised by every takeover.
         takeovers: takeovers in a row without progress.
+        trial: a suspect's offset, written before it is started.
+        trials: how often it has been on trial.
     """
 
     offset: int
@@ -48,6 +50,8 @@ class Progress(Struct, frozen=True):
     bounds: Bounds | None = None
     epoch: int = 0
     takeovers: int = 0
+    trial: int | None = None
+    trials: int = 0
 
 
 class Window:
@@ -91,8 +95,8 @@ class Window:
         if self._open.pop(offset, None) is not None:
             self._done.add(offset)
 
-    def snapshot(self, here: Bounds, epoch: int, takeovers: int) -> Progress:
-        """What to commit now; `here` are the bounds of what is read next, if nothing is open."""
+    def snapshot(self, here: Bounds) -> Progress:
+        """What is done; `here` are the bounds of what is read next, if nothing is open."""
         watermark = self.watermark
         # The watermark itself may be done: restored as such, and not read again yet.
         self._done = {offset for offset in self._done if offset >= watermark}
@@ -100,8 +104,6 @@ class Window:
             offset=watermark,
             completed=tuple(sorted(self._done)),
             bounds=next(iter(self._open.values()), here),
-            epoch=epoch,
-            takeovers=takeovers,
         )
 
 
@@ -112,8 +114,19 @@ def encode(progress: Progress) -> tuple[str, bool]:
     answers in `results`.
     """
     bounds = progress.bounds or Bounds()
+    trial = 0 if progress.trial is None else progress.trial + 1
     head = b"".join(
-        map(_varint, (progress.epoch, progress.takeovers, bounds.results, bounds.partials))
+        map(
+            _varint,
+            (
+                progress.epoch,
+                progress.takeovers,
+                trial,
+                progress.trials,
+                bounds.results,
+                bounds.partials,
+            ),
+        )
     )
     offsets, whole = progress.completed, True
     while len(body := _pack(offsets, progress.offset)) + len(head) + 4 > _MAX_PAYLOAD:
@@ -146,9 +159,16 @@ def _decode(offset: int, metadata: str) -> Progress:
     if crc32(payload).to_bytes(4, "big") != check:
         raise ValueError("damaged")
     numbers = _Varints(payload)
-    epoch, takeovers, results, partials = (numbers.next() for _ in range(4))
-    completed = tuple(_unpack(numbers, offset))
-    return Progress(offset, completed, Bounds(results, partials), epoch, takeovers)
+    epoch, takeovers, trial, trials, results, partials = (numbers.next() for _ in range(6))
+    return Progress(
+        offset,
+        tuple(_unpack(numbers, offset)),
+        Bounds(results, partials),
+        epoch,
+        takeovers,
+        trial - 1 if trial else None,
+        trials,
+    )
 
 
 def _pack(offsets: Sequence[int], watermark: int) -> bytes:

@@ -1,0 +1,111 @@
+"""From a read query to a plan: choose layers, probe the cache, decide for what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from anabranch.cache.keys import make_key
+from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.open_query import Memo, OpenQuery
+from anabranch.events import LayerDescriptor, Query, digest
+from anabranch.learn.dependency_graph import SelectionContext
+from anabranch.select.decision import Decision, PlanContext
+
+__all__ = ["choose_layers", "plan", "probe"]
+
+_memos = msgspec.json.Decoder(Memo)
+
+
+def choose_layers(brain: Brain, query: Query) -> tuple[Sequence[str], Sequence[str]]:
+    """The wanted layers, and those of the type that were learned to be of no use."""
+    wanted = brain.intake.layers(query)
+    kind = brain.config.types.get(query.type)
+    if query.layers is not None or kind is None or kind.select != "learned":
+        return wanted, ()
+    chosen = brain.graph.select_layers(query.type, SelectionContext(query.id, wanted))
+    return chosen.layers, chosen.left_out
+
+
+def probe(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
+    """Serve what the cache has; rule 5: before anything is chosen."""
+    query, join = open_query.query, open_query.join
+    open_query.generation = brain.control_position
+    open_query.key = make_key(query.type, query.scope, query.params, brain.key_params(query.type))
+    found = brain.cache.probe(
+        open_query.key,
+        tuple(join.layers),
+        limit=query.limit,
+        max_age_ms=query.max_age_ms,
+        now_ms=now_ms,
+    )
+    open_query.slots = found.hits
+    if found.memo is not None:
+        open_query.memo = _memos.decode(found.memo)
+    for name, slot in found.hits.items():
+        age_ms = max(0, int(now_ms - slot.stored_ms))
+        join.layers[name].serve(slot.items, complete=slot.complete, age_ms=age_ms)
+    for name in found.refresh:
+        join.layers[name].refreshing = True
+
+
+def plan(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
+    """Decide how the missing layers are fetched."""
+    query, join = open_query.query, open_query.join
+    missing = _reachable(brain, open_query)
+    if not missing and not join.ok:
+        return
+    context = open_query.context = PlanContext(
+        query=query.id,
+        type=query.type,
+        wanted=tuple(join.layers),
+        cached=tuple(name for name, layer in join.layers.items() if layer.status == "ok"),
+        missing=missing,
+        groups=brain.directory.loads({d.group for d in missing}, now_ms),
+        strategy=query.strategy,
+        min_coverage=query.min_coverage,
+        remaining_ms=open_query.deadline_ms - now_ms,
+    )
+    decision = open_query.decision = brain.selector.decide(context)
+    _assign(open_query, missing, decision)
+    if any(layer.source != "none" for layer in join.open):
+        open_query.digest = digest(query.type, query.scope, brain.keyed(query))
+        _refresh(brain, open_query, decision)
+
+
+def _reachable(brain: Brain, open_query: OpenQuery) -> tuple[LayerDescriptor, ...]:
+    """Descriptors of the missing layers; those without one are skipped at once."""
+    found = []
+    for layer in open_query.join.open:
+        descriptor = brain.directory.descriptor(layer.name)
+        if descriptor is None:
+            layer.end("skipped", "no worker has announced this layer")
+        else:
+            found.append(descriptor)
+    return tuple(found)
+
+
+def _assign(open_query: OpenQuery, missing: Sequence[LayerDescriptor], decision: Decision) -> None:
+    for descriptor in missing:
+        layer = open_query.join.layers[descriptor.layer]
+        arm = decision.arms.get(descriptor.group)
+        if arm is None:
+            layer.end("skipped", "not in the cache, and nothing else was to be asked")
+        else:
+            layer.plan(arm, descriptor.group, descriptor.shards)
+    if decision.strategy == "sequential":
+        open_query.join.sequence = decision.order
+
+
+def _refresh(brain: Brain, open_query: OpenQuery, decision: Decision) -> None:
+    """Fetch what expires soon alongside: it costs no extra round where its group is asked."""
+    for layer in open_query.join.layers.values():
+        if not layer.refreshing:
+            continue
+        descriptor = brain.directory.descriptor(layer.name)
+        arm = decision.arms.get(descriptor.group) if descriptor else None
+        if descriptor is None or descriptor.shards > 1 or arm in (None, "sequential"):
+            layer.refreshing = False
+        else:
+            layer.group = descriptor.group
