@@ -49,8 +49,7 @@ class KafkaConfig(Struct, frozen=True, forbid_unknown_fields=True):
     request_timeout_ms: Positive = 20_000
     fetch_max_wait_ms: Positive = 50
     replication: Annotated[int, Meta(ge=-1)] = -1
-    """Replication factor of topics that `anabranch topics` creates; -1 is a copy on every broker, three at
-    most."""
+    """Copies of each topic that is created; -1 is one on every broker, three at most."""
 
 
 class TopicsConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -207,10 +206,8 @@ def load(
     tree: dict[str, Any] = {}
     for _, source in _sources(path, environ, overrides):
         _merge(tree, source)
-    where = _Where(
-        str(path) if path else "configuration",
-        provenance(path, environ=environ, overrides=overrides),
-    )
+    origins = provenance(path, environ=environ, overrides=overrides)
+    where = _Where(str(path) if path else "configuration", origins)
     config = _convert(_expand(tree, environ, where), where)
     return msgspec.structs.replace(config, source=where.file)
 
@@ -290,9 +287,7 @@ def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         for parent in keys[:-1]:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError(
-                    f"{variable}: {parent} is set by a variable of its own; unset one"
-                )
+                raise ConfigError(f"{variable}: {parent} has a variable of its own; unset one")
         node[keys[-1]] = _parse(environ[variable], keys)
     return tree
 
