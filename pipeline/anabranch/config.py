@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
-from anabranch.errors import ConfigError
-from anabranch.explain import explain, kind_at, locate, unfold
+from anabranch.explain import explain
+from anabranch.sources import Origin, Sources
 
 __all__ = [
     "Config",
@@ -178,9 +177,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _LAYER_KEYS = {f.name for f in msgspec.structs.fields(LayerConfig)} - {"settings"}
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_NOT_SETTINGS = {"ANABRANCH_CONFIG", "ANABRANCH_DEBUG", "ANABRANCH_KAFKA_HOME"}
 _FORMATS = {
     "namespace": 'write letters, digits, _ and -, and a dot at the end: "anabranch."',
     "instance": "write letters, digits, ., _ and -, at most 128",
@@ -203,13 +200,9 @@ def load(
     Raises:
         ConfigError: naming the file or variable, the key, and what to write instead.
     """
-    tree: dict[str, Any] = {}
-    for _, source in _sources(path, environ, overrides):
-        _merge(tree, source)
-    origins = provenance(path, environ=environ, overrides=overrides)
-    where = _Where(str(path) if path else "configuration", origins)
-    config = _convert(_expand(tree, environ, where), where)
-    return msgspec.structs.replace(config, source=where.file)
+    sources = Sources(path, environ, overrides, Config)
+    config = _convert(sources.expanded(), sources)
+    return msgspec.structs.replace(config, source=sources.file)
 
 
 def provenance(
@@ -219,149 +212,24 @@ def provenance(
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Origin]:
     """Where each key that is set comes from, by dotted key."""
-    found: dict[str, Origin] = {}
-    for name, source in _sources(path, environ, overrides):
-        for key, text in _leaves(source):
-            found[key] = Origin(name if name != "environment" else _variable_of(key), text)
-    return found
+    return Sources(path, environ, overrides, Config).origins
 
 
-class Origin(NamedTuple):
-    """What set a key (the file, variable or call), and the value as it is written there."""
-
-    source: str
-    written: Any
-
-
-class _Where:
-    """Makes errors that name the file, variable or call that a key was set by."""
-
-    def __init__(self, file: str, origins: Mapping[str, Origin]) -> None:
-        self.file = file
-        self._origins = origins
-
-    def error(self, key: str, what: str) -> ConfigError:
-        return ConfigError(f"{self._origin(key)}: {key}: {what}")
-
-    def wrong(self, error: msgspec.ValidationError, prefix: str, kind: type) -> ConfigError:
-        key, what = locate(error, prefix, kind)
-        if "matching regex" in what:
-            what = _FORMATS.get(key.rsplit(".", 1)[-1], what)
-        return self.error(key, what)
-
-    def _origin(self, key: str) -> str:
-        """What set this key, or something in it, or the table or list it stands in."""
-        for set_key, origin in self._origins.items():
-            if f"{set_key}.".startswith(f"{key}.") or re.match(rf"{re.escape(set_key)}[.\[]", key):
-                return origin.source
-        return self.file
-
-
-def _sources(
-    path: str | Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any] | None
-) -> list[tuple[str, dict[str, Any]]]:
-    return [
-        (str(path) if path else "", _read_file(Path(path)) if path else {}),
-        ("environment", _read_environ(environ)),
-        ("command line", dict(overrides or {})),
-    ]
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; check --config") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-
-
-def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for variable in sorted(environ):
-        if not variable.startswith("ANABRANCH_") or variable in _NOT_SETTINGS:
-            continue
-        keys = variable.removeprefix("ANABRANCH_").lower().split("__")
-        node: Any = tree
-        for parent in keys[:-1]:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"{variable}: {parent} has a variable of its own; unset one")
-        node[keys[-1]] = _parse(environ[variable], keys)
-    return tree
-
-
-def _parse(text: str, keys: Sequence[str]) -> Any:
-    """Numbers, booleans and arrays as TOML writes them; everything else is a string."""
-    if unfold(kind_at(Config, keys)) is str:
-        return text
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-    return value if isinstance(value, bool | int | float | str | list | dict) else text
-
-
-def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
-    for key, value in other.items():
-        present = into.get(key)
-        if isinstance(value, Mapping) and isinstance(present, dict):
-            _merge(present, value)
-        elif isinstance(value, Mapping):
-            into[key] = {}  # a copy: what was handed in must not change when more is merged
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _variable_of(key: str) -> str:
-    return "ANABRANCH_" + key.replace(".", "__").upper()
-
-
-def _expand(value: Any, environ: Mapping[str, str], where: _Where, key: str = "") -> Any:
-    """Replace `${NAME}` in strings by the environment's value."""
-    if isinstance(value, str):
-
-        def lookup(match: re.Match[str]) -> str:
-            try:
-                return environ[match[1]]
-            except KeyError:
-                raise where.error(
-                    key,
-                    f"the variable {match[1]} is not set; export it or write the value itself",
-                ) from None
-
-        return _VARIABLE.sub(lookup, value)
-    if isinstance(value, Mapping):
-        return {k: _expand(v, environ, where, f"{key}.{k}" if key else k) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_expand(v, environ, where, f"{key}[{i}]") for i, v in enumerate(value)]
-    return value
-
-
-def _convert(tree: dict[str, Any], where: _Where) -> Config:
+def _convert(tree: dict[str, Any], sources: Sources) -> Config:
     types = {
-        name: _struct(table, TypeConfig, f"types.{name}", where)
-        for name, table in _table(tree, "types", where).items()
+        name: _struct(table, TypeConfig, f"types.{name}", sources)
+        for name, table in _table(tree, "types", sources).items()
     }
     layers = {
-        name: _layer(name, table, where) for name, table in _table(tree, "layers", where).items()
+        name: _layer(name, table, sources)
+        for name, table in _table(tree, "layers", sources).items()
     }
     if "source" in tree:
-        raise where.error("source", "there is no such key; remove it")
+        raise sources.error("source", "there is no such key; remove it")
     whole = {**tree, "types": {**PRESET_TYPES, **types}, "layers": layers}
-    config = _struct(whole, Config, "", where)
+    config = _struct(whole, Config, "", sources)
     if config.kafka.heartbeat_interval_ms * 3 > config.kafka.session_timeout_ms:
-        raise where.error(
+        raise sources.error(
             "kafka.heartbeat_interval_ms",
             f"is {config.kafka.heartbeat_interval_ms}; write at most a third of "
             f"kafka.session_timeout_ms ({config.kafka.session_timeout_ms})",
@@ -369,31 +237,31 @@ def _convert(tree: dict[str, Any], where: _Where) -> Config:
     return config
 
 
-def _struct(table: Any, kind: type[S], key: str, where: _Where) -> S:
+def _struct(table: Any, kind: type[S], key: str, sources: Sources) -> S:
     if not isinstance(table, dict):
-        raise where.error(key, f"must be a table; write [{key}]")
+        raise sources.error(key, f"must be a table; write [{key}]")
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        raise where.wrong(error, key, kind) from error
+        raise sources.wrong(error, key, kind, _FORMATS) from error
 
 
-def _table(tree: Mapping[str, Any], key: str, where: _Where) -> dict[str, Any]:
+def _table(tree: Mapping[str, Any], key: str, sources: Sources) -> dict[str, Any]:
     value = tree.get(key, {})
     if not isinstance(value, dict):
-        raise where.error(key, f"must be a table; write [{key}.<name>]")
+        raise sources.error(key, f"must be a table; write [{key}.<name>]")
     return value
 
 
-def _layer(name: str, table: Any, where: _Where) -> LayerConfig:
+def _layer(name: str, table: Any, sources: Sources) -> LayerConfig:
     """Split a layer's table into our keys and the plugin's own."""
     key = f"layers.{name}"
     if not _NAME.fullmatch(name):
-        raise where.error(key, "a layer's name has letters, digits, _ and -, at most 64")
+        raise sources.error(key, "a layer's name has letters, digits, _ and -, at most 64")
     if not isinstance(table, dict):
-        raise where.error(key, f"must be a table; write [{key}]")
+        raise sources.error(key, f"must be a table; write [{key}]")
     if "plugin" not in table:
-        raise where.error(f"{key}.plugin", 'is missing; write plugin = "git" or "module:Name"')
+        raise sources.error(f"{key}.plugin", 'is missing; write plugin = "git" or "module:Name"')
     ours = {k: v for k, v in table.items() if k in _LAYER_KEYS}
     own = {k: v for k, v in table.items() if k not in _LAYER_KEYS}
-    return _struct({**ours, "settings": own}, LayerConfig, key, where)
+    return _struct({**ours, "settings": own}, LayerConfig, key, sources)

@@ -217,7 +217,9 @@ def test_the_variable_is_named_when_the_file_sets_the_same_table(write: Any) -> 
 
 def test_a_table_set_as_a_whole_and_in_part_is_refused() -> None:
     environ = {"ANABRANCH_KAFKA": "x", "ANABRANCH_KAFKA__BOOTSTRAP": "y"}
-    with pytest.raises(ConfigError, match="ANABRANCH_KAFKA__BOOTSTRAP: kafka is set by a variable"):
+    with pytest.raises(
+        ConfigError, match="ANABRANCH_KAFKA__BOOTSTRAP: kafka has a variable of its own"
+    ):
         load(environ=environ)
 
 
