@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from cyclopts import Parameter
 from rich.table import Table
+from rich.text import Text
 
 from anabranch.cli.common import COMMON, Common, out, print_json
 from anabranch.config import Origin, provenance
@@ -48,7 +49,7 @@ def config(
     table = Table("key", "value", "from", box=None, header_style="bold")
     for key, value, source in rows:
         style = "dim" if source == "default" else None
-        table.add_row(key, msgspec.json.encode(value).decode(), source, style=style)
+        table.add_row(key, Text(msgspec.json.encode(value).decode()), source, style=style)
     out().print(table)
 
 

@@ -161,7 +161,7 @@ def _show_gain(console: Console, pairs: Sequence[tuple[Question, tuple[Asked, As
     for question, (first, again) in pairs:
         gain = first.waited_ms / again.waited_ms
         table.add_row(
-            str(question),
+            Text(str(question)),
             milliseconds(first.waited_ms),
             milliseconds(again.waited_ms),
             f"{gain:.1f} times",

@@ -54,7 +54,7 @@ def items(answer: Answer, limit: int) -> Table:
     table.add_column(overflow="fold", ratio=1)
     table.add_column(style="dim")
     for item in answer.items[:limit]:
-        table.add_row(f"{item.score:.3f}", _item(item), " ".join(item.layers))
+        table.add_row(f"{item.score:.3f}", _item(item), Text(" ".join(item.layers)))
     more = len(answer.items) - limit
     if more > 0:
         table.add_row("", Text(f"and {more} more", style="dim"))
@@ -68,7 +68,7 @@ def layers(by_name: Mapping[str, AnswerLayer]) -> Table:
         table.add_column(column, justify="right" if column in ("items", "took", "age") else "left")
     for name, layer in by_name.items():
         table.add_row(
-            name,
+            Text(name),
             layer.source,
             Text(layer.status, style=_LAYER_STYLE[layer.status]),
             str(layer.count),
