@@ -1,18 +1,18 @@
 """Every error that Anabranch raises, in one tree.
 
-    AnabranchError
-    ├── ConfigError            a setting is wrong: names the file, the key and the fix
-    ├── DecodeError            bytes that are not the event they should be
-    ├── LayerError             a layer failed; `transient` says whether asking again may help
-    │   └── LayerTimeout       a layer did not answer before its deadline
-    ├── BrokerError            the broker refused or cannot be reached
-    │   ├── BrokerUnavailable  nobody answers at the bootstrap address
-    │   ├── TopicError         a topic is missing or is not as it must be
-    │   ├── ProduceError       a record was not acknowledged
-    │   └── GenerationLost     the consumer group goes on without this member
-    ├── QueryRejected          the pipeline answered with an error instead of items
-    ├── QueryTimeout           no answer came before the client stopped waiting
-    └── StageFailed            a background stage died or got stuck: the process must end
+AnabranchError
+├── ConfigError            a setting is wrong: names the file, the key and the fix
+├── DecodeError            bytes that are not the event they should be
+├── LayerError             a layer failed; `transient` says whether asking again may help
+│   └── LayerTimeout       a layer did not answer before its deadline
+├── BrokerError            the broker refused or cannot be reached
+│   ├── BrokerUnavailable  nobody answers at the bootstrap address
+│   ├── TopicError         a topic is missing or is not as it must be
+│   ├── ProduceError       a record was not acknowledged
+│   └── GenerationLost     the consumer group goes on without this member
+├── QueryRejected          the pipeline answered with an error instead of items
+├── QueryTimeout           no answer came before the client stopped waiting
+└── StageFailed            a background stage died or got stuck: the process must end
 """
 
 from __future__ import annotations
