@@ -98,7 +98,7 @@ async def _demo(config: Config, repo: Path) -> int:
 def _following(answer: Answer) -> Iterator[Question]:
     """Questions about the files that the latest commits touched, and about who made them."""
     data = [item.data for item in answer.items if isinstance(item.data, dict)]
-    paths = _frequent(path for each in data for path in each.get("paths", ()))
+    paths = sorted(_frequent(p for each in data for p in each.get("paths", ())), key=_is_aside)
     subjects = [*_frequent(filter(None, map(_subject, paths))), "install", "test"]
     authors = _frequent(str(each["author"]) for each in data if each.get("author"))
     yield Question("factual", {"text": f"how does {subjects[0]} work"})
@@ -106,6 +106,11 @@ def _following(answer: Answer) -> Iterator[Question]:
     yield Question("planning", {"text": f"what to know before changing {subjects[1]}"})
     if authors:
         yield Question("temporal", {"text": f"changes of {subjects[0]}", "author": authors[0]})
+
+
+def _is_aside(path: str) -> bool:
+    """Whether a file is about the work rather than the thing: tests, settings of tools."""
+    return any(part.startswith((".", "test")) for part in PurePosixPath(path).parts)
 
 
 def _subject(path: str) -> str:
