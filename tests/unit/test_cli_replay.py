@@ -12,9 +12,11 @@ import pytest
 from lessons import context, record
 
 from anabranch import cli
-from anabranch.cli.replay import with_keys
+from anabranch.cli.replay import read_topic, with_keys
 from anabranch.learn.records import TelemetryBatch
 from anabranch.select.decision import Arm
+from anabranch.testing.memory import MemoryBroker
+from anabranch.testing.virtual_time import run
 
 FAST, SLOW = 60.0, 200.0
 
@@ -150,3 +152,21 @@ def test_keys_are_set_wherever_the_table_is(text: str) -> None:
     assert after.pop("select") == {"mode": "learned", "parallel_threshold": 2.5}
     before.pop("select", None)
     assert after == before
+
+
+def test_the_topic_is_read_to_its_end_past_what_cannot_be_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scenario() -> None:
+        transport = MemoryBroker().transport()
+        producer = transport.producer("p")
+        await producer.start()
+        sent = [TelemetryBatch(f"i{number % 3}", number + 1) for number in range(9)]
+        for batch in sent:
+            await producer.send_and_wait("t", msgspec.json.encode(batch))
+        await producer.send_and_wait("t", b"no batch")
+        found = await read_topic(transport, "t")
+        assert sorted(found, key=lambda batch: batch.sequence) == sent
+
+    run(scenario())
+    assert "1 records could not be read" in capsys.readouterr().err

@@ -19,7 +19,7 @@ CLIP: Final = 2.5
 GAMMA_CELL: Final = 0.98
 GAMMA_ARM: Final = 0.998
 LN2: Final = 0.693
-PRIOR: Final = 4.0
+PRIOR: Final = 8.0
 """Weight, in updates, of the arm's mean residual beside that of a cell."""
 
 

@@ -18,8 +18,8 @@ __all__ = ["LayerProfiler", "PerformanceProfiler"]
 
 PRIOR_LATENCY_MS: Final = 50.0
 """A layer's latency while no layer has been measured at all."""
-GAMMA: Final = 0.98
-"""Forgetting by update: some fifty answers of a layer make its average."""
+GAMMA: Final = 0.95
+"""Forgetting by update: some twenty answers of a layer make its average."""
 ALL: Final = "*"
 
 

@@ -116,6 +116,13 @@ class AdaptiveStrategySelector:
         """Learn from an answered query."""
         self.telemetry.record(record)
 
+    def stats(self) -> dict[str, float]:
+        """How far each arm's estimates can be trusted, and how often the cache answers."""
+        found = {f"accuracy.{arm}": self.cost_model.accuracy(arm) for arm in ARMS}
+        if self._cache is not None:
+            found["cache.hit_rate"] = self._cache.hit_rate
+        return found
+
     def _ruled(self, context: PlanContext, plans: Plans) -> Decision:
         share = len(context.cached) / max(1, len(context.wanted))
         if share > self._cache_threshold and share >= context.min_coverage:
