@@ -13,6 +13,7 @@ from anabranch.coordinator.brain import Deadlines
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.publisher import Publisher
+from anabranch.coordinator.restored import SeenIds
 from anabranch.kafka.progress import Window
 
 Patch = pytest.MonkeyPatch
@@ -37,14 +38,14 @@ def ignore_deadlines(patch: Patch) -> None:
 
 
 def answer_repeats(patch: Patch) -> None:
-    patch.setattr(QueryPartition, "_is_repeat", lambda self, id_, offset, now_ms: False)
+    patch.setattr(SeenIds, "is_repeat", lambda self, id_, offset, now_ms: False)
 
 
 def share_across_scopes(patch: Patch) -> None:
     def leak(type_: str, scope: str, *rest: Any) -> Any:
         return make_key(type_, "", *rest)
 
-    patch.setattr("anabranch.coordinator.partition.make_key", leak)
+    patch.setattr("anabranch.coordinator.planning.make_key", leak)
 
 
 def forget_what_is_deferred(patch: Patch) -> None:

@@ -62,12 +62,15 @@ class Ownership:
         self._generation = 0
         self._changed = asyncio.Event()
         self._full: set[int] = set()
+        self._claimed: dict[int, Progress] = {}
+        """Partitions whose takeover has begun; as to be written if it does not end."""
 
     # ── callbacks of the group consumer ────────────────────────────────────────────────────
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """The group stops: settle, commit, and hold everything until it goes on."""
         self.resumed.clear()
+        self._generation += 1  # a takeover under way is void
         if not self._holding:
             await self._lock.acquire()
             self._holding = True
@@ -77,6 +80,7 @@ class Ownership:
         await self._publisher.settle(self._settle_timeout_s)
         try:
             await self._commit(self.partitions.values())
+            await self._write(self._claimed)
         except BrokerError as error:
             log.warning("could not commit before the rebalance: %s", error)
 
@@ -92,6 +96,7 @@ class Ownership:
             self.partitions.pop(number).abandon()
         self._follow()
         self._full.clear()
+        self._claimed = {}
         self._generation += 1
         if self._holding:
             self._holding = False
@@ -215,6 +220,7 @@ class Ownership:
             partition = QueryPartition(number, self._brain, read)
             self.partitions[number] = partition
             self._consumer.seek(self._tp(number), partition.position)
+        self._claimed = {}
         self._follow()
         self._consumer.resume([self._tp(n) for n in restored])
         return True
@@ -224,10 +230,15 @@ class Ownership:
         async with self._lock:
             if generation != self._generation:
                 return False
-            await self._consumer.commit(
-                {self._tp(n): Committed(p.offset, encode(p)[0]) for n, p in takeovers.items()}
-            )
+            await self._write(takeovers)
+            self._claimed = {n: structs.replace(p, takeovers=0) for n, p in takeovers.items()}
         return True
+
+    async def _write(self, progress: Mapping[int, Progress]) -> None:
+        if progress:
+            await self._consumer.commit(
+                {self._tp(n): Committed(p.offset, encode(p)[0]) for n, p in progress.items()}
+            )
 
     def _follow(self) -> None:
         """Read partials of exactly the partitions that are ours, each from where it was."""

@@ -109,6 +109,9 @@ class QueryPartition:
         self._brain.counters.queries += 1
         self._window.open(record.offset, self._bounds_at_reading(record.offset))
         if self._trials.suspects(record.offset):
+            id_ = read_id(record.value)
+            if id_ is not None:  # remembered now: a later repeat must not be taken for the first
+                self._ids.is_repeat(id_, record.offset, self._brain.now_ms())
             self._trials.wait(record)
         else:
             self._read(record)
