@@ -20,6 +20,9 @@ CALL = [sys.executable, "-c", "from anabranch.cli import main; main()"]
 TIMEOUT_S = 120
 
 LAYERS = """
+import asyncio
+from pathlib import Path
+
 from anabranch.layers import Item, layer
 
 @layer("fruit")
@@ -33,6 +36,11 @@ async def nuts(request):
 @layer("broken")
 async def broken(request):
     raise ValueError("this layer is broken")
+
+@layer("endless")
+async def endless(request):
+    Path("asked").write_text("a pipe: this waits for its reader")
+    await asyncio.sleep(3600)
 """
 
 CONFIG = """
@@ -48,6 +56,12 @@ plugin = "my_layers:nuts"
 
 [layers.broken]
 plugin = "my_layers:broken"
+
+[layers.endless]
+plugin = "my_layers:endless"
+
+[worker]
+drain_timeout_ms = 60000
 """
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -183,6 +197,24 @@ def test_up_without_layers_says_what_to_write(start: Start, folder: Path) -> Non
     code, _, err = finished(start("up"))
     assert code == 2
     assert "no layers are configured; write, for example, [layers.semantic]" in err
+
+
+def test_a_second_signal_ends_a_drain_at_once(start: Start, folder: Path) -> None:
+    os.mkfifo(folder / "asked")
+    up = start("up")
+    until_ready(up)
+    ask = start("ask", "any", "--layers", "endless", "--timeout", "60s")
+    assert (folder / "asked").read_text(), "the layer was not asked"
+    up.send_signal(signal.SIGTERM)
+    assert up.stderr is not None
+    for line in up.stderr:
+        if "a second signal ends it at once" in line:
+            break
+    assert up.poll() is None, "it did not wait for the layer that is still at work"
+    up.send_signal(signal.SIGTERM)
+    assert up.wait(TIMEOUT_S) == 128 + signal.SIGTERM
+    ask.send_signal(signal.SIGINT)
+    assert finished(ask)[0] == 130
 
 
 def test_coordinator_and_workers_run_as_processes_and_drain_when_told(start: Start) -> None:

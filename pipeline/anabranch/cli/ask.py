@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from msgspec import structs
 
 from anabranch.cli import runtime
-from anabranch.cli.common import COMMON, Common, out, print_json, serve
+from anabranch.cli.common import COMMON, INTERRUPTED, Common, out, print_json, serve
 from anabranch.cli.render import show_answer
 from anabranch.client import Client
 from anabranch.config import Config
@@ -68,9 +68,8 @@ def ask(
             answer.append(await client.ask(type_, _params(params), **question))
         return 0
 
-    code = serve(body())
-    if not answer:
-        return code or 130
+    if serve(body(), when_stopped=INTERRUPTED):
+        return INTERRUPTED
     if json:
         print_json(answer[0])
     else:

@@ -21,11 +21,24 @@ from anabranch import config as configuration
 from anabranch.config import Config
 from anabranch.errors import AnabranchError, ConfigError
 
-__all__ = ["COMMON", "Common", "give_up", "note", "observe", "out", "print_json", "serve", "tell"]
+__all__ = [
+    "COMMON",
+    "INTERRUPTED",
+    "Common",
+    "give_up",
+    "note",
+    "observe",
+    "out",
+    "print_json",
+    "serve",
+    "tell",
+]
 
 DEFAULT_FILE: Final = "anabranch.toml"
 WIDTH: Final = 160
 """Characters a line, where the output goes to no terminal."""
+INTERRUPTED: Final = 130
+"""Exit code of a command that a signal kept from its end."""
 _GROUP: Final = Group("Common options", sort_key=99)
 
 
@@ -109,12 +122,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
-def serve(body: Coroutine[Any, Any, int]) -> int:
+def serve(body: Coroutine[Any, Any, int], *, when_stopped: int = 0) -> int:
     """Run until done, or until a signal cancels the body, whose contexts then drain.
 
-    A second signal exits at once.
+    A second signal exits at once. The exit code is the body's, or `when_stopped`.
     """
-    return uvloop.run(_stoppable(body))
+    return uvloop.run(_stoppable(body, when_stopped))
 
 
 def observe(service: str) -> None:
@@ -128,7 +141,7 @@ def observe(service: str) -> None:
     export_traces(service)
 
 
-async def _stoppable(body: Coroutine[Any, Any, int]) -> int:
+async def _stoppable(body: Coroutine[Any, Any, int], when_stopped: int) -> int:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     stopping = False
 
@@ -137,6 +150,7 @@ async def _stoppable(body: Coroutine[Any, Any, int]) -> int:
         if stopping:
             os._exit(128 + number)
         stopping = True
+        note("stopping; a second signal ends it at once")
         if task is not None:
             task.cancel()
 
@@ -147,4 +161,4 @@ async def _stoppable(body: Coroutine[Any, Any, int]) -> int:
     except asyncio.CancelledError:
         if not stopping:
             raise
-        return 0
+        return when_stopped

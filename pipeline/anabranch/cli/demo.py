@@ -18,7 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from anabranch.cli.common import COMMON, Common, note, out, serve
+from anabranch.cli.common import COMMON, INTERRUPTED, Common, note, out, serve
 from anabranch.cli.pipeline import embedded, pipeline
 from anabranch.cli.render import headline, items, milliseconds, missing
 from anabranch.client import Client
@@ -75,7 +75,7 @@ def demo(*, repo: Path = Path(), common: Common = COMMON) -> int:
         },
     )
     with EmbeddedBroker() as broker:
-        return serve(_demo(embedded(config, broker), repo))
+        return serve(_demo(embedded(config, broker), repo), when_stopped=INTERRUPTED)
 
 
 async def _demo(config: Config, repo: Path) -> int:
