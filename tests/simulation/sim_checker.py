@@ -90,6 +90,8 @@ class _Question:
         self.record = record
         self.place = (record.partition, record.offset)
         self.id = read_id(record.value)
+        self.alike = (record.partition, record.offset if self.id is None else self.id)
+        """Equal for a question and its repeats."""
 
     def query(self) -> Query:
         return decode(self.record.value, Query)
@@ -108,6 +110,10 @@ class _Checker:
         self._layers = layers
         self._promise = promise
         self._questions = {q.place: q for q in map(_Question, broker.records(topics.queries))}
+        self._alike: dict[tuple[int, int | str], list[Place]] = defaultdict(list)
+        """The same id on the same partition: repeats, of which one is answered."""
+        for place, question in self._questions.items():
+            self._alike[question.alike].append(place)
         self._dead = {
             (int(found[HEADER_PARTITION]), int(found[HEADER_SOURCE_OFFSET]))
             for record in broker.records(topics.dlq)
@@ -122,17 +128,18 @@ class _Checker:
     def violations(self) -> Iterator[str]:
         for place in sorted(set(self._answers) - set(self._questions)):
             yield f"{place}: an answer to no question"
-        first: dict[tuple[int, str | None], _Question] = {}
         for place, question in self._questions.items():
-            before = first.setdefault((place[0], question.id), question)
-            told = self._of(question) if before is question else self._of_repeat(question, before)
+            first = self._questions[self._alike[question.alike][0]]
+            told = self._of(question) if first is question else self._of_repeat(question, first)
             yield from (f"{place} {question.id}: {what}" for what in told)
 
     def _of(self, question: _Question) -> Iterator[str]:
         answers = self._answers[question.place]
         if question.id is None and question.place not in self._dead:
             yield "bytes without an id are not in the dead letters"
-        if question.id is not None and not answers:
+        if question.id is not None and not any(
+            self._answers[at] for at in self._alike[question.alike]
+        ):
             yield "no answer"
         if self._promise.once and len(answers) > 1:
             yield f"answered {len(answers)} times"

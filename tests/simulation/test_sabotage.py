@@ -71,4 +71,4 @@ def test_a_broken_promise_is_noticed(
     kind: str, sabotage: Callable[[Patch], None], monkeypatch: Patch
 ) -> None:
     sabotage(monkeypatch)
-    assert any(simulate(kind, seed).violations for seed in range(20))
+    assert any(simulate(kind, seed).violations for seed in range(60))
