@@ -8,6 +8,7 @@ AnabranchError
 ├── BrokerError            the broker refused or cannot be reached
 │   ├── BrokerUnavailable  nobody answers at the bootstrap address
 │   ├── TopicError         a topic is missing or is not as it must be
+│   │   └── TopicsOnFirstUse  this broker makes topics when they are asked for, not on request
 │   ├── ProduceError       a record was not acknowledged
 │   └── GenerationLost     the consumer group goes on without this member
 ├── QueryRejected          the pipeline answered with an error instead of items
@@ -31,6 +32,7 @@ __all__ = [
     "QueryTimeout",
     "StageFailed",
     "TopicError",
+    "TopicsOnFirstUse",
 ]
 
 
@@ -80,6 +82,10 @@ class BrokerUnavailable(BrokerError):
 
 class TopicError(BrokerError):
     """A topic is missing, or its partitions or settings are not what Anabranch needs."""
+
+
+class TopicsOnFirstUse(TopicError):
+    """This broker (the embedded one) makes topics when they are first used, not on request."""
 
 
 class ProduceError(BrokerError):

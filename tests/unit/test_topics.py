@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anabranch.config import Config, KafkaConfig, LayerConfig, TopicsConfig
-from anabranch.errors import TopicError
+from anabranch.errors import TopicError, TopicsOnFirstUse
 from anabranch.events import MAX_VALUE_BYTES, PRIORITIES
 from anabranch.kafka.topics import (
     Topics,
@@ -187,13 +187,11 @@ class FakeBroker:
 
     async def create(self, topics: Mapping[str, TopicState], replication: int) -> None:
         if not self.creates:
-            raise TopicError("topics cannot be created here")
+            raise TopicsOnFirstUse if self.touches else TopicError("cannot be created here")
         self.replication = replication
         self.there |= {n: s for n, s in topics.items() if n not in self.there}
 
     async def partitions(self, topic: str) -> int:
-        if not self.touches:
-            return 0
         return self.there.setdefault(topic, TopicState(4, {})).partitions
 
 
@@ -226,10 +224,11 @@ async def test_a_broker_that_makes_topics_on_first_use_is_enough() -> None:
     assert broker.started == 0
 
 
-async def test_a_refusal_to_create_is_told() -> None:
+async def test_a_refusal_to_create_is_told_and_no_topic_is_made_by_asking_for_it() -> None:
     broker = FakeBroker(creates=False)
     with pytest.raises(TopicError, match="cannot be created here"):
         await ensure_topics(broker, Config(), GROUPS)  # type: ignore[arg-type]
+    assert broker.there == {}
     assert broker.started == 0
 
 

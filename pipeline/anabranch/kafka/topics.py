@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from anabranch.config import LAYER_TTL_MS, Config
-from anabranch.errors import TopicError
+from anabranch.errors import TopicError, TopicsOnFirstUse
 from anabranch.events import MAX_VALUE_BYTES, PRIORITIES, Priority
 from anabranch.kafka.transport import Admin, TopicState, Transport
 
@@ -225,7 +225,7 @@ async def _create(
 ) -> None:
     try:
         await admin.create(missing, replication)
-    except TopicError:
+    except TopicsOnFirstUse:
         producer = transport.producer("topics")
         await producer.start()
         try:

@@ -230,6 +230,7 @@ class Admin(Protocol):
 
         Raises:
             TopicError: the broker refused; names the topic and the reason.
+            TopicsOnFirstUse: it does not create topics, but makes them when they are used.
         """
         ...
 

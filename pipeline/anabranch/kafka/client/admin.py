@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from anabranch.config import KafkaConfig
-from anabranch.errors import BrokerError, TopicError
+from anabranch.errors import BrokerError, TopicError, TopicsOnFirstUse
 from anabranch.kafka.client.failures import bounded, unavailable
 from anabranch.kafka.transport import TopicState
 
@@ -59,7 +59,7 @@ class KafkaAdmin:
             self._running.describe_cluster(), self._config.request_timeout_ms, "counting brokers"
         )
         if cluster["controller_id"] not in {broker["node_id"] for broker in cluster["brokers"]}:
-            raise TopicError("topics cannot be created here: the broker names no controller")
+            raise TopicsOnFirstUse("topics cannot be created: the broker names no controller")
         if replication < 0:
             replication = min(3, len(cluster["brokers"]))  # a copy on every broker, three at most
         wanted = [
