@@ -120,7 +120,7 @@ class LayerConfig(Struct, frozen=True):
 class SelectConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """How a strategy is chosen; the thresholds are those of the rules tree."""
 
-    mode: Literal["rules", "learned", "shadow"] = "rules"
+    mode: Literal["rules", "learned", "shadow"] = "learned"
     cache_threshold: Annotated[float, Meta(ge=0, le=1)] = 0.75
     parallel_threshold: Annotated[float, Meta(ge=1)] = 1.5
     parallel_max_layers: Positive = 4

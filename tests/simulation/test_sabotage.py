@@ -64,7 +64,7 @@ def forget_what_is_deferred(patch: Patch) -> None:
         ("calm", ignore_deadlines),
         ("calm", answer_repeats),
         ("calm", share_across_scopes),
-        ("rolling", forget_what_is_deferred),
+        ("storm", forget_what_is_deferred),
     ],
 )
 def test_a_broken_promise_is_noticed(

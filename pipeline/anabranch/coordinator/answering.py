@@ -67,7 +67,7 @@ def _merge(brain: Brain, open_query: OpenQuery) -> Merged:
     kind = brain.config.types.get(open_query.query.type, _DEFAULT_TYPE)
     layers = [layer for layer in open_query.join.layers.values() if layer.status == "ok"]
     return brain.aggregator.aggregate(
-        [part for layer in layers for part in _parts(layer)],
+        [part for layer in layers for part in _parts(layer, brain.directory.weight(layer.name))],
         wanted=len(open_query.join.layers),
         limit=open_query.query.limit,
         fusion=kind.fusion,
@@ -75,7 +75,7 @@ def _merge(brain: Brain, open_query: OpenQuery) -> Merged:
     )
 
 
-def _parts(layer: JoinLayer) -> Iterator[LayerPart]:
+def _parts(layer: JoinLayer, weight: float) -> Iterator[LayerPart]:
     """What is known of a layer; both, if it was refreshed while others were fetched."""
     yield LayerPart(
         layer=layer.name,
@@ -83,6 +83,7 @@ def _parts(layer: JoinLayer) -> Iterator[LayerPart]:
         items=layer.items,
         age_ms=layer.age_ms,
         complete=layer.complete,
+        weight=weight,
     )
     if layer.fresh is not None:
         yield LayerPart(
@@ -90,6 +91,7 @@ def _parts(layer: JoinLayer) -> Iterator[LayerPart]:
             source="parallel",
             items=layer.fresh.items,
             complete=layer.fresh.complete,
+            weight=weight,
         )
 
 

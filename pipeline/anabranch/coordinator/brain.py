@@ -38,6 +38,8 @@ class Counters(Struct):
     replies_lost: int = 0
     takeovers: int = 0
     window_full: int = 0
+    telemetry_lost: int = 0
+    open_full: int = 0
 
 
 class Deadlines:
@@ -72,10 +74,22 @@ class Deadlines:
 def _nobody_waits() -> None: ...
 
 
+def _settings(config: Config) -> dict[str, Any]:
+    """Present values of what may be recommended otherwise."""
+    ttls = {
+        f"layers.{name}.ttl_ms": layer.ttl_ms
+        for name, layer in config.layers.items()
+        if layer.ttl_ms is not None
+    }
+    return {"worker.slots": config.worker.slots, **ttls}
+
+
 class Brain:
     """Shared state of one coordinator; `now_ms` is the broker's clock."""
 
-    def __init__(self, config: Config, now_ms: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, now_ms: Callable[[], float], instance: str = "coordinator"
+    ) -> None:
         self.config = config
         self.now_ms = now_ms
         self.topics = Topics(config.namespace)
@@ -94,6 +108,8 @@ class Brain:
             parallel_threshold=config.select.parallel_threshold,
             parallel_max_layers=config.select.parallel_max_layers,
             distributed_threshold=config.select.distributed_threshold,
+            instance=instance,
+            settings=_settings(config),
         )
         self.aggregator = ResultAggregator()
         self.directory = Directory()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from anabranch.aggregate.join import JoinLayer
 from anabranch.coordinator.open_query import OpenQuery
 from anabranch.events import Answer
 from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
+from anabranch.select.decision import Decision
 
 __all__ = ["lesson"]
 
 
-def lesson(open_query: OpenQuery, answer: Answer, now_ms: float) -> ExecutionTelemetry | None:
+Speedups = Callable[[Decision, float], tuple[float | None, float | None]]
+
+
+def lesson(
+    open_query: OpenQuery, answer: Answer, now_ms: float, speedups: Speedups
+) -> ExecutionTelemetry | None:
     """The telemetry record of an answered query; None if nothing was decided for it."""
     decision, context = open_query.decision, open_query.context
     if decision is None or context is None:
         return None
+    total_ms = max(0.0, now_ms - open_query.read_ms)
     memo = open_query.memo
     used = memo.used if memo else {name for item in answer.items for name in item.layers}
     return telemetry_of(
@@ -25,8 +34,9 @@ def lesson(open_query: OpenQuery, answer: Answer, now_ms: float) -> ExecutionTel
             for layer in open_query.join.layers.values()
         ],
         at_ms=int(now_ms),
-        total_ms=max(0.0, now_ms - open_query.read_ms),
+        total_ms=total_ms,
         success=answer.status == "complete",
+        speedups=speedups(decision, total_ms),
     )
 
 
@@ -35,7 +45,7 @@ def _outcome(layer: JoinLayer, open_query: OpenQuery, now_ms: float, *, used: bo
     return LayerOutcome(
         layer=layer.name,
         source=layer.source,
-        status="timeout" if layer.status == "open" else layer.status,
+        status="skipped" if layer.status == "open" else layer.status,
         took_ms=layer.took_ms,
         queued_ms=layer.queued_ms,
         elapsed_ms=max(0.0, arrived_ms - open_query.read_ms),

@@ -311,7 +311,7 @@ class QueryPartition:
         answer = compose(brain, open_query, epoch=self.epoch, now_ms=now_ms)
         memoise(brain, open_query, answer)
         self._forget(open_query)
-        learned = lesson(open_query, answer, now_ms)
+        learned = lesson(open_query, answer, now_ms, brain.selector.telemetry.speedups)
         if learned is not None:
             brain.selector.observe(learned)
         open_query.trace.set(_attributes(answer))

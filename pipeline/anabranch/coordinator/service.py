@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 from types import TracebackType
 from typing import Final, Self
@@ -16,6 +17,7 @@ from msgspec import structs
 from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
 from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.exchange import Exchange
 from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.ownership import Ownership
 from anabranch.coordinator.publisher import Publisher
@@ -68,7 +70,10 @@ class Coordinator:
         self._membership = Membership(
             f"{config.namespace}health", self._producer, clock or SystemClock(), self._describe
         )
-        self.brain = Brain(config, self._membership.broker_clock.now_ms)
+        # Batches count once by instance and number: a name that is new with every start.
+        self.brain = Brain(
+            config, self._membership.broker_clock.now_ms, f"{name}/{secrets.token_hex(4)}"
+        )
         topics = self.brain.topics
         self._publisher = Publisher(
             self.brain, name, self._producer, self._replies, self._supervisor.fail
@@ -76,6 +81,11 @@ class Coordinator:
         self._signals = transport.reader(f"{name}-signals")
         self._follower = transport.reader(f"{name}-partials")
         self._reader = transport.reader(f"{name}-recovery")
+        self._exchange = Exchange(
+            self.brain,
+            transport.producer(f"{name}-telemetry"),
+            transport.reader(f"{name}-telemetry"),
+        )
         self._signals_read = asyncio.Event()
         self.ownership = Ownership(
             self.brain,
@@ -132,6 +142,7 @@ class Coordinator:
             self._signals.start(),
             self._follower.start(),
             self._reader.start(),
+            self._exchange.start(),
         )
         await self._follow_signals()
         self._supervisor.start("signals", self._read_signals)
@@ -144,6 +155,7 @@ class Coordinator:
             ("partials", self._read_partials),
             ("deadlines", self._watch_deadlines),
             ("commit", self.ownership.commit),
+            ("telemetry", self._exchange.share),
         ):
             self._supervisor.start(name, stage)
 
@@ -166,7 +178,7 @@ class Coordinator:
         await self._supervisor.stop()
         clients = (
             self._consumer, self._follower, self._reader, self._signals,
-            self._replies, self._producer,
+            self._replies, self._producer, self._exchange,
         )  # fmt: skip
         done = await asyncio.gather(*(c.stop() for c in clients), return_exceptions=True)
         for error in done:
@@ -180,6 +192,7 @@ class Coordinator:
         while True:
             stage.beat()
             if self._draining or self._open_count() >= limit:
+                self.brain.counters.open_full += not self._draining
                 await asyncio.sleep(0.01)
                 continue
             batches = await self._consumer.fetch(_FETCH_MS)

@@ -54,6 +54,11 @@ class Directory:
             return None
         return found
 
+    def weight(self, layer: str) -> float:
+        """A layer's say in the fusion."""
+        found = self._layers.get(layer)
+        return found.weight if found else 1.0
+
     def partitions(self, group: str) -> int:
         """Partitions of a group's task topics."""
         return self._task_partitions.get(group, 0)
