@@ -19,7 +19,7 @@ from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.kafka.transport import Producer
 from anabranch.layers import LayerSpec
 from anabranch.testing import MemoryBroker, MemoryTransport, Network, VirtualClock, run
-from anabranch.testing.processes import Body, Processes
+from anabranch.testing.processes import Body, Processes, ProcessLoop
 from anabranch.worker import Worker
 
 __all__ = ["KINDS", "Kind", "Outcome", "simulate"]
@@ -69,7 +69,7 @@ KINDS: Final[dict[str, Kind]] = {
     "fuzz": Kind(Promise(once=True, late_ms=None, true=False), mutants=3),
     "workers": Kind(
         Promise(once=True, late_ms=50),
-        faults=("kill", "kill all", "stop", "cut", "jump"),
+        faults=("kill", "kill all", "stop", "cut", "freeze", "jump"),
         roles=GROUPS,
         dies=True,
     ),
@@ -79,9 +79,10 @@ KINDS: Final[dict[str, Kind]] = {
         stall_rate=0.02,
     ),
     "cuts": Kind(Promise(once=False, late_ms=25_000), faults=("cut",), dies=True),
+    "freezes": Kind(Promise(once=False, late_ms=25_000), faults=("freeze",), dies=True),
     "storm": Kind(
         Promise(once=False, late_ms=30_000),
-        faults=("kill", "kill", "kill all", "stop", "cut", "jump"),
+        faults=("kill", "kill", "kill all", "stop", "cut", "freeze", "jump"),
         every_s=1.0,
         stall_rate=0.02,
         dies=True,
@@ -104,7 +105,7 @@ def simulate(kind: str, seed: int, queries: int = 100) -> Outcome:
     async def main() -> Outcome:
         return await _World(KINDS[kind], seed, queries).run()
 
-    return run(main())
+    return run(main(), ProcessLoop)
 
 
 class _World:
@@ -206,6 +207,10 @@ class _World:
             seconds = rng.choice([0.5, 3.0, 7.0, 12.0])
             self._note(f"cut {name} for {seconds} s")
             self._broker.cut(name, seconds)
+        elif fault == "freeze":
+            seconds = rng.choice([0.5, 4.0, 9.0])
+            self._note(f"freeze {name} for {seconds} s")
+            self._processes.freeze(name, seconds)
         elif fault == "jump":
             by_ms = rng.choice([-3_600_000.0, 3_600_000.0, -1_500.0])
             self._note(f"the clock of {name} jumps by {by_ms} ms")

@@ -1,28 +1,48 @@
-"""Simulated processes: coroutines that can be told to stop, or killed in the middle of anything.
+"""Simulated processes: coroutines that can be stopped, killed or frozen in the middle of anything.
 
-A process is a transport (see `memory`) and every task that was started in it, found by a context
-variable that tasks inherit. `kill` takes both away at once: nothing that the process still runs
-while it is torn down reaches the broker.
+A process is a transport (see `memory`) and everything that runs on the loop for it, found by a
+context variable that tasks and callbacks inherit. `kill` takes both away at once: nothing that
+the process still runs while it is torn down reaches the broker. `freeze` holds back whatever the
+loop would run for it, while time and what is on its way go on.
+
+    run(scenario(), ProcessLoop)
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context, ContextVar
-from typing import Any
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, Generic, NamedTuple, TypeVarTuple
 
 from anabranch.clock import Clock
 from anabranch.testing.memory import MemoryBroker, MemoryTransport
+from anabranch.testing.virtual_time import VirtualTimeLoop
 
-__all__ = ["Body", "Processes"]
+__all__ = ["Body", "ProcessLoop", "Processes"]
 
 Body = Callable[[MemoryTransport, asyncio.Event], Awaitable[None]]
 """What a process runs: with its clients, until the event is set (its SIGTERM)."""
 
+Ts = TypeVarTuple("Ts")
+
 _MAX_ROUNDS = 1_000
 
 _process: ContextVar[_Process | None] = ContextVar("process", default=None)
+
+
+class _Held(NamedTuple):
+    """A callback that came while its process was frozen."""
+
+    handle: asyncio.Handle
+    callback: Callable[..., object]
+    args: tuple[Any, ...]
+    context: Context
+
+    def run(self) -> None:
+        """What ran before it may have cancelled it."""
+        if not self.handle.cancelled():
+            self.callback(*self.args)
 
 
 class _Process:
@@ -30,6 +50,58 @@ class _Process:
         self.stop = asyncio.Event()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.main: asyncio.Task[None] | None = None
+        self.frozen = False
+        self.held: list[_Held] = []
+
+    def thaw(self) -> None:
+        """Run what was held back, in its order."""
+        self.frozen = False
+        held, self.held = self.held, []
+        for late in held:
+            asyncio.get_running_loop().call_soon(late.run, context=late.context)
+
+
+class ProcessLoop(VirtualTimeLoop):
+    """A virtual loop that holds back what belongs to a frozen process."""
+
+    def call_soon(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        gate = _Gate(callback, context)
+        gate.handle = super().call_soon(gate, *args, context=gate.context)
+        return gate.handle
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        gate = _Gate(callback, context)
+        gate.handle = handle = super().call_at(when, gate, *args, context=gate.context)
+        return handle
+
+
+class _Gate(Generic[*Ts]):
+    """A callback that looks first whether its process may run."""
+
+    __slots__ = ("_callback", "context", "handle")
+
+    def __init__(self, callback: Callable[[*Ts], object], context: Context | None) -> None:
+        self._callback = callback
+        self.context = copy_context() if context is None else context
+        self.handle: asyncio.Handle | None = None
+
+    def __call__(self, *args: *Ts) -> None:
+        process = _process.get()
+        if process is None or not process.frozen or self.handle is None:
+            self._callback(*args)
+        else:
+            process.held.append(_Held(self.handle, self._callback, args, self.context))
 
 
 class Processes:
@@ -67,6 +139,12 @@ class Processes:
         """As SIGTERM: ask it to end by itself."""
         self._running[name].stop.set()
 
+    def freeze(self, name: str, seconds: float) -> None:
+        """As SIGSTOP, and SIGCONT after so long. Needs a `ProcessLoop`."""
+        process = self._running[name]
+        process.frozen = True
+        asyncio.get_running_loop().call_later(seconds, process.thaw)
+
     async def kill(self, name: str) -> None:
         """As `kill -9`.
 
@@ -75,6 +153,7 @@ class Processes:
         """
         process = self._running.pop(name)
         self._broker.kill(name)
+        process.thaw()
         for _ in range(_MAX_ROUNDS):
             if not process.tasks:
                 return

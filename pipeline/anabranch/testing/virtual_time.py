@@ -82,13 +82,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return "; ".join(map(_describe, tasks)) or "no task"
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` to its end on a fresh `VirtualTimeLoop`.
+def run(
+    main: Coroutine[Any, Any, T], loop_factory: Callable[[], VirtualTimeLoop] = VirtualTimeLoop
+) -> T:
+    """Run `main` to its end on a fresh virtual loop.
 
     Raises:
         DeadlockError: nothing can happen any more and `main` has not ended.
     """
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import TypeVar
 
 from anabranch.clock import Clock
@@ -17,6 +18,9 @@ from anabranch.clock import Clock
 __all__ = ["Network", "Pipe", "Process"]
 
 T = TypeVar("T")
+
+_OUTSIDE = Context()
+"""What travels belongs to no process any more: it goes on when that one is frozen or dead."""
 
 
 class Network:
@@ -76,7 +80,7 @@ class Process:
 
     def after_delay(self, callback: Callable[[], None]) -> None:
         """Call `callback` when what is sent now arrives."""
-        asyncio.get_running_loop().call_at(self.arrival(), callback)
+        asyncio.get_running_loop().call_at(self.arrival(), callback, context=_OUTSIDE)
 
     async def call(self, effect: Callable[[], T]) -> T:
         """One round trip: `effect` happens on the broker, its result (or error) comes back.
@@ -135,7 +139,7 @@ class Pipe:
         """Call `deliver` when it arrives."""
         self._at = max(self._at, self._process.arrival())
         self._queue.append(deliver)
-        asyncio.get_running_loop().call_at(self._at, self._next)
+        asyncio.get_running_loop().call_at(self._at, self._next, context=_OUTSIDE)
 
     def lose_some(self) -> None:
         """Of what is on its way, only the first so many arrive."""
