@@ -5,37 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Literal, Self
-
-from msgspec import structs
 
 from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
 from anabranch.errors import BrokerError, ConfigError, DecodeError
 from anabranch.events import (
-    MAX_VALUE_BYTES,
-    PRIORITIES,
     MemberHealth,
-    Partial,
     Priority,
     Task,
     decode,
     encode,
 )
-from anabranch.kafka.dead_letters import dead_letter
 from anabranch.kafka.topics import Topics
-from anabranch.kafka.transport import Acked, Committed, Record, TopicPartition, Transport
+from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.layers import LayerSpec, describe
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.middleware import Wrapper
 from anabranch.observe.spans import Tracer
 from anabranch.supervise import Stage, Supervisor, signalled, until
 from anabranch.worker.executor import Executor, Job
+from anabranch.worker.outlet import Outlet
 from anabranch.worker.queue import LocalQueue, Throttle
+from anabranch.worker.subscription import Subscription
 from anabranch.worker.wrappers import guard
 
 __all__ = ["Worker"]
@@ -92,41 +87,30 @@ class Worker:
         self._now_ms = self._membership.broker_clock.now_ms
         self._signals = transport.reader(f"{self.instance}-signals")
         self._threads = ThreadPoolExecutor(config.worker.slots, thread_name_prefix="layer")
+        self._tracer = Tracer()
+        self._outlet = Outlet(self.instance, self._producer, self._topics, self._supervisor.fail)
+        self._subscription = Subscription(
+            transport, self._topics, config.namespace, group, self.instance
+        )
         self._queue: LocalQueue[Job] = LocalQueue(config.worker.max_low_wait_ms)
         self._throttle = Throttle(config.worker.queue)
-        self._tracer = Tracer()
-        self._executor = Executor(
+        self._executor = self._make_executor(wrappers)
+        self._announced = asyncio.Event()
+        self._state: Literal["starting", "ready", "draining"] = "starting"
+        self.tasks = self.dead_letters = 0
+
+    def _make_executor(self, wrappers: Sequence[Wrapper]) -> Executor:
+        return Executor(
             self.instance,
             {s.layer.name: guard(s, self._threads, wrappers) for s in self._layers},
             self._queue,
-            self._publish,
+            self._outlet.publish,
             self._clock,
             self._now_ms,
             self._tracer,
-            slots=config.worker.slots,
-            reserve_ms=config.worker.reserve_ms,
+            slots=self._config.worker.slots,
+            reserve_ms=self._config.worker.reserve_ms,
         )
-        self._consumer = transport.consumer(
-            self.instance, f"{config.namespace}workers.{group}", self._topics.tasks_of(group), self
-        )
-        self._priorities: dict[str, Priority] = {
-            self._topics.tasks(group, priority): priority for priority in PRIORITIES
-        }
-        self._assigned: frozenset[TopicPartition] = frozenset()
-        self._positions: dict[TopicPartition, int] = {}
-        self._committed: dict[TopicPartition, int] = {}
-        self._lock = asyncio.Lock()
-        self._holding = False
-        self._outbox: deque[tuple[Job, bytes]] = deque()
-        self._has_output = asyncio.Event()
-        self._in_flight: set[asyncio.Future[Acked]] = set()
-        self._announced = asyncio.Event()
-        self._first_assignment = asyncio.Event()
-        self._draining = False
-        self._state: Literal["starting", "ready", "draining"] = "starting"
-        self._replyable = 0
-        """Partitions of `partials`, as far as they were asked for."""
-        self.tasks = self.dead_letters = 0
 
     # ── lifecycle ──────────────────────────────────────────────────────────────────────────
 
@@ -165,10 +149,10 @@ class Worker:
         self._supervisor.start("clock", self._read_clock)
         self._supervisor.start("health", self._publish_health)
         await self._membership.measured.wait()  # deadlines are on the broker's clock
-        await self._consumer.start()
+        await self._subscription.consumer.start()
         for name, stage in (
             ("tasks", self._read_tasks),
-            ("partials", self._send_partials),
+            ("partials", self._outlet.send),
             ("commit", self._commit_queued),
             ("announce", self._announce),
         ):
@@ -176,27 +160,27 @@ class Worker:
 
     async def _drain(self) -> None:
         """Finish and publish what was taken, commit; what is left runs elsewhere again."""
-        self._draining, self._state = True, "draining"
+        self._state = "draining"
         timeout_s = self._config.worker.drain_timeout_ms / 1000
         try:
             async with asyncio.timeout(timeout_s):
                 await self._membership.publish()
-                await until(lambda: not self._outbox and self._executor.idle)
+                await until(lambda: self._outlet.empty and self._executor.idle)
         except (TimeoutError, BrokerError) as error:
             log.warning("drain of %s ended early: %s", self.instance, error or "out of time")
-        if self._in_flight:
-            await asyncio.wait(set(self._in_flight), timeout=timeout_s)
+        await self._outlet.settle(timeout_s)
         try:
-            await self._commit_now()
+            await self._subscription.commit()
         except BrokerError as error:
             log.warning("could not commit at the end: %s", error)
 
     async def _close(self) -> None:
         await self._supervisor.stop()
         await self._executor.stop()
+        clients = (self._subscription.consumer, self._signals, self._producer)
         done = await asyncio.gather(
             *(_call(spec, "stop") for spec in self._layers),
-            *(client.stop() for client in (self._consumer, self._signals, self._producer)),
+            *(client.stop() for client in clients),
             return_exceptions=True,
         )
         for error in done:
@@ -204,71 +188,29 @@ class Worker:
                 log.debug("while closing: %s", error)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    # ── callbacks of the group consumer ────────────────────────────────────────────────────
-
-    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """What is queued is committed: it will be finished here, whoever has the partition."""
-        if not self._holding:
-            await self._lock.acquire()
-            self._holding = True
-        try:
-            await self._commit()
-        except BrokerError as error:
-            log.warning("could not commit before the rebalance: %s", error)
-
-    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        """Positions start at what is committed; pauses are restored."""
-        self._assigned = frozenset(partitions)
-        self._positions.clear()
-        self._committed.clear()
-        self._consumer.pause(self._partitions_of(self._throttle.paused))
-        if self._holding:
-            self._holding = False
-            self._lock.release()
-        self._first_assignment.set()
-
     # ── stages ─────────────────────────────────────────────────────────────────────────────
 
     async def _read_tasks(self, stage: Stage) -> None:
         while True:
             stage.beat()
-            if self._draining:
+            if self._state == "draining":
                 await asyncio.sleep(0.05)
                 continue
-            batches = await self._consumer.fetch(_FETCH_MS)
-            for tp, records in batches.items():
-                if self._holding or tp not in self._assigned:
-                    continue  # fetched before a rebalance and not committed: read again
-                for record in records:
-                    await self._take(record, self._priorities[tp.topic])
-                self._positions[tp] = records[-1].offset + 1
+            for priority, record in await self._subscription.fetch(_FETCH_MS):
+                await self._take(record, priority)
             self._executor.pump()
-            self._apply_throttle()
+            self._subscription.throttle(self._throttle, len(self._queue))
 
     async def _commit_queued(self, stage: Stage) -> None:
         while True:
             stage.beat()
             await asyncio.sleep(self._config.worker.commit_interval_ms / 1000)
-            self._apply_throttle()
-            await self._commit_now()
-
-    async def _send_partials(self, stage: Stage) -> None:
-        while True:
-            stage.beat()
-            if not await signalled(self._has_output):
-                continue
-            self._has_output.clear()
-            while self._outbox:
-                job, value = self._outbox[0]
-                sent = await self._producer.send(
-                    self._topics.partials, value, partition=job.task.partition, headers=job.headers
-                )
-                self._track(sent)
-                self._outbox.popleft()
+            self._subscription.throttle(self._throttle, len(self._queue))
+            await self._subscription.commit()
 
     async def _announce(self, stage: Stage) -> None:
         """Tell coordinators of our layers, once tasks for them would be read."""
-        while not await signalled(self._first_assignment):
+        while not await signalled(self._subscription.joined):
             stage.beat()
         for spec in self._layers:
             key = f"layer/{self.group}/{spec.layer.name}".encode()
@@ -298,78 +240,15 @@ class Worker:
             task = decode(record.value, Task)
             if not task.layers:
                 raise DecodeError("the task names no layers")
-            if not await self._can_reply(task.partition):
+            if not await self._outlet.can_reply(task.partition):
                 raise DecodeError(f"{self._topics.partials} has no partition {task.partition}")
         except DecodeError as error:
             trace.end(str(error))
-            await self._bury(record, str(error))
+            self.dead_letters += 1
+            await self._outlet.bury(record, str(error))
             return
         self.tasks += 1
         self._queue.put(priority, Job(task, record, trace), self._clock.monotonic() * 1000)
-
-    async def _can_reply(self, partition: int) -> bool:
-        """Whether `partials` has the partition; asks again if it may have grown."""
-        if partition >= self._replyable:
-            self._replyable = await self._producer.partitions(self._topics.partials)
-        return 0 <= partition < self._replyable
-
-    async def _bury(self, record: Record, reason: str) -> None:
-        self.dead_letters += 1
-        letter = dead_letter(self.instance, reason, record)
-        sent = await self._producer.send(self._topics.dlq, **letter._asdict())
-        self._track(sent)
-
-    def _publish(self, job: Job, event: Partial) -> None:
-        """Queue a partial for sending, as several records if it would not fit into one."""
-        value = encode(event)
-        results = event.results
-        if len(value) > MAX_VALUE_BYTES and len(results) > 1:
-            half = len(results) // 2
-            for part in (results[:half], results[half:]):
-                self._publish(job, structs.replace(event, results=part))
-            return
-        self._outbox.append((job, value))
-        self._has_output.set()
-
-    def _track(self, sent: asyncio.Future[Acked]) -> None:
-        self._in_flight.add(sent)
-        sent.add_done_callback(self._sent)
-
-    def _sent(self, sent: asyncio.Future[Acked]) -> None:
-        self._in_flight.discard(sent)
-        if not sent.cancelled() and (error := sent.exception()) is not None:
-            self._supervisor.fail(error, "a record was not acknowledged")
-
-    async def _commit_now(self) -> None:
-        try:
-            async with asyncio.timeout(5.0):  # wait_for may swallow a cancellation (3.11)
-                await self._lock.acquire()
-        except TimeoutError:
-            return  # a rebalance is under way; it commits itself
-        try:
-            await self._commit()
-        finally:
-            self._lock.release()
-
-    async def _commit(self) -> None:
-        moved = {
-            tp: position
-            for tp, position in self._positions.items()
-            if self._committed.get(tp) != position
-        }
-        if moved:
-            await self._consumer.commit({tp: Committed(p, "") for tp, p in moved.items()})
-            self._committed.update(moved)
-
-    def _apply_throttle(self) -> None:
-        pause, resume = self._throttle.update(len(self._queue))
-        if pause:
-            self._consumer.pause(self._partitions_of(pause))
-        if resume:
-            self._consumer.resume(self._partitions_of(resume))
-
-    def _partitions_of(self, priorities: Collection[Priority]) -> list[TopicPartition]:
-        return [tp for tp in self._assigned if self._priorities[tp.topic] in priorities]
 
     def _describe(self) -> MemberHealth:
         return MemberHealth(
@@ -379,7 +258,7 @@ class Worker:
             state=self._state,
             version=package_version(),
             host=socket.gethostname(),
-            partitions=sorted({tp.partition for tp in self._assigned}),
+            partitions=self._subscription.partitions,
             queued=len(self._queue),
             sent_ms=self._now_ms(),
             stats={

@@ -1,0 +1,125 @@
+"""A worker's share of its group's tasks: positions, commits, pauses, rebalances.
+
+Tasks are committed once they are in the local queue, not when they are done: what a crash left
+uncommitted may run twice and counts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from anabranch.errors import BrokerError
+from anabranch.events import PRIORITIES, Priority
+from anabranch.kafka.topics import Topics
+from anabranch.kafka.transport import Committed, GroupConsumer, Record, TopicPartition, Transport
+from anabranch.worker.queue import Throttle
+
+__all__ = ["Subscription"]
+
+log = logging.getLogger(__name__)
+
+
+class Subscription:
+    """The task topics of one group, as a member of its consumer group."""
+
+    def __init__(
+        self, transport: Transport, topics: Topics, namespace: str, group: str, instance: str
+    ) -> None:
+        self.consumer: GroupConsumer = transport.consumer(
+            instance, f"{namespace}workers.{group}", topics.tasks_of(group), self
+        )
+        self.joined = asyncio.Event()
+        """Set by the first assignment."""
+        self._priorities: dict[str, Priority] = {
+            topics.tasks(group, priority): priority for priority in PRIORITIES
+        }
+        self._assigned: frozenset[TopicPartition] = frozenset()
+        self._paused: frozenset[Priority] = frozenset()
+        self._positions: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._lock = asyncio.Lock()
+        self._holding = False
+
+    @property
+    def partitions(self) -> list[int]:
+        """Partitions that are ours, of every priority."""
+        return sorted({tp.partition for tp in self._assigned})
+
+    async def fetch(self, timeout_ms: int) -> Iterator[tuple[Priority, Record]]:
+        """Tasks with their priority; each counts as queued once it was handed out."""
+        return self._hand_out(await self.consumer.fetch(timeout_ms))
+
+    def _hand_out(
+        self, batches: Mapping[TopicPartition, Sequence[Record]]
+    ) -> Iterator[tuple[Priority, Record]]:
+        for tp, records in batches.items():
+            if self._holding or tp not in self._assigned:
+                continue  # fetched before a rebalance and not committed: read again
+            for record in records:
+                yield self._priorities[tp.topic], record
+                self._positions[tp] = record.offset + 1
+
+    def throttle(self, throttle: Throttle, depth: int) -> None:
+        """Pause and resume priorities as the local queue fills and empties."""
+        pause, resume = throttle.update(depth)
+        self._paused = throttle.paused
+        if pause:
+            self.consumer.pause(self._partitions_of(pause))
+        if resume:
+            self.consumer.resume(self._partitions_of(resume))
+
+    async def commit(self) -> None:
+        """Commit what is queued, unless a rebalance is under way: that commits itself.
+
+        Raises:
+            GenerationLost: the group goes on without us.
+        """
+        try:
+            async with asyncio.timeout(5.0):  # wait_for may swallow a cancellation (3.11)
+                await self._lock.acquire()
+        except TimeoutError:
+            return
+        try:
+            await self._commit()
+        finally:
+            self._lock.release()
+
+    # ── callbacks of the group consumer ────────────────────────────────────────────────────
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """What is queued is committed: it will be finished here, whoever has the partition."""
+        if not self._holding:
+            await self._lock.acquire()
+            self._holding = True
+        try:
+            await self._commit()
+        except BrokerError as error:
+            log.warning("could not commit before the rebalance: %s", error)
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Positions start at what is committed; pauses are restored."""
+        self._assigned = frozenset(partitions)
+        self._positions.clear()
+        self._committed.clear()
+        self.consumer.pause(self._partitions_of(self._paused))
+        if self._holding:
+            self._holding = False
+            self._lock.release()
+        self.joined.set()
+
+    # ── details ────────────────────────────────────────────────────────────────────────────
+
+    async def _commit(self) -> None:
+        moved = {
+            tp: position
+            for tp, position in self._positions.items()
+            if self._committed.get(tp) != position
+        }
+        if moved:
+            await self.consumer.commit({tp: Committed(p, "") for tp, p in moved.items()})
+            self._committed.update(moved)
+
+    def _partitions_of(self, priorities: Collection[Priority]) -> list[TopicPartition]:
+        return [tp for tp in self._assigned if self._priorities[tp.topic] in priorities]
