@@ -66,6 +66,7 @@ class Supervisor:
         self._tasks: dict[Stage, asyncio.Task[None]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._body: asyncio.Task[object] | None = None
+        self._stopping = False
         self.failure: StageFailed | None = None
 
     def attach(self) -> None:
@@ -91,15 +92,26 @@ class Supervisor:
         where = f"{self._owner}: {what}" if what else self._owner
         self.failure = StageFailed(f"{where}: {error or type(error).__name__}")
         self.failure.__cause__ = error
-        if self._body is not None:
+        if self._body is not None and not self._stopping:
             self._body.cancel()
 
     async def stop(self) -> None:
-        """Cancel what still runs and wait for its end."""
+        """Cancel what still runs and wait for its end.
+
+        The first step of closing. The rest of it must not be cancelled by a failure: clients
+        left open would stay in their group, and keep its partitions from everybody.
+        """
+        self._stopping = True
         tasks = [*self._tasks.values(), *([self._watcher] if self._watcher else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        except asyncio.CancelledError:
+            if self.failure is None:
+                raise
+            # Ours, for a failure at the very end of the body.
+            await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
 
     def settle(self) -> None:

@@ -1,0 +1,138 @@
+"""Supervised stages: a failure ends the body once, and never its cleaning up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from anabranch.errors import StageFailed
+from anabranch.supervise import Stage, Supervisor
+from anabranch.testing import run
+
+
+class Owner:
+    """As a coordinator does it: drain, close, settle."""
+
+    def __init__(self, drain_s: float = 1.0) -> None:
+        self.supervisor = Supervisor("owner", stuck_after_s=5)
+        self.told: list[str] = []
+        self._drain_s = drain_s
+
+    async def __aenter__(self) -> Self:
+        self.supervisor.attach()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self.supervisor.failure is None:
+                await asyncio.sleep(self._drain_s)
+                self.told.append("drained")
+        finally:
+            await self.supervisor.stop()
+            await asyncio.sleep(1)
+            self.told.append("closed")
+            self.supervisor.settle()
+
+
+async def live(
+    owner: Owner, stage: Callable[[Stage], Awaitable[None]] | None, seconds: float = 100
+) -> None:
+    """A body that ends by itself after so long."""
+    async with owner:
+        if stage is not None:
+            owner.supervisor.start("one", stage)
+        await asyncio.sleep(seconds)
+
+
+def test_a_stage_that_dies_ends_the_body_with_its_error_as_the_cause() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+
+        async def die(stage: Stage) -> None:
+            await asyncio.sleep(1)
+            raise ValueError("inside")
+
+        with pytest.raises(StageFailed, match="stage one died: inside") as failed:
+            await live(owner, die)
+        assert isinstance(failed.value.__cause__, ValueError)
+        assert owner.told == ["closed"]
+        assert asyncio.get_running_loop().time() == pytest.approx(2)
+
+    run(scenario())
+
+
+def test_a_stage_without_a_stamp_is_stuck() -> None:
+    async def scenario() -> None:
+        async def hang(stage: Stage) -> None:
+            await asyncio.sleep(1000)
+
+        with pytest.raises(StageFailed, match="stage one is stuck"):
+            await live(Owner(), hang)
+
+    run(scenario())
+
+
+def test_a_stage_that_stamps_is_left_alone_and_cancelled_at_the_end() -> None:
+    async def scenario() -> None:
+        owner, cancelled = Owner(), []
+
+        async def work(stage: Stage) -> None:
+            try:
+                while True:
+                    stage.beat()
+                    await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                cancelled.append(stage.name)
+                raise
+
+        await live(owner, work)
+        assert owner.told == ["drained", "closed"]
+        assert cancelled == ["one"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("drain_s", [0.0, 1.0])
+def test_a_failure_at_any_turn_of_the_end_leaves_nothing_open(turns: int, drain_s: float) -> None:
+    """The failure's cancellation may arrive in the body, while draining, or while closing."""
+
+    async def scenario() -> None:
+        owner = Owner(drain_s)
+
+        async def fail() -> None:
+            await asyncio.sleep(1 + drain_s)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            owner.supervisor.fail(ValueError("late"))
+
+        failing = asyncio.create_task(fail())
+        with pytest.raises(StageFailed, match="late"):
+            await live(owner, None, 1)
+        await failing
+        assert owner.told[-1] == "closed"
+
+    run(scenario())
+
+
+def test_cancelling_the_application_is_no_failure() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+
+        task = asyncio.create_task(live(owner, None))
+        await asyncio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert owner.told == ["drained", "closed"]
+
+    run(scenario())
