@@ -267,6 +267,8 @@ class _World:
         for name in self._processes.running:
             self._processes.stop(name)
         await self._until(lambda: not self._processes.running)
+        await asyncio.sleep(2)
+        self.violations += [f"{leak} was left behind" for leak in sorted(self._processes.leaked)]
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 

@@ -89,6 +89,23 @@ def test_a_killed_process_leaves_no_task_and_reaches_nobody_on_its_way_out() -> 
     play(scenario())
 
 
+def test_a_task_that_outlives_its_process_is_told() -> None:
+    async def scenario() -> None:
+        processes = Processes(MemoryBroker(), lambda name, error: None)
+        forgotten: list[asyncio.Task[None]] = []
+
+        async def forgetful(transport: MemoryTransport, stop: asyncio.Event) -> None:
+            forgotten.append(asyncio.create_task(asyncio.sleep(100), name="forgotten"))
+
+        processes.start("one", forgetful)
+        processes.start("two", count_seconds)
+        processes.stop("two")
+        await asyncio.sleep(5)
+        assert processes.leaked == ["one: forgotten"]
+
+    play(scenario())
+
+
 def test_others_live_on_when_one_is_killed() -> None:
     async def scenario() -> None:
         broker = MemoryBroker()

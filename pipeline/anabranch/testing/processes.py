@@ -109,6 +109,9 @@ class Processes:
 
     Args:
         ended: called with the name of a process that ended by itself, and its error if it failed.
+
+    Attributes:
+        leaked: tasks that outlived the process that started them, by more than a second.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Processes:
         self._broker = broker
         self._ended = ended
         self._running: dict[str, _Process] = {}
+        self.leaked: list[str] = []
         asyncio.get_running_loop().set_task_factory(_make_task)
 
     @property
@@ -166,6 +170,10 @@ class Processes:
         if self._running.get(name) is process:
             del self._running[name]
             self._ended(name, None if main.cancelled() else main.exception())
+            asyncio.get_running_loop().call_later(1.0, self._look_for_leaks, name, process)
+
+    def _look_for_leaks(self, name: str, process: _Process) -> None:
+        self.leaked += [f"{name}: {task.get_name()}" for task in process.tasks]
 
 
 async def _run(body: Awaitable[None]) -> None:
