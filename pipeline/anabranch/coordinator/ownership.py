@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import structs
 
+from anabranch.coordinator.backfill import Backfill
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.publisher import Publisher
@@ -33,6 +34,7 @@ class Ownership:
     Args:
         reader: for reading back; used by takeovers only.
         follower: of `partials`; assigned here, read elsewhere.
+        backfill: told of what was taken over.
         may_resume: set once `health` and `control` were read to their ends.
     """
 
@@ -42,6 +44,7 @@ class Ownership:
         publisher: Publisher,
         reader: Reader,
         follower: Reader,
+        backfill: Backfill,
         may_resume: asyncio.Event,
         settle_timeout_s: float,
     ) -> None:
@@ -54,6 +57,7 @@ class Ownership:
         self._publisher = publisher
         self._reader = reader
         self._follower = follower
+        self._backfill = backfill
         self._may_resume = may_resume
         self._settle_timeout_s = settle_timeout_s
         self._lock = asyncio.Lock()
@@ -220,6 +224,7 @@ class Ownership:
             partition = QueryPartition(number, self._brain, read)
             self.partitions[number] = partition
             self._consumer.seek(self._tp(number), partition.position)
+            self._backfill.want(number, (read.progress.bounds or read.bounds).partials)
         self._claimed = {}
         self._follow()
         self._consumer.resume([self._tp(n) for n in restored])

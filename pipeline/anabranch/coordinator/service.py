@@ -16,6 +16,7 @@ from msgspec import structs
 
 from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
+from anabranch.coordinator.backfill import Backfill
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.exchange import Exchange
 from anabranch.coordinator.outbox import DeadLetterOut
@@ -86,12 +87,15 @@ class Coordinator:
             transport.producer(f"{name}-telemetry"),
             transport.reader(f"{name}-telemetry"),
         )
+        self._earlier = transport.reader(f"{name}-backfill")
+        self._backfill = Backfill(self.brain, self._earlier)
         self._signals_read = asyncio.Event()
         self.ownership = Ownership(
             self.brain,
             self._publisher,
             self._reader,
             self._follower,
+            self._backfill,
             self._signals_read,
             settle_timeout_s=config.kafka.rebalance_timeout_ms / 2_000,
         )
@@ -142,6 +146,7 @@ class Coordinator:
             self._signals.start(),
             self._follower.start(),
             self._reader.start(),
+            self._earlier.start(),
             self._exchange.start(),
         )
         await self._follow_signals()
@@ -156,6 +161,7 @@ class Coordinator:
             ("deadlines", self._watch_deadlines),
             ("commit", self.ownership.commit),
             ("telemetry", self._exchange.share),
+            ("backfill", self._backfill.run),
         ):
             self._supervisor.start(name, stage)
 
@@ -178,7 +184,7 @@ class Coordinator:
         await self._supervisor.stop()
         clients = (
             self._consumer, self._follower, self._reader, self._signals,
-            self._replies, self._producer, self._exchange,
+            self._replies, self._producer, self._exchange, self._earlier,
         )  # fmt: skip
         done = await asyncio.gather(*(c.stop() for c in clients), return_exceptions=True)
         for error in done:

@@ -1,0 +1,53 @@
+"""After a takeover the cache comes back from partials before those that were needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from anabranch.client import Client
+from anabranch.config import Config, TopicsConfig, TypeConfig
+from anabranch.coordinator import Coordinator
+from anabranch.events import Item
+from anabranch.kafka.topics import ensure_topics
+from anabranch.layers import LayerSpec, Request, layer
+from anabranch.supervise import until
+from anabranch.testing.memory import MemoryBroker
+from anabranch.testing.virtual_time import VirtualClock, run
+from anabranch.worker import Worker
+
+CONFIG = Config(types={"t": TypeConfig(layers=["a"])}, topics=TopicsConfig(queries=2, tasks=2))
+
+
+@layer("a")
+async def a(request: Request) -> Sequence[Item]:
+    return [Item(f"urn:{request.params['n']}", 1.0)]
+
+
+@pytest.mark.parametrize("questions", [3, 2_500])
+def test_a_new_owner_answers_from_what_the_old_one_had_cached(questions: int) -> None:
+    async def body() -> None:
+        broker, clock = MemoryBroker(), VirtualClock()
+        await ensure_topics(broker.transport(), CONFIG, ["default"])
+
+        def coordinator(process: str) -> Coordinator:
+            return Coordinator(CONFIG, transport=broker.transport(process=process), clock=clock)
+
+        spec = LayerSpec(a, ttl_ms=600_000)
+        worker = Worker(CONFIG, layers=[spec], transport=broker.transport(process="w"), clock=clock)
+        async with worker, Client(CONFIG, transport=broker.transport(process="c")) as client:
+            await worker.ready()
+            async with coordinator("c1") as first:
+                await first.ready()
+                await until(lambda: first.brain.directory.descriptor("a"))
+                for n in range(questions):
+                    await client.ask("t", {"n": n}, timeout_ms=20_000)
+            async with coordinator("c2") as second:
+                await second.ready()
+                await until(lambda: len(second.brain.cache) >= questions)
+                answer = await client.ask("t", {"n": 0}, strategy="cache")
+                assert (answer.status, answer.strategy) == ("complete", "cache")
+                assert [item.id for item in answer.items] == ["urn:0"]
+
+    run(body())
