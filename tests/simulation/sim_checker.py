@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, product
 
 from msgspec import Struct
+from sim_truth import Truth
 
 from anabranch.config import Config
 from anabranch.events import (
     DEFAULT_TIMEOUT_MS,
     HEADER_OFFSET,
     Answer,
-    AnswerItem,
     Item,
     Query,
     decode,
@@ -26,14 +27,14 @@ from anabranch.events import (
 from anabranch.kafka.dead_letters import HEADER_PARTITION, HEADER_SOURCE_OFFSET, HEADER_TOPIC
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Record, TopicPartition
-from anabranch.layers import LayerSpec, Request
 from anabranch.testing import MemoryBroker
-from anabranch_synthetic import Synthetic, expected_items
 
 __all__ = ["Promise", "behind", "check", "unanswered"]
 
 Place = tuple[int, int]
 """Partition and offset of a query."""
+Part = tuple[str, int, int]
+"""Layer, shard and version of its content."""
 
 
 class Promise(Struct, frozen=True):
@@ -43,19 +44,20 @@ class Promise(Struct, frozen=True):
         once: no query gets a second answer.
         late_ms: an answer is on `results` so long after its deadline at most; None if a failure
             makes it as late as recovery takes.
+        fresh_ms: so long after an invalidation nobody is told what it invalidated; None if a
+            failure may keep the order from a coordinator for longer than a query.
         true: what answers say is right.
     """
 
     once: bool
     late_ms: float | None
+    fresh_ms: float | None
     true: bool = True
 
 
-def check(
-    broker: MemoryBroker, config: Config, layers: Mapping[str, LayerSpec], promise: Promise
-) -> list[str]:
+def check(broker: MemoryBroker, config: Config, truth: Truth, promise: Promise) -> list[str]:
     """Every promise that was broken, one sentence each."""
-    return list(_Checker(broker, config, layers, promise).violations())
+    return list(_Checker(broker, config, truth, promise).violations())
 
 
 def unanswered(broker: MemoryBroker, config: Config) -> list[str]:
@@ -102,12 +104,12 @@ class _Checker:
         self,
         broker: MemoryBroker,
         config: Config,
-        layers: Mapping[str, LayerSpec],
+        truth: Truth,
         promise: Promise,
     ) -> None:
         topics = Topics(config.namespace)
         self._config = config
-        self._layers = layers
+        self._truth = truth
         self._promise = promise
         self._questions = {q.place: q for q in map(_Question, broker.records(topics.queries))}
         self._alike: dict[tuple[int, int | str], list[Place]] = defaultdict(list)
@@ -170,7 +172,7 @@ class _Checker:
         yield from self._of_time(query, question.record, record)
         if self._promise.true:
             yield from self._of_layers(query, answer)
-            yield from self._of_content(query, answer)
+            yield from self._of_content(query, question.record, record, answer)
         if query.reply_to is not None and record.key not in self._copies:
             yield "answered, but not where the reply was wanted"
 
@@ -203,51 +205,51 @@ class _Checker:
             if query.strategy == "cache" and layer.source not in ("cache", "none"):
                 yield f"{name} was asked although only the cache was to be"
 
-    def _of_content(self, query: Query, answer: Answer) -> Iterator[str]:
-        whole = all(layer.error is None for layer in answer.layers.values() if layer.status == "ok")
+    def _of_content(
+        self, query: Query, asked: Record, record: Record, answer: Answer
+    ) -> Iterator[str]:
+        """The items are those of some version of each shard that was right in between."""
         ok = [name for name, layer in answer.layers.items() if layer.status == "ok"]
-        everything = {
-            name: self._content(name, query, math.inf if name in ok else 0) for name in ok
-        }
-        for item in answer.items:
-            yield from self._of_item(item, everything)
-        if not whole:
-            return  # a shard is missing: what came is right, as was just checked
-        expected = _fused({name: self._content(name, query, query.limit) for name in ok})
-        wanted = [item.id for item in expected[: query.limit]]
-        if [item.id for item in answer.items] != wanted:
-            yield f"items {[item.id for item in answer.items]} where {wanted} were expected"
-        total = sum(map(len, everything.values()))
-        if not answer.truncated and len(answer.items) < total:
-            yield f"{len(answer.items)} of {total} items, and it is not said that more exist"
-
-    def _of_item(self, item: AnswerItem, everything: Mapping[str, Sequence[Item]]) -> Iterator[str]:
-        for name in item.layers:
-            true = next((i for i in everything.get(name, ()) if i.id == item.id), None)
-            if true is None or true.data != item.data:
-                yield f"{name} never said {item.id}"
-
-    def _content(self, name: str, query: Query, limit: float) -> list[Item]:
-        """All that a layer has for a question; of each shard `limit` at most, best first."""
-        spec = self._layers[name]
-        assert isinstance(spec.layer, Synthetic)
-        most = int(min(limit, spec.layer.config.items))
-        found = [
-            item
-            for shard in range(spec.shards)
-            for item in expected_items(
-                spec.layer,
-                Request(query.type, query.params, query.scope, most, 0.0, 0.0, shard, spec.shards),
-            )
+        fresh_ms = self._promise.fresh_ms
+        asked_ms = -math.inf if fresh_ms is None else asked.timestamp - fresh_ms
+        choices = [
+            [
+                (name, shard, version)
+                for version in self._truth.may_say(name, asked_ms, record.timestamp)
+            ]
+            for name in ok
+            for shard in range(self._truth.shards_of(name))
         ]
-        return sorted(found, key=lambda item: (-item.score, item.id))
+        parts = {part: self._truth.content(*part, query) for part in chain(*choices)}
+        known = {item.id: item.data for items in parts.values() for item in items}
+        wrong = [item.id for item in answer.items if known.get(item.id) != item.data]
+        if wrong:
+            yield f"no layer said {wrong} between asking and answering"
+        if any(answer.layers[name].error for name in ok):
+            return  # a shard is missing: what came is right, as was just checked
+        told = [item.id for item in answer.items]
+        possible = (_fused(combination, parts, query.limit) for combination in product(*choices))
+        if not wrong and told not in possible:
+            yield f"items {told} are not the best ones, or not in their order"
+        total = sum(self._truth.items_of(name) * self._truth.shards_of(name) for name in ok)
+        if not answer.truncated and len(told) < total:
+            yield f"{len(told)} of {total} items, and it is not said that more exist"
 
     def _wanted(self, query: Query) -> tuple[str, ...]:
         named = query.layers if query.layers is not None else self._config.types[query.type].layers
         return tuple(dict.fromkeys(named))
 
 
-def _fused(found: Mapping[str, Sequence[Item]]) -> list[Item]:
+def _fused(
+    combination: Sequence[Part], parts: Mapping[Part, Sequence[Item]], limit: int
+) -> list[str]:
     """Reciprocal rank fusion where no two layers share an item: by rank, then by id."""
-    ranked = [(rank, item.id, item) for items in found.values() for rank, item in enumerate(items)]
-    return [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])]
+    layers: dict[str, list[Item]] = defaultdict(list)
+    for part in combination:
+        layers[part[0]] += parts[part][:limit]
+    ranked = [
+        (rank, item.id)
+        for items in layers.values()
+        for rank, item in enumerate(sorted(items, key=lambda item: (-item.score, item.id)))
+    ]
+    return [id_ for _, id_ in sorted(ranked)[:limit]]

@@ -10,14 +10,14 @@ from typing import Any, Final
 from msgspec import Struct, structs
 from sim_checker import Promise, behind, check, unanswered
 from sim_fuzz import mutate
-from sim_questions import GARBAGE, REPLY_TOPIC, layers_of, random_query
+from sim_questions import GARBAGE, REPLY_TOPIC, random_query
+from sim_truth import LAYERS, Truth
 
 from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
-from anabranch.events import Query, encode
-from anabranch.kafka.topics import Topics, ensure_topics
-from anabranch.kafka.transport import Producer
-from anabranch.layers import LayerSpec
+from anabranch.events import ControlRecord, Query, encode
+from anabranch.kafka.topics import Topics, topic_specs
+from anabranch.kafka.transport import Producer, TopicPartition
 from anabranch.testing import MemoryBroker, MemoryTransport, Network, VirtualClock, run
 from anabranch.testing.processes import Body, Processes, ProcessLoop
 from anabranch.worker import Worker
@@ -51,6 +51,7 @@ class Kind(Struct, frozen=True):
         every_s: mean time between two faults.
         dies: whether a process may end by itself (its supervisor starts another).
         mutants: mutated copies of records of every topic, per query.
+        stamps: CreateTime as on the embedded broker, where all processes share a machine.
     """
 
     promise: Promise
@@ -60,28 +61,36 @@ class Kind(Struct, frozen=True):
     stall_rate: float = 0.0
     dies: bool = False
     mutants: int = 0
+    stamps: str = "LogAppendTime"
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "calm": Kind(Promise(once=True, late_ms=50)),
-    "slow": Kind(Promise(once=True, late_ms=2_500), stall_rate=0.02),
-    "rolling": Kind(Promise(once=True, late_ms=3_000), faults=("stop",)),
-    "fuzz": Kind(Promise(once=True, late_ms=None, true=False), mutants=3),
+    "calm": Kind(Promise(once=True, late_ms=50, fresh_ms=50)),
+    "slow": Kind(Promise(once=True, late_ms=2_500, fresh_ms=1_700), stall_rate=0.02),
+    "rolling": Kind(Promise(once=True, late_ms=3_000, fresh_ms=50), faults=("stop",)),
+    "embedded": Kind(
+        Promise(once=True, late_ms=None, fresh_ms=50),
+        faults=("stop",),
+        stamps="CreateTime",
+    ),
+    "fuzz": Kind(Promise(once=True, late_ms=None, fresh_ms=None, true=False), mutants=3),
     "workers": Kind(
-        Promise(once=True, late_ms=50),
+        Promise(once=True, late_ms=50, fresh_ms=50),
         faults=("kill", "kill all", "stop", "cut", "freeze", "jump"),
         roles=GROUPS,
         dies=True,
     ),
     "kills": Kind(
-        Promise(once=False, late_ms=25_000),
+        Promise(once=False, late_ms=25_000, fresh_ms=1_700),
         faults=("kill", "kill", "stop", "kill all"),
         stall_rate=0.02,
     ),
-    "cuts": Kind(Promise(once=False, late_ms=25_000), faults=("cut",), dies=True),
-    "freezes": Kind(Promise(once=False, late_ms=25_000), faults=("freeze",), dies=True),
+    "cuts": Kind(Promise(once=False, late_ms=25_000, fresh_ms=None), faults=("cut",), dies=True),
+    "freezes": Kind(
+        Promise(once=False, late_ms=25_000, fresh_ms=None), faults=("freeze",), dies=True
+    ),
     "storm": Kind(
-        Promise(once=False, late_ms=30_000),
+        Promise(once=False, late_ms=30_000, fresh_ms=None),
         faults=("kill", "kill", "kill all", "stop", "cut", "freeze", "jump"),
         every_s=1.0,
         stall_rate=0.02,
@@ -121,11 +130,11 @@ class _World:
         )
         self._broker = MemoryBroker(network, kafka=CONFIG.kafka)
         self._processes = Processes(self._broker, self._ended)
-        self._driver = self._broker.transport("driver")
+        self._driver = self._broker.transport("driver", VirtualClock(skew_ms=-3_600_000))
         self._topics = Topics(CONFIG.namespace)
         self._clocks: dict[str, VirtualClock] = {}
         """Of those processes that are to run on."""
-        self._slower = self._rng.choice([1.0, 4.0, 10.0])
+        self._truth = Truth(slower=self._rng.choice([1.0, 4.0, 10.0]))
         self._born = 0
         self._ending = False
         self.violations: list[str] = []
@@ -134,16 +143,18 @@ class _World:
     async def run(self) -> Outcome:
         asyncio.get_running_loop().set_exception_handler(self._unhandled)
         self._broker.create(REPLY_TOPIC, 1)
-        await ensure_topics(self._driver, CONFIG, GROUPS)
+        for topic, state in topic_specs(CONFIG, GROUPS).items():
+            settings = state.settings | {"message.timestamp.type": self._kind.stamps}
+            self._broker.create(topic, state.partitions, settings)
         for role in ("coordinator", "coordinator", "io", "io", "cpu", "cpu"):
             self._start(role)
         await asyncio.sleep(START_S)
-        await asyncio.gather(self._ask(), self._break())
+        await asyncio.gather(self._ask(), self._break(), self._change())
         await self._until(lambda: not unanswered(self._broker, CONFIG))
         await self._until(lambda: not behind(self._broker, CONFIG))
         await asyncio.sleep(3)
         await self._stop_all()
-        self.violations += check(self._broker, CONFIG, _all_layers(), self._kind.promise)
+        self.violations += check(self._broker, CONFIG, self._truth, self._kind.promise)
         return Outcome(self.violations, self.trace, self._digest())
 
     # ── what happens ───────────────────────────────────────────────────────────────────────
@@ -167,8 +178,23 @@ class _World:
                 sent.append((query, partition))
                 value = encode(query)
             await producer.send(self._topics.queries, value, partition=partition)
+            if what > 0.97:  # as a transaction's end does
+                self._broker.log(TopicPartition(self._topics.queries, partition)).append_marker()
             for _ in range(self._kind.mutants):
                 await self._send_mutant(producer, rng)
+
+    async def _change(self) -> None:
+        """Change what layers say, and a moment later order the caches to forget it."""
+        producer = self._driver.producer("operator")
+        rng = random.Random(self._rng.random())
+        now_ms = VirtualClock().time_ms
+        for _ in range(rng.randint(0, 4)):
+            await asyncio.sleep(rng.expovariate(1.0))
+            layer = rng.choice(sorted(LAYERS))
+            self._truth.change(layer, now_ms())
+            order = encode(ControlRecord(action="invalidate", layer=layer))
+            await producer.send_and_wait(self._topics.control, order, key=layer.encode())
+            self._truth.invalidated(layer, now_ms())
 
     async def _send_mutant(self, producer: Producer, rng: random.Random) -> None:
         """Forge a record. Nothing but the truth of answers may suffer."""
@@ -229,14 +255,15 @@ class _World:
             return
         self._born += 1
         name = f"{role}-{self._born}"
-        skew_ms = self._rng.choice([0.0, 0.0, 700.0, -3_600_000.0])
+        trusted = self._kind.stamps == "CreateTime"
+        skew_ms = 0.0 if trusted else self._rng.choice([0.0, 0.0, 700.0, -3_600_000.0])
         clock = self._clocks[name] = VirtualClock(skew_ms=skew_ms)
         self._note(f"start {name}, its clock off by {skew_ms} ms")
         self._processes.start(name, self._body(role, name, clock), clock)
 
     def _body(self, role: str, name: str, clock: VirtualClock) -> Body:
         config = structs.replace(CONFIG, instance=name)
-        layers = layers_of(role, self._born, self._slower)
+        layers = self._truth.layers_of(role, self._born)
 
         async def coordinate(transport: MemoryTransport, stop: asyncio.Event) -> None:
             async with Coordinator(config, transport=transport, clock=clock):
@@ -295,7 +322,3 @@ class _World:
 
 def _role(name: str) -> str:
     return name.split("-")[0]
-
-
-def _all_layers() -> dict[str, LayerSpec]:
-    return {spec.layer.name: spec for group in GROUPS for spec in layers_of(group, 0)}

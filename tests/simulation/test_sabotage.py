@@ -6,15 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 from sim_world import simulate
 
+from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import make_key
-from anabranch.coordinator.brain import Deadlines
+from anabranch.coordinator import cache_fold
+from anabranch.coordinator.brain import Brain, Deadlines
+from anabranch.coordinator.open_query import OpenQuery
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.restored import SeenIds
+from anabranch.events import Partial
 from anabranch.kafka.progress import Window
+from anabranch.kafka.transport import Record
 
 Patch = pytest.MonkeyPatch
 
@@ -48,6 +54,21 @@ def share_across_scopes(patch: Patch) -> None:
     patch.setattr("anabranch.coordinator.planning.make_key", leak)
 
 
+def ignore_invalidations(patch: Patch) -> None:
+    patch.setattr(CrossLayerCache, "invalidate", lambda self, **order: 0)
+
+
+def stamp_results_when_they_come(patch: Patch) -> None:
+    """An invalidation that falls into a fetch is then lost."""
+    fold = cache_fold.fold_partial
+
+    def late(brain: Brain, record: Record, partial: Partial, open_query: OpenQuery | None) -> None:
+        now = structs.replace(partial, generation=brain.control_position)
+        fold(brain, record, now, open_query)
+
+    patch.setattr("anabranch.coordinator.partition.fold_partial", late)
+
+
 def forget_what_is_deferred(patch: Patch) -> None:
     def release(self: QueryPartition) -> None:
         self.held = False
@@ -64,6 +85,8 @@ def forget_what_is_deferred(patch: Patch) -> None:
         ("calm", ignore_deadlines),
         ("calm", answer_repeats),
         ("calm", share_across_scopes),
+        ("calm", ignore_invalidations),
+        ("calm", stamp_results_when_they_come),
         ("storm", forget_what_is_deferred),
     ],
 )

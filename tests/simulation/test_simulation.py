@@ -12,7 +12,7 @@ import os
 import pytest
 from sim_world import KINDS, simulate
 
-_FIRST, _AFTER = map(int, os.environ.get("SIMULATION_SEEDS", "0:40").split(":"))
+_FIRST, _AFTER = map(int, os.environ.get("SIMULATION_SEEDS", "0:20").split(":"))
 
 
 @pytest.mark.parametrize("seed", range(_FIRST, _AFTER))
