@@ -1,4 +1,6 @@
-"""Which tests run where: those marked `kafka` need Java and Maven, or Kafka's jars.
+"""The brokers that tests share, and which tests run where.
+
+Those marked `kafka` need Java and Maven, or Kafka's jars.
 
 With ANABRANCH_REQUIRE_KAFKA=1, as in CI, nothing may be skipped: a skipped test fails the run.
 """
@@ -7,9 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from anabranch.dev.embedded import EmbeddedBroker
+from anabranch.dev.local_kafka import LocalKafka
 
 settings.register_profile(
     "anabranch", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -21,6 +27,26 @@ REQUIRED = os.environ.pop("ANABRANCH_REQUIRE_KAFKA", "") not in ("", "0")
 AVAILABLE = bool(
     shutil.which("java") and (shutil.which("mvn") or os.environ.get("ANABRANCH_KAFKA_HOME"))
 )
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[str]:
+    """Address of the embedded broker."""
+    with EmbeddedBroker() as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def kafka_node() -> Iterator[LocalKafka]:
+    """A real Kafka of one node; who suspends it resumes it."""
+    with LocalKafka(nodes=1) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_node: LocalKafka) -> str:
+    """Address of a real Kafka."""
+    return kafka_node.bootstrap
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

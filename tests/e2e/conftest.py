@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from typing import Any
@@ -14,25 +14,11 @@ from pipelines import Pipeline, layers_of
 from anabranch.client import Client
 from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
-from anabranch.dev.embedded import EmbeddedBroker
-from anabranch.dev.local_kafka import LocalKafka
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import ensure_topics
 from anabranch.worker import Worker
 
 _namespaces = count()
-
-
-@pytest.fixture(scope="session")
-def embedded() -> Iterator[str]:
-    with EmbeddedBroker() as broker:
-        yield broker.bootstrap
-
-
-@pytest.fixture(scope="session")
-def kafka() -> Iterator[str]:
-    with LocalKafka(nodes=1) as broker:
-        yield broker.bootstrap
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])

@@ -10,8 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from anabranch.config import KafkaConfig
-from anabranch.errors import BrokerError, TopicError, TopicsOnFirstUse
-from anabranch.kafka.client.failures import bounded, unavailable
+from anabranch.errors import BrokerError, BrokerUnavailable, TopicError, TopicsOnFirstUse
+from anabranch.kafka.client.failures import bounded
+from anabranch.kafka.client.lifecycle import ended, made, started
 from anabranch.kafka.transport import TopicState
 
 __all__ = ["KafkaAdmin"]
@@ -26,18 +27,19 @@ class KafkaAdmin:
         self._client: AIOKafkaAdminClient | None = None
 
     async def start(self) -> None:
-        client = AIOKafkaAdminClient(client_id="anabranch-admin", **self._connection)
-        try:
-            await client.start()
-        except (kafka.KafkaError, OSError) as error:
-            await client.close()
-            raise unavailable(self._config.bootstrap, error) from error
+        client = made(AIOKafkaAdminClient, client_id="anabranch-admin", **self._connection)
+        await started(
+            client.start(),
+            lambda timeout_ms: ended(client.close(), timeout_ms),
+            self._config,
+            self._config.request_timeout_ms,
+        )
         self._client = client
 
     async def stop(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await ended(client.close(), self._config.request_timeout_ms)
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
         client, limit = self._running, self._config.request_timeout_ms
@@ -72,6 +74,8 @@ class KafkaAdmin:
                 self._config.request_timeout_ms,
                 "creating topics",
             )
+        except BrokerUnavailable:
+            raise
         except BrokerError as error:
             raise TopicError(f"topics cannot be created here: {error}") from error
         refused = [

@@ -28,16 +28,18 @@ class _ByName(AbstractPartitionAssignor):
     ) -> dict[str, ConsumerProtocolMemberAssignment]:
         topics = sorted({topic for member in members.values() for topic in member.subscription})
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
-        # Two members with one name (a restart before the old one is gone) stay two members.
-        names = {_name_of(member, id_): id_ for id_, member in members.items()}
-        owned = assign(max(counts.values(), default=0), sorted(names))
+        named = _distinct({id_: _name_of(member) for id_, member in members.items()})
+        owned = assign(max(counts.values(), default=0), sorted(named))
         return {
-            names[name]: ConsumerProtocolMemberAssignment(
+            id_: ConsumerProtocolMemberAssignment(
                 0,
-                [(topic, [n for n in numbers if n < counts[topic]]) for topic in topics],
+                [
+                    (topic, [n for n in owned[name] if n < counts[topic]])
+                    for topic in members[id_].subscription
+                ],
                 b"",
             )
-            for name, numbers in owned.items()
+            for name, id_ in named.items()
         }
 
     @classmethod
@@ -53,5 +55,13 @@ def assignor_for(instance: str) -> type[AbstractPartitionAssignor]:
     return type("ByName", (_ByName,), {"instance": instance})
 
 
-def _name_of(member: ConsumerProtocolMemberMetadata, member_id: str) -> str:
-    return f"{(member.user_data or b'').decode(errors='replace')}\0{member_id}"
+def _name_of(member: ConsumerProtocolMemberMetadata) -> str:
+    return (member.user_data or b"").decode(errors="replace")
+
+
+def _distinct(names: Mapping[str, str]) -> dict[str, str]:
+    """Member id by name; of two with one name (a zombie and its successor) one goes by its id."""
+    named: dict[str, str] = {}
+    for id_ in sorted(names):
+        named[id_ if names[id_] in named else names[id_]] = id_
+    return named

@@ -3,67 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaTopicPartition
-from aiokafka import errors as kafka
 
 from anabranch.config import KafkaConfig
 from anabranch.errors import BrokerError, GenerationLost
 from anabranch.kafka.client.assignment import assignor_for
-from anabranch.kafka.client.failures import bounded, started, translate
-from anabranch.kafka.transport import Committed, RebalanceListener, Record, TopicPartition
+from anabranch.kafka.client.failures import bounded
+from anabranch.kafka.client.fetching import Batches, Fetching
+from anabranch.kafka.client.lifecycle import close_consumer, made, started
+from anabranch.kafka.transport import Committed, RebalanceListener, TopicPartition
 
-__all__ = ["Fetching", "KafkaGroupConsumer"]
+__all__ = ["KafkaGroupConsumer"]
 
 _NEVER_MS: Final = 2**31 - 1
 _MAX_PARTITION_BYTES: Final = 1024 * 1024
-_LATE_S: Final = 0.1
-
-Batches = Mapping[TopicPartition, Sequence[Record]]
-
-
-class Fetching:
-    """`getmany` that keeps to its timeout and is never cancelled.
-
-    aiokafka ignores the timeout while partitions are being reassigned, and a cancelled call
-    breaks its accounting of idle time; so a call that is late is kept and waited for next time.
-    """
-
-    def __init__(self, client: AIOKafkaConsumer) -> None:
-        self._client = client
-        self._pending: asyncio.Task[Any] | None = None
-        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        """Set by a listener's failure: wakes the waiting call, which raises."""
-
-    async def fetch(self, timeout_ms: int) -> Batches:
-        """Everything fetched so far, or what comes within `timeout_ms`."""
-        if self._pending is None:
-            self._pending = asyncio.ensure_future(self._client.getmany(timeout_ms=timeout_ms))
-        await asyncio.wait(
-            {self._pending, self.failed},
-            timeout=timeout_ms / 1000 + _LATE_S,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if self.failed.done():
-            raise self.failed.result()
-        if not self._pending.done():
-            return {}
-        pending, self._pending = self._pending, None
-        try:
-            batches: Batches = pending.result()
-        except kafka.KafkaError as error:
-            raise translate(error, "fetching") from error
-        return batches
-
-    async def stop(self) -> None:
-        """Let go of a call that is still waiting."""
-        if self._pending is not None:
-            self._pending.cancel()
-            await asyncio.gather(self._pending, return_exceptions=True)
-            self._pending = None
 
 
 class KafkaGroupConsumer:
@@ -89,7 +47,8 @@ class KafkaGroupConsumer:
 
     async def start(self) -> None:
         config = self._config
-        client = AIOKafkaConsumer(
+        client = made(
+            AIOKafkaConsumer,
             client_id=self._name,
             group_id=self._group,
             enable_auto_commit=False,
@@ -105,17 +64,27 @@ class KafkaGroupConsumer:
             **self._connection,
         )
         self._fetching = Fetching(client)
-        client.subscribe(self._topics, listener=_Listener(self._listener, self._fail))
+        client.subscribe(self._topics, listener=_Listener(self._listener, self._fetching))
         self._client = client  # callbacks come before `start` returns
-        await started(client, config.bootstrap)
+        try:
+            await started(
+                client.start(),
+                partial(close_consumer, client),
+                config,
+                config.request_timeout_ms + config.rebalance_timeout_ms,
+            )
+        except BaseException:
+            self._client = self._fetching = None
+            raise
 
     async def stop(self) -> None:
-        if self._client is None:
-            return
         client, self._client = self._client, None
-        if self._fetching is not None:
-            await self._fetching.stop()
-        await bounded(client.stop(), self._config.rebalance_timeout_ms, "leaving the group")
+        fetching, self._fetching = self._fetching, None
+        if client is None or fetching is None:
+            return
+        fetching.fail(BrokerError("the consumer was stopped"))
+        fetching.forget()
+        await close_consumer(client, self._config.rebalance_timeout_ms)
 
     async def fetch(self, timeout_ms: int) -> Batches:
         if self._fetching is None:
@@ -138,10 +107,7 @@ class KafkaGroupConsumer:
             # A broker accepts such a commit for a group without members: never send one.
             raise GenerationLost(f"{self._name} is not a member of {self._group}")
         commits = {KafkaTopicPartition(*tp): tuple(c) for tp, c in offsets.items()}
-        try:
-            await bounded(client.commit(commits), self._config.request_timeout_ms, "committing")
-        except kafka.IllegalStateError as error:
-            raise GenerationLost(f"committing: {error}") from error
+        await bounded(client.commit(commits), self._config.request_timeout_ms, "committing")
 
     async def committed(
         self, partitions: Collection[TopicPartition]
@@ -169,29 +135,29 @@ class KafkaGroupConsumer:
         assigned = self._running.assignment()
         return [tp for tp in (KafkaTopicPartition(*p) for p in partitions) if tp in assigned]
 
-    def _fail(self, error: BaseException) -> None:
-        if self._fetching is not None and not self._fetching.failed.done():
-            self._fetching.failed.set_result(error)
-
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     """aiokafka logs what a callback raises and goes on; here it ends the instance."""
 
-    def __init__(self, listener: RebalanceListener, fail: Callable[[BaseException], None]) -> None:
+    def __init__(self, listener: RebalanceListener, fetching: Fetching) -> None:
         self._listener = listener
-        self._fail = fail
+        self._fetching = fetching
 
     async def on_partitions_revoked(self, revoked: Collection[KafkaTopicPartition]) -> None:
         await self._call(self._listener.revoked(_ours(revoked)))
 
     async def on_partitions_assigned(self, assigned: Collection[KafkaTopicPartition]) -> None:
+        self._fetching.forget()  # positions are at what is committed now
         await self._call(self._listener.assigned(_ours(assigned)))
 
     async def _call(self, callback: Coroutine[Any, Any, None]) -> None:
         try:
             await callback
+        except asyncio.CancelledError:
+            self._fetching.fail(BrokerError("a rebalance callback was cancelled"))
+            raise
         except Exception as error:
-            self._fail(error)
+            self._fetching.fail(error)
 
 
 def _ours(partitions: Collection[KafkaTopicPartition]) -> list[TopicPartition]:

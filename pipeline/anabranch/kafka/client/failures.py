@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from aiokafka import errors as kafka
 
@@ -16,32 +16,24 @@ from anabranch.errors import (
     TopicError,
 )
 
-__all__ = ["bounded", "produce_error", "started", "translate", "unavailable"]
+__all__ = ["bounded", "produce_error", "translate"]
 
 T = TypeVar("T")
-
-
-class Startable(Protocol):
-    """What all of aiokafka's clients can do (its admin client by other names)."""
-
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-
 
 _LOST = (
     kafka.CommitFailedError,
     kafka.IllegalGenerationError,
-    kafka.RebalanceInProgressError,
+    kafka.IllegalStateError,  # a commit for partitions that are not assigned
     kafka.UnknownMemberIdError,
 )
 _UNAVAILABLE = (
     kafka.BrokerNotAvailableError,
-    kafka.KafkaConnectionError,
     kafka.KafkaTimeoutError,
-    kafka.NodeNotReadyError,
-    kafka.RequestTimedOutError,
-    kafka.StaleMetadata,
+    kafka.KafkaUnavailableError,
+    kafka.RebalanceInProgressError,  # the member is still in the group: later it may commit
+    kafka.ReplicaNotAvailableError,
 )
+"""Trying again may help, beside all that aiokafka itself calls retriable."""
 _TOPIC = (
     kafka.InvalidTopicError,
     kafka.TopicAuthorizationFailedError,
@@ -49,54 +41,39 @@ _TOPIC = (
 )
 
 
-def translate(error: Exception, doing: str) -> BrokerError:
+def translate(error: BaseException, doing: str) -> BrokerError:
     """Any error of the client library, as one of ours that says what was being done."""
-    text = f"{doing}: {error or type(error).__name__}"
     if isinstance(error, BrokerError):
         return error
-    if isinstance(error, _LOST):
-        return GenerationLost(text)
+    if isinstance(error, kafka.CommitFailedError) and error.__cause__ is not None:
+        error = error.__cause__  # which of three errors it was makes a difference
+    text = f"{doing}: {_described(error)}"
     if isinstance(error, _TOPIC):
         return TopicError(text)
+    if isinstance(error, _LOST):
+        return GenerationLost(text)
     if isinstance(error, (*_UNAVAILABLE, OSError, TimeoutError)):
+        return BrokerUnavailable(text)
+    if isinstance(error, kafka.KafkaError) and error.retriable:
         return BrokerUnavailable(text)
     return BrokerError(text)
 
 
-def produce_error(error: Exception, topic: str) -> BrokerError:
+def produce_error(error: BaseException, topic: str) -> BrokerError:
     """Why a record was not acknowledged."""
-    if isinstance(error, _TOPIC):
+    if isinstance(error, (BrokerError, *_TOPIC)):
         return translate(error, f"sending to {topic}")
-    return ProduceError(f"sending to {topic}: {error or type(error).__name__}")
+    return ProduceError(f"sending to {topic}: {_described(error)}")
 
 
-def unavailable(bootstrap: str, error: Exception) -> BrokerUnavailable:
-    """Nobody answers: where, and what to do."""
-    return BrokerUnavailable(
-        f"no Kafka broker answers at {bootstrap} ({error or type(error).__name__}); start one "
-        f"(`anabranch broker`) or set kafka.bootstrap"
-    )
-
-
-async def started(client: Startable, bootstrap: str) -> None:
-    """Start a client; one that does not start, for whatever reason, is closed.
-
-    Raises:
-        BrokerUnavailable: nobody answers.
-    """
-    try:
-        await client.start()
-    except BaseException as error:
-        await client.stop()
-        if isinstance(error, kafka.KafkaError | OSError):
-            raise unavailable(bootstrap, error) from error
-        raise
-
-
-async def bounded(work: Awaitable[T], timeout_ms: int, doing: str) -> T:
-    """Wait for a request, but not for ever, and translate what it raises."""
+async def bounded(work: Awaitable[T], timeout_ms: float, doing: str) -> T:
+    """Wait for a request, but not for ever, and translate whatever it raises."""
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             return await work
-    except (kafka.KafkaError, OSError, TimeoutError) as error:
+    except Exception as error:
         raise translate(error, doing) from error
+
+
+def _described(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka import errors as kafka
 
 from anabranch.config import KafkaConfig
-from anabranch.errors import TopicError
-from anabranch.kafka.client.failures import bounded, produce_error, started
+from anabranch.errors import BrokerError, ProduceError, TopicError
+from anabranch.kafka.client.failures import produce_error
+from anabranch.kafka.client.lifecycle import close_producer, made, started
+from anabranch.kafka.client.lookup import count_partitions
 from anabranch.kafka.transport import Acked, Headers
 
 __all__ = ["KafkaProducer"]
@@ -30,7 +32,8 @@ class KafkaProducer:
         self._client: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        client = AIOKafkaProducer(
+        client = made(
+            AIOKafkaProducer,
             client_id=self._name,
             acks="all",
             enable_idempotence=True,
@@ -38,13 +41,18 @@ class KafkaProducer:
             max_request_size=_MAX_REQUEST_BYTES,
             **self._connection,
         )
-        await started(client, self._config.bootstrap)
+        await started(
+            client.start(),
+            partial(close_producer, client),
+            self._config,
+            self._config.request_timeout_ms,
+        )
         self._client = client
 
     async def stop(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
-            await bounded(client.stop(), self._config.request_timeout_ms, "closing a producer")
+        client, self._client = self._client, None
+        if client is not None and not await close_producer(client, self._config.request_timeout_ms):
+            raise ProduceError(f"{self._name} was closed before all that it had sent was delivered")
 
     async def send(
         self,
@@ -55,16 +63,17 @@ class KafkaProducer:
         partition: int | None = None,
         headers: Headers = (),
     ) -> asyncio.Future[Acked]:
-        if self._client is None:
-            raise produce_error(RuntimeError("the producer is not started"), topic)
+        client = self._running
+        if value is None and key is None:
+            raise ProduceError(f"sending to {topic}: a record needs a key or a value")
         try:
-            sent: asyncio.Future[Acked] = await self._client.send(
+            sent: asyncio.Future[Acked] = await client.send(
                 topic, value, key=key, partition=partition, headers=headers
             )
-        except kafka.KafkaError as error:
-            raise produce_error(error, topic) from error
         except AssertionError as error:  # aiokafka's way to say "Unrecognized partition"
-            raise TopicError(f"sending to {topic}: partition {partition}: {error}") from error
+            raise TopicError(f"sending to {topic}: there is no partition {partition}") from error
+        except Exception as error:
+            raise produce_error(error, topic) from error
         return sent
 
     async def send_and_wait(
@@ -79,20 +88,14 @@ class KafkaProducer:
         sent = await self.send(topic, value, key=key, partition=partition, headers=headers)
         try:
             return await sent
-        except kafka.KafkaError as error:
+        except Exception as error:
             raise produce_error(error, topic) from error
 
     async def partitions(self, topic: str) -> int:
+        return await count_partitions(self._running.client, topic, self._config.request_timeout_ms)
+
+    @property
+    def _running(self) -> AIOKafkaProducer:
         if self._client is None:
-            return 0
-        client = self._client.client
-        if client.cluster.partitions_for_topic(topic) is None:
-            await bounded(
-                client.add_topic(topic), self._config.request_timeout_ms, f"looking up {topic}"
-            )
-            await bounded(
-                client.force_metadata_update(),
-                self._config.request_timeout_ms,
-                f"looking up {topic}",
-            )
-        return len(client.cluster.partitions_for_topic(topic) or ())
+            raise BrokerError("the producer is not started")
+        return self._client

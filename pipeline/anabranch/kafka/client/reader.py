@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -11,8 +12,10 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 
 from anabranch.config import KafkaConfig
 from anabranch.errors import BrokerError
-from anabranch.kafka.client.consumer import Batches, Fetching
-from anabranch.kafka.client.failures import bounded, started
+from anabranch.kafka.client.failures import bounded
+from anabranch.kafka.client.fetching import Batches, Fetching
+from anabranch.kafka.client.lifecycle import close_consumer, made, started
+from anabranch.kafka.client.lookup import count_partitions
 from anabranch.kafka.transport import IsolationLevel, TopicPartition
 
 __all__ = ["KafkaReader"]
@@ -35,9 +38,11 @@ class KafkaReader:
         self._client: AIOKafkaConsumer | None = None
         self._fetching: Fetching | None = None
         self._assigned = asyncio.Event()
+        self._starts: dict[TopicPartition, int] = {}
 
     async def start(self) -> None:
-        client = AIOKafkaConsumer(
+        client = made(
+            AIOKafkaConsumer,
             client_id=self._name,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -45,24 +50,33 @@ class KafkaReader:
             fetch_max_wait_ms=self._config.fetch_max_wait_ms,
             **self._connection,
         )
-        await started(client, self._config.bootstrap)
+        await started(
+            client.start(),
+            partial(close_consumer, client),
+            self._config,
+            self._config.request_timeout_ms,
+        )
         self._client = client
         self._fetching = Fetching(client)
 
     async def stop(self) -> None:
-        if self._client is None:
-            return
         client, self._client = self._client, None
-        if self._fetching is not None:
-            await self._fetching.stop()
-        await bounded(client.stop(), self._config.request_timeout_ms, "closing a reader")
+        fetching, self._fetching = self._fetching, None
+        if client is None or fetching is None:
+            return
+        fetching.fail(BrokerError("the reader was stopped"))
+        fetching.forget()
+        await close_consumer(client, self._config.request_timeout_ms)
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         client = self._running
+        if self._fetching is not None:
+            self._fetching.forget()
         client.assign([KafkaTopicPartition(*tp) for tp in positions])
         # In the same step: a fetch in between would start at some other offset.
         for tp, offset in positions.items():
             client.seek(KafkaTopicPartition(*tp), offset)
+        self._starts = dict(positions)
         if positions:
             self._assigned.set()
         else:
@@ -71,18 +85,25 @@ class KafkaReader:
     async def fetch(self, timeout_ms: int) -> Batches:
         if self._fetching is None:
             raise BrokerError("the reader is not started")
-        if not self._assigned.is_set():
-            try:
-                async with asyncio.timeout(timeout_ms / 1000):
-                    await self._assigned.wait()
-            except TimeoutError:
-                return {}
-        return await self._fetching.fetch(timeout_ms)
+        if self._assigned.is_set():
+            return await self._fetching.fetch(timeout_ms)
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout_ms / 1000
+        try:
+            async with asyncio.timeout_at(give_up):
+                await self._assigned.wait()
+        except TimeoutError:
+            return {}
+        return await self._fetching.fetch((give_up - loop.time()) * 1000)
 
     def position(self, partition: TopicPartition) -> int:
-        assignment = self._running._subscription.subscription.assignment
-        position: int = assignment.state_value(KafkaTopicPartition(*partition)).position
-        return position
+        state = self._running._subscription.subscription.assignment.state_value(
+            KafkaTopicPartition(*partition)
+        )
+        if state is None:
+            raise BrokerError(f"{partition} is not assigned")
+        # Where what we asked for is gone, the next position is not known for a moment.
+        return int(state.position) if state.has_valid_position else self._starts[partition]
 
     async def beginnings(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         return await self._offsets(self._running.beginning_offsets, partitions)
@@ -91,12 +112,7 @@ class KafkaReader:
         return await self._offsets(self._running.end_offsets, partitions)
 
     async def partitions(self, topic: str) -> int:
-        client = self._running._client
-        if client.cluster.partitions_for_topic(topic) is None:
-            await bounded(
-                client.add_topic(topic), self._config.request_timeout_ms, f"looking up {topic}"
-            )
-        return len(client.cluster.partitions_for_topic(topic) or ())
+        return await count_partitions(self._running._client, topic, self._config.request_timeout_ms)
 
     async def _offsets(
         self, ask: Any, partitions: Collection[TopicPartition]

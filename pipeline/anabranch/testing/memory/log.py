@@ -108,11 +108,14 @@ class Topic:
             raise TopicError(f"{self.name} has no partition {partition}, but {len(self.logs)}")
         return self.logs[partition]
 
-    def check_size(self, key: bytes | None, value: bytes | None) -> None:
+    def check(self, key: bytes | None, value: bytes | None) -> None:
         """
         Raises:
-            ProduceError: the record is larger than the topic takes.
+            ProduceError: the record is larger than the topic takes, or nothing at all, which
+                aiokafka refuses.
         """
+        if key is None and value is None:
+            raise ProduceError(f"{self.name}: a record needs a key or a value")
         size = len(key or b"") + len(value or b"")
         most = int(self.settings.get("max.message.bytes", MAX_MESSAGE_BYTES))
         if size > most:

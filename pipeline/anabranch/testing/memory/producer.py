@@ -51,7 +51,7 @@ class MemoryProducer:
     ) -> asyncio.Future[Acked]:
         self._process.check()
         into = self._broker.topic(topic)
-        into.check_size(key, value)
+        into.check(key, value)
         log = into.log(self._choose(into, key) if partition is None else partition)
         there, back = self._way(log)
         future: asyncio.Future[Acked] = asyncio.get_running_loop().create_future()

@@ -1,0 +1,83 @@
+"""`getmany` that keeps to its timeout."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer
+
+from anabranch.errors import BrokerError
+from anabranch.kafka.client.failures import translate
+from anabranch.kafka.transport import Record, TopicPartition
+
+__all__ = ["Batches", "Fetching"]
+
+_LATE_S: Final = 0.1
+
+Batches = Mapping[TopicPartition, Sequence[Record]]
+
+
+class Fetching:
+    """One consumer's `getmany`.
+
+    aiokafka ignores the timeout while partitions are being reassigned, and a call cancelled by
+    its caller may have taken records with it; so a call that is late or was left is kept, and
+    waited for next time.
+    """
+
+    def __init__(self, client: AIOKafkaConsumer) -> None:
+        self._client = client
+        self._pending: asyncio.Task[Any] | None = None
+        self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    async def fetch(self, timeout_ms: float) -> Batches:
+        """Everything fetched so far, or what comes within `timeout_ms`.
+
+        Raises:
+            BrokerError: the consumer cannot go on.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout_ms / 1000
+        while True:
+            left_s = max(give_up - loop.time(), 0.0)
+            pending = self._pending = self._pending or self._begin(left_s)
+            await asyncio.wait(
+                {pending, self._failed},
+                timeout=left_s + _LATE_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if self._failed.done():
+                raise self._failed.result()
+            if pending is self._pending:
+                break
+        if not pending.done():
+            return {}
+        self._pending = None
+        return _result(pending)
+
+    def fail(self, error: BaseException) -> None:
+        """Make this and every later `fetch` raise; the first error is the one that is told."""
+        if not self._failed.done():
+            self._failed.set_result(error)
+
+    def forget(self) -> None:
+        """Positions were set anew: what was fetched before, and not handed out yet, is void."""
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
+
+    def _begin(self, timeout_s: float) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(self._client.getmany(timeout_ms=int(timeout_s * 1000)))
+
+
+def _result(pending: asyncio.Task[Any]) -> Batches:
+    try:
+        batches: Batches = pending.result()
+    except asyncio.CancelledError:
+        # Not the caller's: aiokafka's own coordination was cancelled.
+        raise BrokerError("fetching: the consumer was cancelled") from None
+    except Exception as error:
+        raise translate(error, "fetching") from error
+    return batches

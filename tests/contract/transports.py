@@ -1,0 +1,276 @@
+"""The implementations of `kafka.transport`, what each of them can do, and tools for their suite.
+
+    @where("several_members")
+    async def test_two_members_share(broker: Broker) -> None: ...
+
+runs on every implementation that has several members in a group; on the others it does not exist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, ClassVar, Final
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as KafkaTopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+
+from anabranch.config import KafkaConfig
+from anabranch.kafka.client import KafkaTransport
+from anabranch.kafka.transport import (
+    Acked,
+    GroupConsumer,
+    Reader,
+    Record,
+    TopicPartition,
+    TopicState,
+    Transport,
+)
+from anabranch.testing.memory import MemoryBroker
+
+__all__ = ["BROKERS", "Broker", "Listener", "drain", "fill", "fresh", "running", "values", "where"]
+
+FAST: Final = {"heartbeat_interval_ms": 100, "rebalance_timeout_ms": 3_000, "fetch_max_wait_ms": 10}
+PARTITIONS: Final = 4
+"""Of every topic: what the embedded broker gives."""
+QUIET_MS: Final = 500
+
+_numbers = count(1)
+
+
+def fresh(kind: str) -> str:
+    """A name that nothing had before."""
+    return f"{kind}-{next(_numbers)}"
+
+
+class Broker(ABC):
+    """One implementation under test."""
+
+    can: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def transport(self, process: str = "main", **kafka: int) -> Transport:
+        """Clients of one process, with changed timeouts where there are any."""
+
+    async def topic(self, settings: Mapping[str, str] = {}) -> str:
+        """A new topic with `PARTITIONS` partitions."""
+        name = fresh("topic")
+        async with running(self.transport().admin()) as admin:
+            await admin.create({name: TopicState(PARTITIONS, dict(settings))}, 1)
+        return name
+
+    async def transaction(
+        self, at: TopicPartition, values: Sequence[bytes], *, commit: bool
+    ) -> None:
+        """Append the records of one transaction, and its end."""
+        raise NotImplementedError
+
+    async def delete_before(self, at: TopicPartition, offset: int) -> None:
+        """What retention does."""
+        raise NotImplementedError
+
+
+class Memory(Broker):
+    can = frozenset(
+        {
+            "create_topics",
+            "log_append_time",
+            "metadata_bound",
+            "missing_topics",
+            "retention",
+            "several_members",
+            "transactions",
+        }
+    )
+
+    def __init__(self, _: pytest.FixtureRequest) -> None:
+        self._broker = MemoryBroker(kafka=KafkaConfig(**FAST), default_partitions=0)
+
+    def transport(self, process: str = "main", **kafka: int) -> Transport:
+        return self._broker.transport(process)
+
+    async def transaction(
+        self, at: TopicPartition, values: Sequence[bytes], *, commit: bool
+    ) -> None:
+        log = self._broker.log(at)
+        for value in values:
+            if commit:
+                log.append(None, value, (), self._broker.stamp(), 1)
+            else:
+                log.append_marker()
+        log.append_marker()
+
+    async def delete_before(self, at: TopicPartition, offset: int) -> None:
+        self._broker.log(at).delete_before(offset)
+
+
+class Embedded(Broker):
+    can = frozenset({"network", "topics_on_first_use"})
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._bootstrap: str = request.getfixturevalue("embedded")
+
+    def transport(self, process: str = "main", **kafka: int) -> Transport:
+        return KafkaTransport(KafkaConfig(bootstrap=self._bootstrap, **{**FAST, **kafka}))
+
+    async def topic(self, settings: Mapping[str, str] = {}) -> str:
+        name = fresh("topic")
+        async with running(self.transport().producer("first")) as producer:
+            assert await producer.partitions(name) == PARTITIONS
+        return name
+
+
+class Kafka(Broker):
+    can = frozenset(
+        {
+            "create_topics",
+            "describe_configs",
+            "log_append_time",
+            "metadata_bound",
+            "missing_topics",
+            "network",
+            "retention",
+            "several_members",
+            "transactions",
+        }
+    )
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._bootstrap: str = request.getfixturevalue("kafka")
+
+    def transport(self, process: str = "main", **kafka: int) -> Transport:
+        return KafkaTransport(KafkaConfig(bootstrap=self._bootstrap, **{**FAST, **kafka}))
+
+    async def transaction(
+        self, at: TopicPartition, values: Sequence[bytes], *, commit: bool
+    ) -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, transactional_id=fresh("transaction")
+        )
+        async with producer:
+            await producer.begin_transaction()
+            for value in values:
+                await producer.send_and_wait(at.topic, value, partition=at.partition)
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
+
+    async def delete_before(self, at: TopicPartition, offset: int) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        await admin.start()
+        try:
+            where = KafkaTopicPartition(*at)
+            await admin.delete_records({where: RecordsToDelete(before_offset=offset)})
+        finally:
+            await admin.close()
+
+
+BROKERS: Final[dict[str, type[Broker]]] = {
+    "memory": Memory,
+    "embedded": Embedded,
+    "kafka": Kafka,
+}
+
+
+def where(*needed: str) -> pytest.MarkDecorator:
+    """Run a test on every implementation that can do all of what it needs."""
+    return pytest.mark.parametrize(
+        "broker",
+        [
+            pytest.param(name, marks=[pytest.mark.kafka] if name == "kafka" else [])
+            for name, kind in BROKERS.items()
+            if kind.can.issuperset(needed)
+        ],
+        indirect=True,
+    )
+
+
+Callback = Callable[[Collection[TopicPartition]], Coroutine[Any, Any, None]]
+
+
+class Listener:
+    """Notes what it is told, and does what the test wants done in the callback."""
+
+    def __init__(
+        self, *, on_revoked: Callback | None = None, on_assigned: Callback | None = None
+    ) -> None:
+        self.told: list[tuple[str, frozenset[TopicPartition]]] = []
+        self._changed = asyncio.Event()
+        self._on_revoked = on_revoked
+        self._on_assigned = on_assigned
+
+    @property
+    def owned(self) -> frozenset[TopicPartition]:
+        """What it was assigned last."""
+        return next((p for what, p in reversed(self.told) if what == "assigned"), frozenset())
+
+    async def owns(self, partitions: int) -> None:
+        """Wait until so many partitions are assigned, and nothing is being revoked."""
+        while not (self.told and self.told[-1][0] == "assigned" and len(self.owned) == partitions):
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def hears(self, what: str, times: int = 1) -> None:
+        """Wait until it was told so often."""
+        while sum(each == what for each, _ in self.told) < times:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> None:
+        self._note("revoked", partitions)
+        if self._on_revoked is not None:
+            await self._on_revoked(partitions)
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        self._note("assigned", partitions)
+        if self._on_assigned is not None:
+            await self._on_assigned(partitions)
+
+    def _note(self, what: str, partitions: Collection[TopicPartition]) -> None:
+        self.told.append((what, frozenset(partitions)))
+        self._changed.set()
+
+
+@asynccontextmanager
+async def running(client: Any) -> AsyncIterator[Any]:
+    """Start a client, and stop it however the test ends."""
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def fill(
+    broker: Broker, topic: str, records: int, partitions: Collection[int] = range(PARTITIONS)
+) -> None:
+    """Append `b"0"`, `b"1"`, ... to each of the partitions."""
+    async with running(broker.transport().producer("filler")) as producer:
+        sent: list[asyncio.Future[Acked]] = [
+            await producer.send(topic, b"%d" % number, partition=partition)
+            for partition in partitions
+            for number in range(records)
+        ]
+        await asyncio.gather(*sent)
+
+
+async def drain(
+    client: GroupConsumer | Reader, records: int | None = None
+) -> dict[int, list[Record]]:
+    """So many records, or what comes until nothing does, by partition."""
+    found: dict[int, list[Record]] = {}
+    while records is None or sum(map(len, found.values())) < records:
+        batches = await client.fetch(QUIET_MS)
+        if not batches and records is None:
+            break
+        for at, batch in batches.items():
+            found.setdefault(at.partition, []).extend(batch)
+    return found
+
+
+def values(found: Mapping[int, Sequence[Record]]) -> dict[int, list[bytes | None]]:
+    """What was read, by partition."""
+    return {partition: [record.value for record in batch] for partition, batch in found.items()}
