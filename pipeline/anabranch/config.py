@@ -45,7 +45,8 @@ class KafkaConfig(Struct, frozen=True, forbid_unknown_fields=True):
     session_timeout_ms: Positive = 6_000
     heartbeat_interval_ms: Positive = 400
     rebalance_timeout_ms: Positive = 10_000
-    request_timeout_ms: Positive = 20_000
+    request_timeout_ms: Positive = 45_000
+    """How long the broker may be away before an instance gives up and ends."""
     fetch_max_wait_ms: Positive = 50
     replication: Annotated[int, Meta(ge=-1)] = -1
     """Copies of each topic that is created; -1 is one on every broker, three at most."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from anabranch.errors import StageFailed
 
-__all__ = ["Stage", "Supervisor", "signalled", "until"]
+__all__ = ["Stage", "Supervisor", "patience_s", "signalled", "until"]
 
 _WATCH_S: Final = 1.0
 
@@ -34,6 +34,11 @@ async def signalled(event: asyncio.Event, timeout_s: float = 1.0) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def patience_s(request_timeout_ms: int) -> float:
+    """When a stage is stuck: its turn waits for the broker a few times, each time bounded."""
+    return 4 * request_timeout_ms / 1000
 
 
 class Stage:

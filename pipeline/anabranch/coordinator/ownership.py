@@ -18,7 +18,7 @@ from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.recovery import progress_of, read_back
-from anabranch.errors import BrokerError
+from anabranch.errors import BrokerError, BrokerUnavailable
 from anabranch.kafka.progress import Progress, encode
 from anabranch.kafka.transport import Committed, GroupConsumer, Reader, TopicPartition
 from anabranch.supervise import Stage, signalled
@@ -123,7 +123,10 @@ class Ownership:
         while True:
             stage.beat()
             await asyncio.sleep(interval_s)
-            await self.commit_now()
+            try:
+                await self.commit_now()
+            except BrokerUnavailable as error:
+                log.warning("will commit when the broker is back: %s", error)
             await self._publisher.flush()
 
     async def commit_now(self) -> None:
@@ -131,6 +134,7 @@ class Ownership:
 
         Raises:
             GenerationLost: the group goes on without us.
+            BrokerUnavailable: nobody answers; what is acknowledged can be committed later.
         """
         try:
             async with asyncio.timeout(5.0):  # wait_for may swallow a cancellation (3.11)

@@ -26,7 +26,7 @@ from anabranch.errors import BrokerError, DecodeError
 from anabranch.events import ControlRecord, MemberHealth, decode
 from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.membership import Membership, instance_name, package_version
-from anabranch.supervise import Stage, Supervisor, signalled, until
+from anabranch.supervise import Stage, Supervisor, patience_s, signalled, until
 
 __all__ = ["Coordinator"]
 
@@ -63,7 +63,9 @@ class Coordinator:
             transport = KafkaTransport(config.kafka)
         self.instance = config.instance or instance_name("coordinator")
         self._config = config
-        self._supervisor = Supervisor(f"coordinator {self.instance}")
+        self._supervisor = Supervisor(
+            f"coordinator {self.instance}", patience_s(config.kafka.request_timeout_ms)
+        )
         name = self.instance
         self._producer = transport.producer(name)
         self._replies = transport.producer(f"{name}-replies")

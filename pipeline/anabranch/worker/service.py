@@ -12,7 +12,7 @@ from typing import Final, Literal, Self
 
 from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
-from anabranch.errors import BrokerError, ConfigError, DecodeError
+from anabranch.errors import BrokerError, BrokerUnavailable, ConfigError, DecodeError
 from anabranch.events import (
     MemberHealth,
     Priority,
@@ -26,7 +26,7 @@ from anabranch.layers import LayerSpec, describe
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.middleware import Wrapper
 from anabranch.observe.spans import Tracer
-from anabranch.supervise import Stage, Supervisor, signalled, until
+from anabranch.supervise import Stage, Supervisor, patience_s, signalled, until
 from anabranch.worker.executor import Executor, Job
 from anabranch.worker.outlet import Outlet
 from anabranch.worker.queue import LocalQueue, Throttle
@@ -78,7 +78,9 @@ class Worker:
         self._config = config
         self._layers = _of_group(config, group, layers)
         self._topics = Topics(config.namespace)
-        self._supervisor = Supervisor(f"worker {self.instance}")
+        self._supervisor = Supervisor(
+            f"worker {self.instance}", patience_s(config.kafka.request_timeout_ms)
+        )
         self._clock = clock or SystemClock()
         self._producer = transport.producer(self.instance)
         self._membership = Membership(
@@ -206,7 +208,10 @@ class Worker:
             stage.beat()
             await asyncio.sleep(self._config.worker.commit_interval_ms / 1000)
             self._subscription.throttle(self._throttle, len(self._queue))
-            await self._subscription.commit()
+            try:
+                await self._subscription.commit()
+            except BrokerUnavailable as error:
+                log.warning("will commit when the broker is back: %s", error)
 
     async def _announce(self, stage: Stage) -> None:
         """Tell coordinators of our layers, once tasks for them would be read."""
