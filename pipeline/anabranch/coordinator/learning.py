@@ -12,7 +12,6 @@ from anabranch.select.decision import Decision
 
 __all__ = ["lesson"]
 
-
 Speedups = Callable[[Decision, float], tuple[float | None, float | None]]
 
 
@@ -51,4 +50,5 @@ def _outcome(layer: JoinLayer, open_query: OpenQuery, now_ms: float, *, used: bo
         elapsed_ms=max(0.0, arrived_ms - open_query.read_ms),
         count=len(layer.items),
         used=used,
+        changed=None if layer.fresh is None else list(layer.items) != layer.fresh.items,
     )
