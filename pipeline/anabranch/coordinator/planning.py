@@ -99,13 +99,17 @@ def _assign(open_query: OpenQuery, missing: Sequence[LayerDescriptor], decision:
 
 
 def _refresh(brain: Brain, open_query: OpenQuery, decision: Decision) -> None:
-    """Fetch what expires soon alongside: it costs no extra round where its group is asked."""
+    """Fetch what expires soon alongside: it costs no extra round where its group is asked.
+
+    Not while layers are asked one after another, to spare what need not be asked. One missing
+    layer alone is SEQUENTIAL too, as the cheapest arm; it is asked now, and what ages with it.
+    """
+    in_turn = decision.strategy == "sequential" and len(decision.order) > 1
     for layer in open_query.join.layers.values():
         if not layer.refreshing:
             continue
         descriptor = brain.directory.descriptor(layer.name)
-        arm = decision.arms.get(descriptor.group) if descriptor else None
-        if descriptor is None or descriptor.shards > 1 or arm in (None, "sequential"):
-            layer.refreshing = False
-        else:
+        layer.refreshing = False
+        if descriptor is not None and descriptor.shards == 1 and not in_turn:
             layer.group = descriptor.group
+            layer.refreshing = descriptor.group in decision.arms

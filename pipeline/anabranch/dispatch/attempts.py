@@ -34,14 +34,17 @@ def next_attempts(join: Join, epoch: int) -> list[Attempt]:
 
 
 def _eligible(join: Join) -> Iterator[JoinLayer]:
-    """Planned layers that may be asked now: all of them, or the first open one in sequence."""
+    """Layers that may be asked now: all planned ones, or the first open one in sequence.
+
+    And those that are refreshed beside them.
+    """
     if join.sequence:
         first = next((n for n in join.sequence if join.layers[n].status == "open"), None)
         if first is not None:
             yield join.layers[first]
-        return
     for layer in join.layers.values():
-        if layer.refreshing or (layer.status == "open" and layer.source != "none"):
+        planned = layer.status == "open" and layer.source != "none" and not join.sequence
+        if layer.refreshing or planned:
             yield layer
 
 
