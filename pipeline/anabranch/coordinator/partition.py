@@ -105,6 +105,7 @@ class QueryPartition:
             return
         if self._window.is_done(record.offset):
             self._window.skip(record.offset)
+            self._arrived.pop(record.offset, None)
             return
         self._brain.counters.queries += 1
         self._window.open(record.offset, self._bounds_at_reading(record.offset))
@@ -142,7 +143,7 @@ class QueryPartition:
             open_query = None
         counted = [r for r in partial.results if open_query and self._accept(open_query, r)]
         fold_partial(self._brain, record, partial, open_query)
-        if open_query is None and partial.offset >= self._window.position:
+        if open_query is None and self._is_ahead(partial.offset):
             self._arrived.setdefault(partial.offset, []).extend(partial.results)
         elif open_query is None:
             self._brain.counters.late_partials += 1
@@ -213,6 +214,7 @@ class QueryPartition:
             return
         if self._ids.is_repeat(query.id, record.offset, now_ms):
             brain.counters.duplicates += 1
+            self._arrived.pop(record.offset, None)
             trace.end()
             self.on_acked(record.offset, None)
             return
@@ -363,6 +365,11 @@ class QueryPartition:
             self._brain.outstanding.ended(*route)
         if open_query.leading:
             self._brain.sharing.left(open_query, self._brain.now_ms())
+
+    def _is_ahead(self, offset: int) -> bool:
+        """Whether a partial is for a query that is still to be read (again): a takeover."""
+        position = self._window.position
+        return position <= offset < position + self._brain.config.coordinator.max_open_queries
 
     def _bounds_at_reading(self, offset: int) -> Bounds:
         """Restored queries inherit the bounds under which they were first read."""
