@@ -146,6 +146,18 @@ class Ownership:
         finally:
             self._lock.release()
 
+    async def confirm(self) -> None:
+        """Prove with a commit, moved or not, that the group still counts us in.
+
+        Raises:
+            GenerationLost: it does not.
+        """
+        async with self._lock:
+            ours = [p for p in self.partitions.values() if not p.held]
+            for partition in ours:
+                partition.written = None
+            await self._commit(ours)
+
     # ── details ────────────────────────────────────────────────────────────────────────────
 
     @property

@@ -8,6 +8,7 @@ from functools import partial
 
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.outbox import AnswerOut, DeadLetterOut
+from anabranch.coordinator.pulse import Pulse
 from anabranch.errors import BrokerError
 from anabranch.kafka.dead_letters import dead_letter
 from anabranch.kafka.transport import Acked, Producer
@@ -33,17 +34,20 @@ class Publisher:
         producer: Producer,
         replies: Producer,
         fail: Callable[[BaseException], None],
+        pulse: Pulse,
     ) -> None:
         self._brain = brain
         self._instance = instance
         self._producer = producer
         self._replies = replies
         self._fail = fail
+        self._pulse = pulse
         self._in_flight: set[asyncio.Future[Acked] | asyncio.Task[None]] = set()
 
     async def flush(self) -> None:
         """Hand everything over; waits only for room in the producer."""
         while self._brain.outbox:
+            await self._pulse.trust()
             out = self._brain.outbox.take()
             for task in out.tasks:
                 sent = await self._producer.send(
@@ -84,6 +88,7 @@ class Publisher:
         except (BrokerError, TimeoutError) as error:
             self._brain.counters.replies_lost += 1
             await self._reply_lost(out, str(error) or "not acknowledged in time")
+        await self._pulse.trust()
         await self._answer(out._replace(reply_to=None))
 
     async def _copy(self, out: AnswerOut) -> None:

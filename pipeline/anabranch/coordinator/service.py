@@ -22,6 +22,7 @@ from anabranch.coordinator.exchange import Exchange
 from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.ownership import Ownership
 from anabranch.coordinator.publisher import Publisher
+from anabranch.coordinator.pulse import Pulse
 from anabranch.errors import BrokerError, DecodeError
 from anabranch.events import ControlRecord, MemberHealth, decode
 from anabranch.kafka.transport import Record, TopicPartition, Transport
@@ -66,20 +67,21 @@ class Coordinator:
         self._supervisor = Supervisor(
             f"coordinator {self.instance}", patience_s(config.kafka.request_timeout_ms)
         )
-        name = self.instance
+        name, clock = self.instance, clock or SystemClock()
         self._producer = transport.producer(name)
         self._replies = transport.producer(f"{name}-replies")
         self._state: str = "starting"
         self._membership = Membership(
-            f"{config.namespace}health", self._producer, clock or SystemClock(), self._describe
+            f"{config.namespace}health", self._producer, clock, self._describe
         )
         # Batches count once by instance and number: a name that is new with every start.
         self.brain = Brain(
             config, self._membership.broker_clock.now_ms, f"{name}/{secrets.token_hex(4)}"
         )
         topics = self.brain.topics
+        self._pulse = Pulse(clock, config.kafka.session_timeout_ms / 2_000)
         self._publisher = Publisher(
-            self.brain, name, self._producer, self._replies, self._supervisor.fail
+            self.brain, name, self._producer, self._replies, self._supervisor.fail, self._pulse
         )
         self._signals = transport.reader(f"{name}-signals")
         self._follower = transport.reader(f"{name}-partials")
@@ -105,6 +107,7 @@ class Coordinator:
             name, f"{config.namespace}coordinators", [topics.queries], self.ownership
         )
         self.ownership.consumer = self._consumer
+        self._pulse.confirm = self.ownership.confirm
         self._draining = False
 
     # ── lifecycle ──────────────────────────────────────────────────────────────────────────
@@ -157,6 +160,7 @@ class Coordinator:
         await self._membership.measured.wait()  # deadlines are on the broker's clock
         await self._consumer.start()
         for name, stage in (
+            ("pulse", self._pulse.run),
             ("resume", self.ownership.resume),
             ("queries", self._read_queries),
             ("partials", self._read_partials),

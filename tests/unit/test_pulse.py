@@ -1,0 +1,79 @@
+"""A process that stood still sends nothing until the group has confirmed it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from anabranch.coordinator.pulse import Pulse
+from anabranch.errors import GenerationLost
+from anabranch.supervise import Stage
+from anabranch.testing.virtual_time import VirtualClock, run
+
+
+class Stopped(VirtualClock):
+    """A clock that can jump as it does for a process that was suspended."""
+
+    asleep_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.asleep_s
+
+
+def test_without_a_gap_nothing_is_asked() -> None:
+    async def body() -> None:
+        clock, asked = Stopped(), []
+
+        async def confirm() -> None:
+            asked.append(1)
+
+        pulse = Pulse(clock, 3.0)
+        pulse.confirm = confirm
+        running = asyncio.ensure_future(pulse.run(Stage("pulse", asyncio.get_running_loop())))
+        for _ in range(10):
+            await pulse.trust()
+            await asyncio.sleep(5.0)
+        running.cancel()
+        assert not asked
+
+    run(body())
+
+
+def test_after_a_gap_it_is_confirmed_once_and_then_trusted() -> None:
+    async def body() -> None:
+        clock, asked = Stopped(), []
+
+        async def confirm() -> None:
+            asked.append(1)
+
+        pulse = Pulse(clock, 3.0)
+        pulse.confirm = confirm
+        await pulse.trust()
+        clock.asleep_s = 3.1
+        await pulse.trust()
+        await pulse.trust()
+        assert asked == [1]
+
+    run(body())
+
+
+def test_a_gap_that_the_stage_sees_first_is_not_forgotten() -> None:
+    async def body() -> None:
+        clock = Stopped()
+
+        async def confirm() -> None:
+            raise GenerationLost("they went on")
+
+        pulse = Pulse(clock, 3.0)
+        pulse.confirm = confirm
+        running = asyncio.ensure_future(pulse.run(Stage("pulse", asyncio.get_running_loop())))
+        await asyncio.sleep(1.0)
+        clock.asleep_s = 10.0
+        await asyncio.sleep(1.0)
+        for _ in range(2):
+            with pytest.raises(GenerationLost):
+                await pulse.trust()
+        running.cancel()
+
+    run(body())
