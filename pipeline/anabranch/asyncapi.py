@@ -31,6 +31,7 @@ _MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "Partial": ("What layers said", "None: it goes to the partition of its query."),
     "LayerDescriptor": ("A layer that can be asked", "layer/<group>/<name>"),
     "MemberHealth": ("An instance and how it is", "member/<role>/<instance>"),
+    "ComponentStats": ("What a coordinator's components count", "stats/<instance>"),
     "ControlRecord": ("An order to every coordinator", "What it is aimed at."),
     "DeadLetter": ("A record that nobody could read, as it came", "The record's own."),
 }
@@ -112,7 +113,13 @@ def _channels() -> Json:
         "tasks": tasks,
         "partials": _channel(topics.partials, specs[topics.partials], "Partial"),
         "results": _channel(topics.results, specs[topics.results], "Answer"),
-        "health": _channel(topics.health, specs[topics.health], "LayerDescriptor", "MemberHealth"),
+        "health": _channel(
+            topics.health,
+            specs[topics.health],
+            "LayerDescriptor",
+            "MemberHealth",
+            "ComponentStats",
+        ),
         "control": _channel(topics.control, specs[topics.control], "ControlRecord"),
         "dlq": _channel(topics.dlq, specs[topics.dlq], "DeadLetter"),
     }

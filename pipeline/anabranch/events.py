@@ -29,9 +29,11 @@ __all__ = [
     "Answer",
     "AnswerItem",
     "AnswerLayer",
+    "ComponentStats",
     "ControlRecord",
     "Error",
     "ErrorCode",
+    "Health",
     "Item",
     "LayerDescriptor",
     "MemberHealth",
@@ -253,6 +255,22 @@ class MemberHealth(Struct, frozen=True, tag="member", tag_field="kind"):
     stats: dict[str, float] = {}
 
 
+class ComponentStats(Struct, frozen=True, tag="stats", tag_field="kind"):
+    """What the components of one coordinator count, on `health` under `stats/<instance>`.
+
+    `components` is by name: dependency_graph, cross_layer_cache, strategy_selection,
+    execution_telemetry; what they hold may grow. `control_position` is the next offset of
+    `control` that the instance has not obeyed, `orders` how many cached results each of the
+    latest orders concerned there, by its offset.
+    """
+
+    instance: str
+    sent_ms: float = 0.0
+    control_position: int = 0
+    orders: dict[int, int] = {}
+    components: dict[str, dict[str, Any]] = {}
+
+
 class ControlRecord(Struct, frozen=True):
     """An order to every coordinator, on `control`, keyed by its target.
 
@@ -267,6 +285,9 @@ class ControlRecord(Struct, frozen=True):
     tags: list[str] = []
 
 
+Health = LayerDescriptor | MemberHealth | ComponentStats
+"""What stands on `health`."""
+
 T = TypeVar("T")
 
 _encoder = msgspec.json.Encoder()
@@ -278,14 +299,14 @@ encode = _encoder.encode
 """`encode(event) -> bytes`: JSON in UTF-8."""
 
 
-def decode_health(value: bytes | None) -> LayerDescriptor | MemberHealth:
-    """Decode a record of `health`, which holds two kinds of them.
+def decode_health(value: bytes | None) -> Health:
+    """Decode a record of `health`, which holds several kinds of them.
 
     Raises:
         DecodeError: as `decode`.
     """
-    kind: Any = LayerDescriptor | MemberHealth
-    health: LayerDescriptor | MemberHealth = decode(value, kind)
+    kind: Any = Health
+    health: Health = decode(value, kind)
     return health
 
 

@@ -21,6 +21,7 @@ import msgspec
 from anabranch.asyncapi import document
 from anabranch.events import (
     Answer,
+    ComponentStats,
     ControlRecord,
     LayerDescriptor,
     MemberHealth,
@@ -38,6 +39,7 @@ EVENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "partial": Partial,
     "layer-descriptor": LayerDescriptor,
     "member-health": MemberHealth,
+    "component-stats": ComponentStats,
     "control": ControlRecord,
 }
 """Public events by the name of their schema's file."""

@@ -17,6 +17,7 @@ from anabranch.events import (
     Answer,
     AnswerItem,
     AnswerLayer,
+    ComponentStats,
     ControlRecord,
     Error,
     Item,
@@ -90,6 +91,9 @@ EXAMPLES: dict[str, list[msgspec.Struct]] = {
     ],
     "layer-descriptor": [LayerDescriptor("graph", "io", shards=4)],
     "member-health": [MemberHealth("w1", "worker", "ready", "io", partitions=[1, 2])],
+    "component-stats": [
+        ComponentStats("c1", 5.0, 8, {7: 3}, {"cross_layer_cache": {"hit_rate": 0.5}})
+    ],
     "control": [ControlRecord("invalidate", layer="graph", tags=["a"])],
 }
 

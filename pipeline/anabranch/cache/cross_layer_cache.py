@@ -152,13 +152,15 @@ class CrossLayerCache:
         killed (what expired or died otherwise counts until it is found); at most, for
         combinations. Slots of a key are counted when they are found (`evictions`).
         """
-        self._statistics.orders += 1
         for tag in tags or (None,):
             self._orders.add(generation, (layer, scope, key, tag))
         if key is not None:
             read_back = self._records.get(key)
-            return len(read_back.slots) if read_back else 0
-        return self._shelf.tallies.order(generation, layer, scope, tags)
+            count = len(read_back.slots) if read_back else 0
+        else:
+            count = self._shelf.tallies.order(generation, layer, scope, tags)
+        self._statistics.obeyed(generation, count)
+        return count
 
     def invalidate_layer(self, layer: str) -> int:
         """Drop all that is held of a layer, here and now; returns the number of slots.
@@ -193,6 +195,11 @@ class CrossLayerCache:
     def cache_size_mb(self) -> float:
         """Payload held, encoded, in millions of bytes."""
         return self._shelf.size_bytes / 1e6
+
+    @property
+    def latest_orders(self) -> dict[int, int]:
+        """Slots concerned by each of the latest orders, by its offset in `control`."""
+        return dict(self._statistics.latest_orders)
 
     @property
     def top_hit_entries(self) -> list[tuple[str, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from anabranch.cache.records import Probe, Record, View
 
@@ -12,12 +12,16 @@ Cause = Literal["capacity", "expired", "invalidated", "refused", "replaced"]
 """Why a slot went: evicted or not admitted for room, too old, ordered to, refused, a later one."""
 
 
+MAX_LATEST_ORDERS: Final = 64
+"""Orders of which is remembered how many slots they concerned."""
+
+
 class Statistics:
     """Counters of one cache; ratios are made when they are read."""
 
     __slots__ = (
-        "evictions", "full_hits", "layers_hit", "layers_hit_in_full", "layers_wanted",
-        "memo_hits", "orders", "partial_hits", "probes", "refreshes", "saved_ms",
+        "evictions", "full_hits", "latest_orders", "layers_hit", "layers_hit_in_full",
+        "layers_wanted", "memo_hits", "orders", "partial_hits", "probes", "refreshes", "saved_ms",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -31,6 +35,7 @@ class Statistics:
         self.refreshes = 0
         self.saved_ms = 0.0
         self.orders = 0
+        self.latest_orders: dict[int, int] = {}
         self.evictions: dict[Cause, int] = {
             "capacity": 0,
             "expired": 0,
@@ -63,3 +68,10 @@ class Statistics:
     def drop(self, cause: Cause) -> None:
         """Count a slot that went, or did not come."""
         self.evictions[cause] += 1
+
+    def obeyed(self, generation: int, count: int) -> None:
+        """Count an order, and how many slots it concerned."""
+        self.orders += 1
+        self.latest_orders[generation] = count
+        if len(self.latest_orders) > MAX_LATEST_ORDERS:
+            del self.latest_orders[next(iter(self.latest_orders))]

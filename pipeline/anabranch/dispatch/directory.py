@@ -35,7 +35,7 @@ class Directory:
         health = decode_health(record.value)
         if isinstance(health, LayerDescriptor):
             self._layers[health.layer] = health
-        else:
+        elif isinstance(health, MemberHealth):
             self._members[key] = (now_ms, health)
 
     def topics_exist(self, group: str, partitions: int) -> None:
