@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, product
 
 from msgspec import Struct
+from sim_questions import POISON
 from sim_truth import Truth
 
 from anabranch.config import Config
@@ -164,9 +165,11 @@ class _Checker:
     def _of_answer(self, question: _Question, record: Record, answer: Answer) -> Iterator[str]:
         if record.key != answer.id.encode() or answer.id != question.id:
             yield f"answered as {answer.id!r} under the key {record.key!r}"
-        if answer.error is not None and answer.error.code == "invalid_query":
+        if answer.error is not None and answer.error.code in ("invalid_query", "quarantined"):
             if question.place not in self._dead:
-                yield "answered as invalid, but not in the dead letters"
+                yield f"answered as {answer.error.code}, but not in the dead letters"
+            if answer.error.code == "quarantined" and POISON not in question.query().params:
+                yield "quarantined, but it never hurt anybody"
             return
         query = question.query()
         yield from self._of_time(query, question.record, record)

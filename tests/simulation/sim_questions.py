@@ -9,9 +9,11 @@ from sim_truth import LAYERS
 
 from anabranch.events import Query, encode
 
-__all__ = ["GARBAGE", "REPLY_TOPIC", "random_query"]
+__all__ = ["GARBAGE", "POISON", "REPLY_TOPIC", "random_query"]
 
 REPLY_TOPIC: Final = "app.replies"
+POISON: Final = "poison"
+"""A parameter that crashes every coordinator that starts the query."""
 
 _STRATEGIES: Final[tuple[Any, ...]] = (
     "auto", "auto", "auto", "cache", "sequential", "parallel", "distributed",

@@ -6,18 +6,20 @@ import asyncio
 import random
 from collections.abc import Callable
 from typing import Any, Final
+from unittest.mock import patch
 
 from msgspec import Struct, structs
 from sim_checker import Promise, behind, check, unanswered
 from sim_fuzz import mutate
-from sim_questions import GARBAGE, REPLY_TOPIC, random_query
+from sim_questions import GARBAGE, POISON, REPLY_TOPIC, random_query
 from sim_truth import LAYERS, Truth
 
 from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
+from anabranch.dispatch.intake import Intake
 from anabranch.events import ControlRecord, Query, encode
 from anabranch.kafka.topics import Topics, topic_specs
-from anabranch.kafka.transport import Producer, TopicPartition
+from anabranch.kafka.transport import Producer, Record, TopicPartition
 from anabranch.testing import MemoryBroker, MemoryTransport, Network, VirtualClock, run
 from anabranch.testing.processes import Body, Processes, ProcessLoop
 from anabranch.worker import Worker
@@ -51,6 +53,7 @@ class Kind(Struct, frozen=True):
         every_s: mean time between two faults.
         dies: whether a process may end by itself (its supervisor starts another).
         mutants: mutated copies of records of every topic, per query.
+        poison: queries that crash every coordinator that starts them.
         stamps: CreateTime as on the embedded broker, where all processes share a machine.
     """
 
@@ -61,6 +64,7 @@ class Kind(Struct, frozen=True):
     stall_rate: float = 0.0
     dies: bool = False
     mutants: int = 0
+    poison: int = 0
     stamps: str = "LogAppendTime"
 
 
@@ -84,6 +88,9 @@ KINDS: Final[dict[str, Kind]] = {
         Promise(once=False, late_ms=25_000, fresh_ms=1_700),
         faults=("kill", "kill", "stop", "kill all"),
         stall_rate=0.02,
+    ),
+    "poison": Kind(
+        Promise(once=False, late_ms=None, fresh_ms=1_700), faults=("stop",), poison=2, dies=True
     ),
     "cuts": Kind(Promise(once=False, late_ms=25_000, fresh_ms=None), faults=("cut",), dies=True),
     "freezes": Kind(
@@ -141,6 +148,18 @@ class _World:
         self.trace: list[str] = []
 
     async def run(self) -> Outcome:
+        read = Intake.read
+
+        def crash_on_poison(intake: Intake, record: Record) -> Query:
+            query = read(intake, record)
+            if POISON in query.params:
+                self._processes.crash()
+            return query
+
+        with patch.object(Intake, "read", crash_on_poison):
+            return await self._run()
+
+    async def _run(self) -> Outcome:
         asyncio.get_running_loop().set_exception_handler(self._unhandled)
         self._broker.create(REPLY_TOPIC, 1)
         for topic, state in topic_specs(CONFIG, GROUPS).items():
@@ -164,11 +183,14 @@ class _World:
         rng = random.Random(self._rng.random())
         sent: list[tuple[Query, int]] = []
         per_s = rng.choice([10.0, 15.0, 50.0])
+        poison = rng.sample(range(self._queries), self._kind.poison)
         for number in range(self._queries):
             await asyncio.sleep(rng.expovariate(per_s))
             partition = rng.randrange(CONFIG.topics.queries)
             what = rng.random()
-            if what < 0.05:
+            if number in poison:
+                value = encode(Query(id=f"q{number}", type="factual", params={POISON: number}))
+            elif what < 0.05:
                 value = rng.choice(GARBAGE)
             elif what < 0.10 and sent:
                 query, partition = rng.choice(sent)

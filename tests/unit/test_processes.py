@@ -106,6 +106,32 @@ def test_a_task_that_outlives_its_process_is_told() -> None:
     play(scenario())
 
 
+def test_a_process_that_crashes_is_dead_at_once_and_told_as_failed() -> None:
+    async def scenario() -> None:
+        broker, ended = MemoryBroker(), Ended()
+        processes = Processes(broker, lambda name, error: ended.append((name, error)))
+
+        async def unlucky(transport: MemoryTransport, stop: asyncio.Event) -> None:
+            child = asyncio.create_task(count_seconds(transport, stop))
+            await asyncio.sleep(1.5)
+            try:
+                processes.crash()
+            finally:
+                await child
+
+        before = asyncio.all_tasks()
+        processes.start("one", unlucky)
+        processes.start("two", count_seconds)
+        await asyncio.sleep(2.5)
+        assert [(name, str(error)) for name, error in ended] == [("one", "crashed")]
+        assert processes.running == ("two",)
+        await processes.kill("two")
+        assert asyncio.all_tasks() == before
+        assert values(broker) == [b"0", b"0", b"1", b"1", b"2"]
+
+    play(scenario())
+
+
 def test_others_live_on_when_one_is_killed() -> None:
     async def scenario() -> None:
         broker = MemoryBroker()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, Generic, NamedTuple, TypeVarTuple
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVarTuple
 
 from anabranch.clock import Clock
 from anabranch.testing.memory import MemoryBroker, MemoryTransport
@@ -121,6 +121,7 @@ class Processes:
         self._ended = ended
         self._running: dict[str, _Process] = {}
         self.leaked: list[str] = []
+        self._burials: list[asyncio.Task[None]] = []
         asyncio.get_running_loop().set_task_factory(_make_task)
 
     @property
@@ -165,6 +166,17 @@ class Processes:
                 task.cancel()
             await asyncio.sleep(0)
         raise RuntimeError(f"{name} outlives its kill: {process.tasks}")
+
+    def crash(self) -> NoReturn:
+        """As a segmentation fault of the process that calls; told as its end, with an error."""
+        name = next(name for name, process in self._running.items() if process is _process.get())
+        self._broker.kill(name)
+        asyncio.get_running_loop().call_soon(self._bury, name, context=Context())
+        raise asyncio.CancelledError(f"process {name} crashed")
+
+    def _bury(self, name: str) -> None:
+        self._burials.append(asyncio.create_task(self.kill(name)))
+        self._ended(name, RuntimeError("crashed"))
 
     def _done(self, name: str, process: _Process, main: asyncio.Task[None]) -> None:
         if self._running.get(name) is process:
