@@ -17,6 +17,7 @@ _TLS: Final = {
     "ssl_keyfile": "keyfile",
     "ssl_password": "password",
 }
+_FILES: Final = ("cafile", "certfile", "keyfile")
 _PASSED: Final = (
     "security_protocol",
     "sasl_mechanism",
@@ -43,8 +44,14 @@ def connection(config: KafkaConfig) -> dict[str, Any]:
         if key not in _PASSED:
             known = ", ".join(sorted([*_PASSED, *_TLS, "ssl_check_hostname"]))
             raise ConfigError(f"kafka.client.{key}: there is no such setting; write one of {known}")
-    if str(given.get("security_protocol", "PLAINTEXT")).endswith("SSL"):
+    protocol = str(given.get("security_protocol", "PLAINTEXT"))
+    if protocol.endswith("SSL"):
         given["ssl_context"] = _tls_context(tls, check_hostname=check_hostname)
+    elif tls:
+        raise ConfigError(
+            f"kafka.client.security_protocol: is {protocol}, though TLS is set up; "
+            f"write SSL or SASL_SSL"
+        )
     return {
         "bootstrap_servers": config.bootstrap,
         "request_timeout_ms": config.request_timeout_ms,
@@ -55,9 +62,11 @@ def connection(config: KafkaConfig) -> dict[str, Any]:
 def _tls_context(tls: dict[str, Any], *, check_hostname: bool) -> Any:
     try:
         context = create_ssl_context(**tls)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
+        files = [str(tls[name]) for name in _FILES if name in tls]  # never the password
         raise ConfigError(
-            f"kafka.client: the TLS files {sorted(tls.values())} cannot be used: {error}"
+            f"kafka.client: TLS cannot be set up with {', '.join(files) or 'these settings'}: "
+            f"{error}"
         ) from error
     context.check_hostname = check_hostname
     return context
