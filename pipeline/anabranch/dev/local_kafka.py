@@ -254,7 +254,8 @@ class LocalKafka:
 
     def _format(self, run: list[str]) -> None:
         cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
-        format_ = [*run, "kafka.tools.StorageTool", "format", "-t", cluster, "-c"]
+        # In one word: a cluster id may begin with a dash.
+        format_ = [*run, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c"]
         running = [
             subprocess.Popen(
                 [*format_, str(node.folder / "server.properties")],
