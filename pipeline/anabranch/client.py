@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+from anabranch.census import Census
 from anabranch.config import Config
+from anabranch.diagnostics import DiagnosticFunctions, Diagnostics, Invalidation
 from anabranch.errors import BrokerError, DecodeError, QueryRejected, QueryTimeout, TopicError
 from anabranch.events import (
     DEFAULT_TIMEOUT_MS,
@@ -31,8 +34,8 @@ _FETCH_MS: Final = 500
 _REJECTIONS: Final = frozenset({"invalid_query", "overloaded", "quarantined", "unavailable"})
 
 
-class Client:
-    """A producer of queries and a subscriber of answers.
+class Client(DiagnosticFunctions):
+    """A producer of queries and a subscriber of answers; and diagnostics, from where it is.
 
         async with Client(config) as client:
             answer = await client.ask("factual", {"text": "..."})
@@ -55,6 +58,7 @@ class Client:
 
             transport = KafkaTransport(config.kafka)
         self.name = instance_name("client")
+        self._diagnostics = partial(Diagnostics, config, transport=transport)
         self._topics = Topics(config.namespace)
         self._types = config.types
         self._grace_ms = grace_ms
@@ -173,6 +177,26 @@ class Client:
                 yield answer
         finally:
             self._streams.discard(queue)
+
+    async def census(self) -> Census:
+        """See `DiagnosticFunctions`."""
+        async with self._diagnostics() as diagnostics:
+            return await diagnostics.census()
+
+    async def invalidate(
+        self,
+        *,
+        layer: str | None = None,
+        scope: str | None = None,
+        key: str | None = None,
+        tags: Sequence[str] = (),
+        timeout_ms: int = 5_000,
+    ) -> Invalidation:
+        """See `DiagnosticFunctions`."""
+        async with self._diagnostics() as diagnostics:
+            return await diagnostics.invalidate(
+                layer=layer, scope=scope, key=key, tags=tags, timeout_ms=timeout_ms
+            )
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,83 @@
+"""Who is there and what they count, folded from `health` by somebody who looks from outside.
+
+Clocks of different machines are not compared: whoever is alive says so each second, so it is
+enough to listen for a moment. Asked of are those whose last word is nearly as late as the
+latest of all.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+from anabranch.errors import DecodeError
+from anabranch.events import ComponentStats, LayerDescriptor, MemberHealth, decode_health
+from anabranch.kafka.transport import Record
+
+__all__ = ["Census"]
+
+LATELY_MS: Final = 10_000
+"""Members whose last record is older than the latest one by this have long been gone."""
+
+
+class _Heard(NamedTuple):
+    member: MemberHealth
+    timestamp: int
+    alive: bool
+
+
+class Census:
+    """A fold over `health`; what comes while one listens proves that its sender is alive."""
+
+    def __init__(self) -> None:
+        self.layers: dict[str, LayerDescriptor] = {}
+        self.stats: dict[str, ComponentStats] = {}
+        """By instance, of those that are gone too."""
+        self._heard: dict[bytes, _Heard] = {}
+        self._latest = 0
+
+    def learn(self, record: Record, *, alive: bool) -> None:
+        """Take a record; `alive` if it was written after the listening began."""
+        key = record.key or b""
+        if not record.value:
+            self._heard.pop(key, None)
+            self.stats.pop(key.decode(errors="replace").removeprefix("stats/"), None)
+            return
+        try:
+            health = decode_health(record.value)
+        except DecodeError:
+            return  # of a later version, or nobody's
+        if isinstance(health, MemberHealth):
+            self._heard[key] = _Heard(health, record.timestamp, alive)
+            self._latest = max(self._latest, record.timestamp)
+        elif isinstance(health, ComponentStats):
+            self.stats[health.instance] = health
+        else:
+            self.layers[health.layer] = health
+
+    def begin(self) -> None:
+        """Listen anew: nobody has proved to be alive."""
+        self._heard = {key: heard._replace(alive=False) for key, heard in self._heard.items()}
+
+    def live(self, role: Literal["coordinator", "worker"]) -> list[MemberHealth]:
+        """Members that were heard, by name."""
+        return [heard.member for heard in self._lately(role) if heard.alive]
+
+    def silent(self, role: Literal["coordinator", "worker"]) -> list[str]:
+        """Names of members that were there lately and have not been heard."""
+        return [heard.member.instance for heard in self._lately(role) if not heard.alive]
+
+    @property
+    def heard_all(self) -> bool:
+        """Whether everybody who was there lately has been heard, coordinators' counts too."""
+        counted = {member.instance for member in self.live("coordinator")} <= self.stats.keys()
+        return counted and not self.silent("coordinator") and not self.silent("worker")
+
+    def _lately(self, role: str) -> list[_Heard]:
+        found = [
+            heard
+            for heard in self._heard.values()
+            if heard.member.role == role
+            and heard.member.state != "stopped"
+            and heard.timestamp >= self._latest - LATELY_MS
+        ]
+        return sorted(found, key=lambda heard: heard.member.instance)
