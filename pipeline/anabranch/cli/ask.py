@@ -8,13 +8,11 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from cyclopts import Parameter
-from msgspec import structs
 
 from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, INTERRUPTED, Common, out, print_json, serve
 from anabranch.cli.render import show_answer
 from anabranch.client import Client
-from anabranch.config import Config
 from anabranch.errors import ConfigError
 from anabranch.events import Answer
 
@@ -64,7 +62,7 @@ def ask(
     answer: list[Answer] = []
 
     async def body() -> int:
-        async with Client(_reachable(common)) as client:
+        async with Client(runtime.reachable(common)) as client:
             answer.append(await client.ask(type_, _params(params), **question))
         return 0
 
@@ -75,16 +73,6 @@ def ask(
     else:
         show_answer(out(), answer[0])
     return 1 if answer[0].status == "failed" else 0
-
-
-def _reachable(common: Common) -> Config:
-    """The configuration, on the broker of `anabranch up` if nothing else is named."""
-    config = common.load()
-    running = None if common.names("kafka.bootstrap") else runtime.find()
-    if running is None:
-        return config
-    kafka = structs.replace(config.kafka, bootstrap=running.bootstrap, fetch_max_wait_ms=5)
-    return structs.replace(config, kafka=kafka, namespace=running.namespace)
 
 
 def _params(words: tuple[str, ...]) -> Mapping[str, Any]:

@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from platformdirs import user_state_path
 
+from anabranch.cli.common import Common
+from anabranch.config import Config
 from anabranch.errors import ConfigError
 
-__all__ = ["Running", "find", "published"]
+__all__ = ["Running", "find", "published", "reachable"]
 
 
 class Running(Struct, frozen=True):
@@ -38,6 +40,20 @@ def find(folder: Path | None = None) -> Running | None:
     except (OSError, msgspec.MsgspecError):
         return None
     return running
+
+
+def reachable(common: Common) -> Config:
+    """The configuration, on the broker of `anabranch up` if nothing else is named.
+
+    Raises:
+        ConfigError: as `Common.load`.
+    """
+    config = common.load()
+    running = None if common.names("kafka.bootstrap") else find()
+    if running is None:
+        return config
+    kafka = structs.replace(config.kafka, bootstrap=running.bootstrap, fetch_max_wait_ms=5)
+    return structs.replace(config, kafka=kafka, namespace=running.namespace)
 
 
 @contextmanager
