@@ -90,10 +90,11 @@ async def close_producer(client: AIOKafkaProducer, timeout_ms: int) -> bool:
         closed = await ended(client.stop(), timeout_ms)
     finally:
         if not closed:
-            if (sender := client._sender.sender_task) is not None:
-                sender.cancel()
             client._message_accumulator.fail_all(kafka.ProducerClosed())
             await ended(client.client.close(), LAST_MS)
+            if (sender := client._sender.sender_task) is not None:
+                sender.cancel()  # it still waits for its requests, which fail by now
+                await asyncio.wait({sender}, timeout=LAST_MS / 1000)
     return closed
 
 
