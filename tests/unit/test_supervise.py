@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import pytest
 
 from anabranch.errors import StageFailed
-from anabranch.supervise import Stage, Supervisor
+from anabranch.supervise import Stage, Supervisor, signalled
 from anabranch.testing import run
 
 
@@ -75,8 +76,65 @@ def test_a_stage_without_a_stamp_is_stuck() -> None:
         async def hang(stage: Stage) -> None:
             await asyncio.sleep(1000)
 
-        with pytest.raises(StageFailed, match="stage one is stuck"):
+        with pytest.raises(StageFailed, match="stage one is stuck") as failed:
             await live(Owner(), hang)
+        assert isinstance(failed.value.__cause__, TimeoutError)
+
+    run(scenario())
+
+
+def test_a_stage_that_waits_in_bounded_steps_is_not_stuck() -> None:
+    async def scenario() -> None:
+        owner, never = Owner(), asyncio.Event()
+
+        async def wait(stage: Stage) -> None:
+            while not await signalled(never):
+                stage.beat()
+
+        await live(owner, wait)
+        assert owner.told == ["drained", "closed"]
+
+    run(scenario())
+
+
+def test_a_stage_that_returns_or_is_cancelled_is_no_failure() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+
+        async def cancelled(stage: Stage) -> None:
+            raise asyncio.CancelledError
+
+        async def returned(stage: Stage) -> None:
+            return
+
+        async with owner:
+            owner.supervisor.start("two", returned)
+            owner.supervisor.start("one", cancelled)
+            await asyncio.sleep(100)
+        assert owner.told == ["drained", "closed"]
+
+    run(scenario())
+
+
+def test_the_first_failure_is_the_one_that_is_told() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+
+        async def die(after_s: float, error: Exception) -> None:
+            await asyncio.sleep(after_s)
+            raise error
+
+        async def body() -> None:
+            async with owner:
+                owner.supervisor.start("late", lambda stage: die(1.0, KeyError("second")))
+                owner.supervisor.start("early", lambda stage: die(0.5, ValueError("first")))
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(100)
+                await asyncio.sleep(2)  # the body cleans up, and the second stage dies meanwhile
+
+        with pytest.raises(StageFailed, match="stage early died") as failed:
+            await body()
+        assert isinstance(failed.value.__cause__, ValueError)
 
     run(scenario())
 

@@ -7,6 +7,7 @@ the semantic conventions for messaging, 1.44.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -29,6 +30,9 @@ from anabranch.kafka.transport import Headers, Record
 __all__ = ["Trace", "Tracer"]
 
 _SAMPLED: Final = 1
+_WELL_FORMED: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
 
 SYSTEM = {"messaging.system": "kafka"}
 
@@ -68,6 +72,8 @@ class Tracer:
     def process(self, record: Record, name: str) -> Trace:
         """A consumer span for a record, or only its context where nothing is recorded."""
         parent, state = _context_headers(record.headers)
+        if self._active and parent is not None and not _WELL_FORMED.fullmatch(parent):
+            parent = state = None  # a new trace, as W3C demands
         if not self._active or not _sampled(parent):
             headers = [
                 (k, v) for k, v in ((HEADER_TRACEPARENT, parent), (HEADER_TRACESTATE, state)) if v
@@ -123,12 +129,7 @@ def _context_headers(headers: Headers) -> tuple[bytes | None, bytes | None]:
 
 def _sampled(traceparent: bytes | None) -> bool:
     """Whether to record: the parent's decision (mask bit 0), or our own if there is none."""
-    if traceparent is None:
-        return True
-    try:
-        return bool(int(traceparent[-2:], 16) & _SAMPLED)
-    except ValueError:
-        return True
+    return traceparent is None or bool(int(traceparent[53:55], 16) & _SAMPLED)
 
 
 def _trace_id(traceparent: bytes | None) -> str | None:
@@ -141,14 +142,11 @@ def _trace_id(traceparent: bytes | None) -> str | None:
 
 
 def _remote(parent: bytes | None, state: bytes | None) -> SpanContext | None:
-    """The producer's context; anything malformed starts a new trace, as W3C demands."""
-    parts = (parent or b"").split(b"-")
-    try:
-        trace_id, span_id, flags = (int(part, 16) for part in parts[1:4])
-    except ValueError:
+    """The producer's context, if it is well formed."""
+    if parent is None:
         return None
-    context = SpanContext(trace_id, span_id, True, TraceFlags(flags), _state(state))
-    return context if context.is_valid else None
+    trace_id, span_id, flags = (int(part, 16) for part in parent.split(b"-")[1:4])
+    return SpanContext(trace_id, span_id, True, TraceFlags(flags), _state(state))
 
 
 def _state(state: bytes | None) -> TraceState | None:
