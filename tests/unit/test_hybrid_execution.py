@@ -455,6 +455,29 @@ class TestConflicts:
         world.reply("b", items=[])
         assert world.ids(id_) == {"urn:new", "urn:more"}
 
+    def test_the_answer_says_of_a_refreshed_layer_which_part_it_is(self) -> None:
+        layers = []
+        for age_ms, ttl_ms in ((8_000, 10_000), (900, 1_000)):
+            world, id_ = self.ageing(age_ms=age_ms, ttl_ms=ttl_ms, items=named(["urn:old"]))
+            world.reply("a", items=named(["urn:new"]), took_ms=7.0)
+            world.reply("b")
+            layers.append(world.answers[id_].layers["a"])
+        assert (layers[0].source, layers[0].age_ms, layers[0].took_ms) == ("sequential", 0, 7.0)
+        assert (layers[1].source, layers[1].age_ms, layers[1].took_ms) == ("cache", 900, None)
+
+    @pytest.mark.parametrize(("items", "changed"), [(["urn:old"], 0), (["urn:new"], 1)])
+    def test_whether_a_refresh_changed_anything_is_learned(
+        self, items: list[str], changed: int
+    ) -> None:
+        world, _ = self.ageing(age_ms=8_000, ttl_ms=10_000, items=named(["urn:old"]))
+        world.reply("a", items=named(items))
+        world.reply("b")
+        batch = world.brain.selector.telemetry.take_batch()
+        assert batch is not None
+        rows = [row for row in batch.rows.layers if row.layer == "a"]
+        assert sum(row.refreshed for row in rows) == 1
+        assert sum(row.changed for row in rows) == changed
+
     def test_nobody_waits_for_a_refresh(self) -> None:
         world, id_ = self.ageing(age_ms=8_000, ttl_ms=10_000, items=named(["urn:old"]))
         world.reply("b", items=[])

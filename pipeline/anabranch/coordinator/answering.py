@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, Literal
 
 from msgspec import structs
@@ -25,7 +24,7 @@ def compose(brain: Brain, open_query: OpenQuery, *, epoch: int, now_ms: float) -
     query, join, decision = open_query.query, open_query.join, open_query.decision
     merged = open_query.memo or _merge(brain, open_query)
     status = _status(join)
-    layers = {name: layer.report() for name, layer in join.layers.items()}
+    layers = {name: _report(brain, open_query, layer) for name, layer in join.layers.items()}
     layers |= dict.fromkeys(open_query.left_out, NOT_SELECTED)
     return Answer(
         id=query.id,
@@ -67,7 +66,7 @@ def _merge(brain: Brain, open_query: OpenQuery) -> Merged:
     kind = brain.config.types.get(open_query.query.type, _DEFAULT_TYPE)
     layers = [layer for layer in open_query.join.layers.values() if layer.status == "ok"]
     return brain.aggregator.aggregate(
-        [part for layer in layers for part in _parts(layer, brain.directory.weight(layer.name))],
+        [_part(brain, open_query, layer) for layer in layers],
         wanted=len(open_query.join.layers),
         limit=open_query.query.limit,
         fusion=kind.fusion,
@@ -75,24 +74,36 @@ def _merge(brain: Brain, open_query: OpenQuery) -> Merged:
     )
 
 
-def _parts(layer: JoinLayer, weight: float) -> Iterator[LayerPart]:
-    """What is known of a layer; both, if it was refreshed while others were fetched."""
-    yield LayerPart(
+def _part(brain: Brain, open_query: OpenQuery, layer: JoinLayer) -> LayerPart:
+    """What counts of a layer; of one that was refreshed beside others, one of two."""
+    part = LayerPart(
         layer=layer.name,
         source=layer.source,
         items=layer.items,
         age_ms=layer.age_ms,
         complete=layer.complete,
-        weight=weight,
     )
-    if layer.fresh is not None:
-        yield LayerPart(
-            layer=layer.name,
-            source="parallel",
-            items=layer.fresh.items,
-            complete=layer.fresh.complete,
-            weight=weight,
-        )
+    if layer.fresh is None:
+        return part
+    fresh = LayerPart(
+        layer=layer.name,
+        source=open_query.refreshed_by(layer),
+        items=layer.fresh.items,
+        complete=layer.fresh.complete,
+    )
+    return brain.aggregator.resolve(part, fresh)
+
+
+def _report(brain: Brain, open_query: OpenQuery, layer: JoinLayer) -> AnswerLayer:
+    """How a layer stands in the answer: as the part of it that counts."""
+    if layer.fresh is None:
+        return layer.report()
+    part = _part(brain, open_query, layer)
+    if part.items is layer.items:
+        return layer.report()
+    return AnswerLayer(
+        source=part.source, count=len(part.items), age_ms=0, took_ms=layer.fresh.took_ms
+    )
 
 
 def _status(join: Join) -> Literal["complete", "partial", "failed"]:

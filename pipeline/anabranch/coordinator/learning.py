@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from anabranch.aggregate.join import JoinLayer
 from anabranch.coordinator.open_query import OpenQuery
-from anabranch.events import Answer
+from anabranch.events import Answer, PartialResult
 from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 from anabranch.select.decision import Decision
 
@@ -40,6 +40,8 @@ def lesson(
 
 
 def _outcome(layer: JoinLayer, open_query: OpenQuery, now_ms: float, *, used: bool) -> LayerOutcome:
+    if layer.fresh is not None:
+        return _refreshed(layer, layer.fresh, open_query, now_ms, used=used)
     arrived_ms = now_ms if layer.arrived_ms is None else layer.arrived_ms
     return LayerOutcome(
         layer=layer.name,
@@ -50,5 +52,20 @@ def _outcome(layer: JoinLayer, open_query: OpenQuery, now_ms: float, *, used: bo
         elapsed_ms=max(0.0, arrived_ms - open_query.read_ms),
         count=len(layer.items),
         used=used,
-        changed=None if layer.fresh is None else list(layer.items) != layer.fresh.items,
+    )
+
+
+def _refreshed(
+    layer: JoinLayer, fresh: PartialResult, open_query: OpenQuery, now_ms: float, *, used: bool
+) -> LayerOutcome:
+    """A worker was asked although the cache had it: what that took, and whether it paid."""
+    return LayerOutcome(
+        layer=layer.name,
+        source=open_query.refreshed_by(layer),
+        took_ms=fresh.took_ms,
+        queued_ms=fresh.queued_ms,
+        elapsed_ms=max(0.0, now_ms - open_query.read_ms),
+        count=len(fresh.items),
+        used=used,
+        changed=list(layer.items) != fresh.items,
     )

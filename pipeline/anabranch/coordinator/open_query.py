@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Raw, Struct
 
-from anabranch.aggregate.join import Join
+from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.cache.keys import Question
 from anabranch.cache.records import Slot
-from anabranch.events import HEADER_CLIENT, HEADER_OFFSET, Query
+from anabranch.events import HEADER_CLIENT, HEADER_OFFSET, Query, Source
 from anabranch.kafka.transport import Headers, Record
 from anabranch.observe.spans import Trace
 from anabranch.select.decision import Decision, PlanContext
@@ -67,6 +67,10 @@ class OpenQuery:
     def place(self) -> tuple[int, int]:
         """Names it among all queries of a coordinator."""
         return self.partition, self.offset
+
+    def refreshed_by(self, layer: JoinLayer) -> Source:
+        """How a layer was fetched that the cache had, beside what it had not."""
+        return self.decision.arms[layer.group] if self.decision else "none"
 
 
 class Memo(Struct, frozen=True):
