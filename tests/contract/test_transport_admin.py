@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from transports import Broker, fresh, running, where
+from transports import Broker, fresh, running, seen, where
 
 from anabranch.errors import TopicError, TopicsOnFirstUse
 from anabranch.kafka.transport import TopicState
@@ -16,6 +16,7 @@ async def test_a_topic_is_made_as_it_was_asked_for(broker: Broker) -> None:
     name, other = fresh("topic"), fresh("topic")
     async with running(broker.transport().admin()) as admin:
         await admin.create({name: TopicState(3, COMPACTED), other: TopicState(1, {})}, -1)
+        await seen(admin, [name, other])
         found = await admin.topics([name, other, fresh("missing")])
     assert {topic: state.partitions for topic, state in found.items()} == {name: 3, other: 1}
     assert found[name].settings.items() >= COMPACTED.items()
@@ -27,7 +28,7 @@ async def test_a_topic_that_exists_is_left_alone(broker: Broker) -> None:
     async with running(broker.transport().admin()) as admin:
         await admin.create({name: TopicState(3, COMPACTED)}, 1)
         await admin.create({name: TopicState(5, {}), new: TopicState(2, {})}, 1)
-        found = await admin.topics([name, new])
+        found = await seen(admin, [name, new])
     assert (found[name].partitions, found[new].partitions) == (3, 2)
     assert found[name].settings.items() >= COMPACTED.items()
 
@@ -48,7 +49,8 @@ async def test_settings_that_the_broker_refuses_are_told_with_their_topic(broker
         with pytest.raises(TopicError, match=rf"{wrong}.*cleanup\.policy") as refused:
             await admin.create(wanted, 1)
         assert right not in str(refused.value)
-        assert set(await admin.topics(wanted)) == {right}
+        assert set(await seen(admin, [right])) == {right}
+        assert wrong not in await admin.topics(wanted)
 
 
 @where("describe_configs")

@@ -24,6 +24,7 @@ from anabranch.config import KafkaConfig
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.transport import (
     Acked,
+    Admin,
     GroupConsumer,
     Reader,
     Record,
@@ -33,7 +34,18 @@ from anabranch.kafka.transport import (
 )
 from anabranch.testing.memory import MemoryBroker
 
-__all__ = ["BROKERS", "Broker", "Listener", "drain", "fill", "fresh", "running", "values", "where"]
+__all__ = [
+    "BROKERS",
+    "Broker",
+    "Listener",
+    "drain",
+    "fill",
+    "fresh",
+    "running",
+    "seen",
+    "values",
+    "where",
+]
 
 FAST: Final = {"heartbeat_interval_ms": 100, "rebalance_timeout_ms": 3_000, "fetch_max_wait_ms": 10}
 PARTITIONS: Final = 4
@@ -62,6 +74,7 @@ class Broker(ABC):
         name = fresh("topic")
         async with running(self.transport().admin()) as admin:
             await admin.create({name: TopicState(PARTITIONS, dict(settings))}, 1)
+            await seen(admin, [name])
         return name
 
     async def transaction(
@@ -242,6 +255,14 @@ async def running(client: Any) -> AsyncIterator[Any]:
         yield client
     finally:
         await client.stop()
+
+
+async def seen(admin: Admin, names: Collection[str]) -> dict[str, TopicState]:
+    """Topics, once all of them can be seen: brokers hear of new ones a moment later."""
+    async with asyncio.timeout(30):
+        while len(found := await admin.topics(names)) < len(names):
+            pass
+    return found
 
 
 async def fill(
