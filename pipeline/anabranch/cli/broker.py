@@ -42,7 +42,8 @@ def broker(
     """
     if not kafka and (nodes != 1 or folder is not None):
         raise ConfigError("--nodes and --folder are for a real Kafka; add --kafka")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # even where a parent ignored them
+        signal.signal(number, _interrupt)
     try:
         if kafka:
             _run_kafka(nodes, folder)

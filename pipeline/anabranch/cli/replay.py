@@ -52,7 +52,7 @@ def replay(
     topic
         Read the telemetry topic instead.
     mode
-        Judge this mode instead of the configured one; so with the thresholds.
+        Judge this mode instead of the configured one; thresholds are the rules'.
     tune
         Look for settings that would surely have been better; exit code 1 if there are none.
     write
@@ -62,12 +62,13 @@ def replay(
     """
     config = common.load()
     _check(file, topic, tune, write, common)
-    wished = {
-        "mode": mode,
+    wished: dict[str, Any] = {
         "parallel_threshold": parallel_threshold,
         "parallel_max_layers": parallel_max_layers,
         "distributed_threshold": distributed_threshold,
     }
+    thresholds = any(value is not None for value in wished.values())
+    wished["mode"] = mode or ("rules" if thresholds else None)  # only the rules have thresholds
     select = _changed(config.select, {k: v for k, v in wished.items() if v is not None})
     batches = uvloop.run(_read_topic(config)) if file is None else _read_file(file)
     if not tune:
