@@ -281,6 +281,16 @@ class TestDiagnostics:
         assert found["silent"] == ["c1"]
         assert names_of(found["coordinators"]) == ["c0"]
 
+    def test_who_dies_between_two_looks_is_missed_in_the_second(self) -> None:
+        async def body(pipeline: Pipeline) -> Any:
+            async with pipeline.diagnostics() as diagnostics:
+                first = (await diagnostics.census()).silent("coordinator")
+                pipeline.broker.cut("c1", 30)
+                await asyncio.sleep(2)
+                return first, (await diagnostics.census()).silent("coordinator")
+
+        assert over(body) == ([], ["c1"])
+
     def test_where_nothing_runs_nothing_is_waited_for(self) -> None:
         async def main() -> Any:
             broker = MemoryBroker()

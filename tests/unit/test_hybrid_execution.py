@@ -293,6 +293,13 @@ class TestAllThree:
         world.reply("b")
         assert world.statuses(id_) == {"a": "ok", "b": "ok", "d": "skipped"}
 
+    def test_cheapest_first_goes_on_while_there_are_too_few_items(self) -> None:
+        world = Hybrid()
+        world.cached("a")
+        world.ask("a", "b", "c", strategy="sequential", min_coverage=0.6, limit=5)
+        world.reply("b")
+        assert world.asked() == ["c"]
+
     def test_only_the_cache_is_asked_if_the_query_says_so(self) -> None:
         world = Hybrid()
         world.cached("a", "d")
@@ -361,11 +368,13 @@ class TestErrorRecovery:
         id_ = world.ask("f", "a")
         shards = [sent for sent in world.sent if sent.slot.layer == "f"]
         world.reply("a")
-        for sent in (shards[0], shards[0], shards[1], shards[1]):
+        for sent in shards[:2]:
             world.deliver(sent)
+            world.deliver(sent, items=named(["urn:again"]))
         assert id_ not in world.answers
         world.deliver(shards[2])
         assert world.answers[id_].layers["f"].count == 6
+        assert "urn:again" not in world.ids(id_)
 
     def test_a_layer_that_nobody_announced_costs_only_itself(self) -> None:
         world = Hybrid()
@@ -385,7 +394,8 @@ class TestErrorRecovery:
     def test_a_partial_for_another_query_at_the_same_offset_does_not_count(self) -> None:
         world = Hybrid()
         id_ = world.ask("a", "d")
-        world.deliver(world.sent[0], query="somebody else's")
+        (sent,) = (sent for sent in world.sent if sent.slot.layer == "a")
+        world.deliver(sent, query="somebody else's")
         world.reply("d")
         assert id_ not in world.answers
 
@@ -588,6 +598,14 @@ class TestSingleFlight:
         assert leader in world.answers
         world.reply("d", to=waiter)
         assert world.answers[waiter].status == "complete"
+
+    def test_one_layer_after_another_goes_on_with_what_another_query_fetched(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("a")
+        waiter = world.ask("a", "b", at=1, strategy="sequential")
+        assert world.asked() == ["a"]
+        world.reply("a")
+        assert [(sent.task.query, sent.slot.layer) for sent in world.sent] == [(waiter, "b")]
 
     def test_shards_are_shared_as_a_whole(self) -> None:
         world = Hybrid(partitions=2)
@@ -831,6 +849,17 @@ class TestTakeover:
         assert all(sent.slot.attempt[0] > epoch for sent in world.sent)
         world.reply("a", "e")
         assert world.answers[id_].status == "complete"
+
+    def test_shards_that_arrived_are_not_sent_again(self) -> None:
+        world = Hybrid()
+        id_ = world.ask("a", "f", max_age_ms=0)
+        shards = [sent for sent in world.sent if sent.slot.layer == "f"]
+        world.deliver(shards[1])
+        world.reply("a")
+        world.take_over()
+        assert [(sent.slot.layer, sent.slot.shard) for sent in world.sent] == [("f", 0), ("f", 2)]
+        world.reply("f")
+        assert world.answers[id_].layers["f"].count == 6
 
     def test_a_result_of_the_owner_befores_attempt_counts(self) -> None:
         world = Hybrid()
