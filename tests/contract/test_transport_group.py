@@ -81,6 +81,14 @@ async def test_a_new_member_starts_at_what_is_committed_or_else_at_the_beginning
         assert values(await drain(next_one, 4)) == {0: [b"2"], 1: [b"0", b"1", b"2"]}
 
 
+@where("topics_on_first_use")
+async def test_a_member_may_start_before_its_topic_is_used(broker: Broker) -> None:
+    topic = fresh("first")
+    async with member(broker, fresh("group"), topic) as one:
+        await fill(broker, topic, 1)
+        assert values(await drain(one, PARTITIONS)) == {n: [b"0"] for n in range(PARTITIONS)}
+
+
 @where()
 async def test_stopping_commits_nothing(broker: Broker) -> None:
     topic, group = await broker.topic(), fresh("group")
