@@ -43,7 +43,7 @@ class CrossLayerCache:
         self._max_bytes = max_bytes
         self._default_ttl_ms = int(default_ttl_seconds * 1000)
         self._ttl_ms = dict(LAYER_TTL_MS if ttl_ms is None else ttl_ms)
-        order: Policy[Record] = S3Fifo() if policy == "s3fifo" else Lru()
+        order: Policy[Record] = S3Fifo(max_entries) if policy == "s3fifo" else Lru()
         self._touch = order.touch
         self._statistics = Statistics()
         self._orders = Orders()

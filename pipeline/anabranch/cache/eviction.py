@@ -1,12 +1,15 @@
 """Who has to go when the cache is full.
 
-`S3Fifo` follows Yang et al., "FIFO queues are all you need for cache eviction" (SOSP 2023): a
-small queue on probation, a main queue with second chances, and a memory of what left the small
-one. `Lru` is kept to compare with.
+`S3Fifo` starts from Yang et al., "FIFO queues are all you need for cache eviction" (SOSP 2023): a
+small queue on probation, a main queue, and ghosts, a memory of what was let go. Instead of giving
+second chances it lets what leaves probation duel with the weakest of the main queue, by frequency
+times worth; the idea is TinyLFU's (Einziger et al., 2017). `Lru` is kept to compare with.
+`benchmarks/cache_traces.py` has the figures.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
@@ -17,15 +20,20 @@ __all__ = ["Entry", "Lru", "Policy", "S3Fifo"]
 
 
 class Entry:
-    """What a policy knows of something held."""
+    """What a policy knows of something held. `hits` is the cache's, all else the policy's."""
 
-    __slots__ = ("hits", "key", "mark", "queue")
+    __slots__ = ("born", "carried", "hits", "key", "queue", "seen_hits", "seen_tick")
 
     def __init__(self, key: Question | str) -> None:
         self.key = key
         self.hits = 0
-        self.mark = 0
-        """Hits that the policy has already taken into account."""
+        self.seen_hits = 0
+        """Hits when the policy last looked."""
+        self.seen_tick = 0
+        """When it last found more hits than before."""
+        self.born = 0
+        self.carried = 0
+        """Added to the hits: what was counted before it came, less what is forgotten."""
         self.queue = 0
 
     @property
@@ -93,34 +101,58 @@ _GONE: Final = 0
 _SMALL: Final = 1
 _MAIN: Final = 2
 
+_SMALL_SHARE: Final = 0.01
+_SAMPLE: Final = 8
+"""So many of the main queue are looked at to find a weak one; the weakest stays in front."""
+_GHOSTS: Final = 8
+"""Ghosts by entry that can be held; six bytes each."""
+_KNOWN: Final = 4
+"""Hits from which on an entry's usual gap is believed."""
+_SILENT: Final = 3
+"""Usual gaps without a hit after which an entry is silent: e^-3 of those asked at random are."""
+_DEAD: Final = 30
+"""Usual gaps after which it is forgotten how often it was asked."""
+_CHANGED: Final = 0.3
+"""Share of silent entries among the last `_WATCHED` above which the world has changed."""
+_WATCHED: Final = 200
+
 
 class S3Fifo(Generic[E]):
-    """Small queue, main queue, ghosts.
+    """Small queue, main queue, ghosts: frequency x worth decides, and is forgotten with reason.
 
     Until the first eviction everything goes to the main queue: a loop larger than the cache
-    would otherwise push itself out of the small one for ever.
+    would otherwise push itself out of the small one for ever. Time is counted in returns (of what
+    was let go), so a scan of things never asked again takes none. Frequencies are never aged; but
+    when much of what used to be asked falls silent, all of them are forgotten at once.
+
+    Args:
+        max_entries: that will be held; sizes the memory of what was let go.
     """
 
     touch: Callable[[E], None] | None = None
 
-    def __init__(self, small_share: float = 0.1) -> None:
-        self._small_share = small_share
+    def __init__(self, max_entries: int) -> None:
+        self._max_entries = max_entries
         self._queues: tuple[deque[E], deque[E]] = (deque(), deque())
         self._live = [0, 0, 0]
-        self._ghosts: OrderedDict[int, None] = OrderedDict()
+        self._ghosts = _Ghosts(_GHOSTS * max_entries)
         self._warm = False
+        self._tick = 0
+        self._changed_tick = 0
+        self._watched = 0
+        self._silent_share = 0.0
 
     def add(self, entry: E) -> None:
-        ghost = hash(entry.key)
-        known = ghost in self._ghosts
-        if known:
-            del self._ghosts[ghost]
-        self._push(entry, _SMALL if self._warm and not known else _MAIN)
+        frequency = self._ghosts.pop(entry.key)
+        self._tick += frequency > 0
+        entry.carried = frequency + 1
+        entry.born = entry.seen_tick = self._tick
+        self._push(entry, _SMALL if self._warm else _MAIN)
 
     def remove(self, entry: E) -> None:
         queue = entry.queue
+        self._let_go(entry)
         self._live[queue] -= 1
-        entry.queue = _GONE
         order = self._queues[queue - 1]
         if len(order) > 2 * self._live[queue] + 16:
             alive = [e for e in order if e.queue == queue]
@@ -129,27 +161,68 @@ class S3Fifo(Generic[E]):
 
     def evict(self) -> E:
         self._warm = True
-        while True:
-            small, main = self._live[_SMALL], self._live[_MAIN]
-            if small > self._small_share * (small + main) or not main:
-                entry = self._pop(_SMALL)
-                if entry.hits == entry.mark:
-                    self._remember(entry)
-                    return entry
-            else:
-                entry = self._pop(_MAIN)
-                if entry.hits == entry.mark:
-                    return entry
-                entry.mark = max(entry.mark, entry.hits - 3) + 1
-            self._push(entry, _MAIN)
+        while self._live[_MAIN]:
+            weakest, score = self._pop_weakest()
+            if self._live[_SMALL] <= _SMALL_SHARE * len(self):
+                return self._let_go(weakest)
+            self._push(weakest, _MAIN, front=True)
+            newcomer = self._pop(_SMALL)
+            if self._frequency(newcomer) * newcomer.worth <= score:
+                return self._let_go(newcomer)
+            self._push(newcomer, _MAIN)
+        return self._let_go(self._pop(_SMALL))
 
     def __len__(self) -> int:
         return sum(self._live)
 
-    def _push(self, entry: E, queue: int) -> None:
+    def _pop_weakest(self) -> tuple[E, float]:
+        sample = [self._pop(_MAIN) for _ in range(min(_SAMPLE, self._live[_MAIN]))]
+        scores = [self._frequency(entry) * entry.worth for entry in sample]
+        score = min(scores)
+        weakest = sample.pop(scores.index(score))
+        for entry in sample:
+            self._push(entry, _MAIN)
+        return weakest, score
+
+    def _frequency(self, entry: E) -> int:
+        """How often it was asked, as far as that still says something."""
+        if entry.hits != entry.seen_hits:
+            entry.seen_hits = entry.hits
+            entry.seen_tick = self._tick
+        if entry.born < self._changed_tick:
+            self._forget(entry, self._changed_tick)
+        frequency = entry.carried + entry.hits
+        asked = min(entry.hits, frequency - 1)  # since it was born
+        if asked >= _KNOWN:
+            gap = (max(0, entry.seen_tick - entry.born) + self._max_entries) / (asked + 1)
+            silence = self._tick - entry.seen_tick
+            self._watch(silence > _SILENT * gap)
+            if silence > _DEAD * gap:
+                self._forget(entry, self._tick)
+        return entry.carried + entry.hits
+
+    def _watch(self, silent: bool) -> None:
+        self._watched += 1
+        self._silent_share += (silent - self._silent_share) / min(self._watched, _WATCHED)
+        if self._watched >= _WATCHED and self._silent_share > _CHANGED:
+            self._watched = 0
+            self._silent_share = 0.0
+            self._changed_tick = self._tick
+            self._ghosts.fade()
+
+    def _forget(self, entry: E, tick: int) -> None:
+        """It counts as asked once, and born at `tick`."""
+        entry.carried = 1 - entry.hits
+        entry.born = tick
+
+    def _push(self, entry: E, queue: int, *, front: bool = False) -> None:
         entry.queue = queue
         self._live[queue] += 1
-        self._queues[queue - 1].append(entry)
+        order = self._queues[queue - 1]
+        if front:
+            order.appendleft(entry)
+        else:
+            order.append(entry)
 
     def _pop(self, queue: int) -> E:
         order = self._queues[queue - 1]
@@ -160,7 +233,38 @@ class S3Fifo(Generic[E]):
                 entry.queue = _GONE
                 return entry
 
-    def _remember(self, entry: E) -> None:
-        self._ghosts[hash(entry.key)] = None
-        if len(self._ghosts) > self._live[_MAIN] + self._live[_SMALL]:
-            self._ghosts.popitem(last=False)
+    def _let_go(self, entry: E) -> E:
+        entry.queue = _GONE
+        frequency = 1 if entry.born < self._changed_tick else entry.carried + entry.hits
+        self._ghosts.put(entry.key, frequency)
+        return entry
+
+
+class _Ghosts:
+    """Frequencies of what was let go, in a table where later ones overwrite earlier ones."""
+
+    def __init__(self, size: int) -> None:
+        self._mask = (1 << (size - 1).bit_length()) - 1
+        self._tags = array("I", bytes(4 * (self._mask + 1)))
+        self._counts = array("H", bytes(2 * (self._mask + 1)))
+
+    def pop(self, key: Question | str) -> int:
+        place, tag = self._place(key)
+        if self._tags[place] != tag:
+            return 0
+        count = self._counts[place]
+        self._counts[place] = 0
+        return count
+
+    def put(self, key: Question | str, frequency: int) -> None:
+        place, tag = self._place(key)
+        self._tags[place] = tag
+        self._counts[place] = min(frequency, 0xFFFF)
+
+    def fade(self) -> None:
+        """Forget how often, not that."""
+        self._counts = array("H", (min(count, 1) for count in self._counts))
+
+    def _place(self, key: Question | str) -> tuple[int, int]:
+        hashed = hash(key)
+        return hashed & self._mask, hashed >> 24 & 0xFFFFFFFF
