@@ -165,11 +165,15 @@ class Kafka(Broker):
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap, transactional_id=fresh("transaction")
         )
-        async with producer:
+        async with producer, running(self.transport().reader("end")) as reader:
+            end = (await reader.ends([at]))[at] + len(values) + 1
             await producer.begin_transaction()
             for value in values:
                 await producer.send_and_wait(at.topic, value, partition=at.partition)
             await (producer.commit_transaction() if commit else producer.abort_transaction())
+            async with asyncio.timeout(30):  # its marker is written after the answer
+                while (await reader.ends([at]))[at] < end:
+                    pass
 
     async def delete_before(self, at: TopicPartition, offset: int) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
