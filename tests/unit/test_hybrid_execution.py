@@ -11,6 +11,7 @@ from hybrid import TTL_MS, Hybrid, found, named
 
 from anabranch.config import SelectConfig
 from anabranch.events import AnswerLayer
+from anabranch.learn.records import ExecutionTelemetry
 
 
 class TestCacheAndParallel:
@@ -698,8 +699,21 @@ class TestLearnedLayers:
         world.learn("d", asked=200, used=0)
         for n in range(200):
             world.ask(type="learned", n=n)
-        tried = sum(sent.slot.layer == "d" for sent in world.sent)
-        assert 0 < tried < 20
+        tried = {sent.task.query for sent in world.sent if sent.slot.layer == "d"}
+        assert 0 < len(tried) < 20
+
+    def test_a_try_is_marked_in_the_telemetry(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        world = Hybrid()
+        world.learn("d", asked=200, used=0)
+        records: list[ExecutionTelemetry] = []
+        monkeypatch.setattr(world.brain.selector, "observe", records.append)
+        for n in range(200):
+            world.ask(type="learned", n=n)
+        asked = {sent.task.query for sent in world.sent if sent.slot.layer == "d"}
+        world.after(1_000)
+        marked = {r.query: [x.layer for x in r.layers if x.tried] for r in records}
+        assert {query for query, layers in marked.items() if layers == ["d"]} == asked
+        assert {tuple(layers) for layers in marked.values()} == {(), ("d",)}
 
     def test_what_was_not_selected_is_not_served_from_the_cache_either(self) -> None:
         world = Hybrid()

@@ -25,7 +25,7 @@ def compose(brain: Brain, open_query: OpenQuery, *, epoch: int, now_ms: float) -
     merged = open_query.memo or _merge(brain, open_query)
     status = _status(join)
     layers = {name: _report(brain, open_query, layer) for name, layer in join.layers.items()}
-    layers |= dict.fromkeys(open_query.left_out, NOT_SELECTED)
+    layers |= dict.fromkeys(open_query.selection.left_out, NOT_SELECTED)
     return Answer(
         id=query.id,
         status=status,

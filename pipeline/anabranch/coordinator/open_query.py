@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from msgspec import Raw, Struct
 
@@ -11,6 +11,7 @@ from anabranch.cache.keys import Question
 from anabranch.cache.records import Slot
 from anabranch.events import HEADER_CLIENT, HEADER_OFFSET, Query, Source
 from anabranch.kafka.transport import Headers, Record
+from anabranch.learn.dependency_graph import LayerSelection
 from anabranch.observe.spans import Trace
 from anabranch.select.decision import Decision, PlanContext
 
@@ -22,8 +23,8 @@ class OpenQuery:
 
     __slots__ = (
         "context", "deadline_ms", "decision", "digest", "generation", "headers", "join", "key",
-        "leading", "left_out", "memo", "offset", "partition", "patient_until_ms", "query",
-        "read_ms", "routes", "slots", "trace",
+        "leading", "memo", "offset", "partition", "patient_until_ms", "query",
+        "read_ms", "routes", "selection", "slots", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -31,8 +32,7 @@ class OpenQuery:
         query: Query,
         record: Record,
         trace: Trace,
-        wanted: Sequence[str],
-        left_out: Sequence[str],
+        selection: LayerSelection,
         *,
         read_ms: float,
         deadline_ms: float,
@@ -42,9 +42,8 @@ class OpenQuery:
         self.offset = record.offset
         self.trace = trace
         self.headers = answer_headers(record, trace)
-        self.join = Join(wanted)
-        self.left_out = left_out
-        """Layers of the type that were not selected."""
+        self.join = Join(selection.layers)
+        self.selection = selection
         self.read_ms = read_ms
         self.deadline_ms = deadline_ms
         self.context: PlanContext | None = None

@@ -222,13 +222,11 @@ class QueryPartition:
 
     def _start(self, query: Query, record: Record, trace: Trace, now_ms: float) -> None:
         brain = self._brain
-        wanted, left_out = choose_layers(brain, query)
         open_query = OpenQuery(
             query,
             record,
             trace,
-            wanted,
-            left_out,
+            choose_layers(brain, query),
             read_ms=now_ms,
             deadline_ms=brain.intake.deadline_ms(query, record, now_ms),
         )

@@ -10,7 +10,7 @@ from anabranch.cache.keys import make_key
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.open_query import Memo, OpenQuery
 from anabranch.events import LayerDescriptor, Query, digest
-from anabranch.learn.dependency_graph import SelectionContext
+from anabranch.learn.dependency_graph import LayerSelection, SelectionContext
 from anabranch.select.decision import Decision, PlanContext
 
 __all__ = ["choose_layers", "plan", "probe"]
@@ -18,14 +18,13 @@ __all__ = ["choose_layers", "plan", "probe"]
 _memos = msgspec.json.Decoder(Memo)
 
 
-def choose_layers(brain: Brain, query: Query) -> tuple[Sequence[str], Sequence[str]]:
+def choose_layers(brain: Brain, query: Query) -> LayerSelection:
     """The wanted layers, and those of the type that were learned to be of no use."""
     wanted = brain.intake.layers(query)
     kind = brain.config.types.get(query.type)
     if query.layers is not None or kind is None or kind.select != "learned":
-        return wanted, ()
-    chosen = brain.graph.select_layers(query.type, SelectionContext(query.id, wanted))
-    return chosen.layers, chosen.left_out
+        return LayerSelection(wanted)
+    return brain.graph.select_layers(query.type, SelectionContext(query.id, wanted))
 
 
 def probe(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:

@@ -25,6 +25,7 @@ class LayerOutcome(Struct, frozen=True, gc=False):
         used: it contributed an item to the joined answer.
         changed: it replaced an older result in the cache, with other content (True) or the
             same (False); None if there was none.
+        tried: it had been learned to be of no use, and was asked all the same, to see.
     """
 
     layer: str
@@ -36,6 +37,7 @@ class LayerOutcome(Struct, frozen=True, gc=False):
     count: int = 0
     used: bool = False
     changed: bool | None = None
+    tried: bool = False
 
 
 class ExecutionTelemetry(Struct, frozen=True, gc=False):
