@@ -77,7 +77,7 @@ class BrokerError(AnabranchError):
 
 
 class BrokerUnavailable(BrokerError):
-    """Nobody answers at the bootstrap address."""
+    """Nobody answers, or not now (a leader is sought, a group is on the move): try again."""
 
 
 class TopicError(BrokerError):

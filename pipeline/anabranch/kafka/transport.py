@@ -92,7 +92,11 @@ class Producer(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self) -> None:
-        """Deliver what was sent, then close."""
+        """Deliver what was sent, then close; bounded.
+
+        Raises:
+            ProduceError: not all could be delivered.
+        """
         ...
 
     async def send(
@@ -155,14 +159,18 @@ class GroupConsumer(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self) -> None:
-        """Leave the group without committing."""
+        """Leave the group without committing; bounded, whether the broker answers or not."""
         ...
 
     async def fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]:
         """Everything fetched so far, or what comes within `timeout_ms`.
 
+        What was fetched before a rebalance is not handed out after it; a call that is cancelled
+        loses nothing.
+
         Raises:
             BrokerError: the member cannot go on.
+            Exception: what the listener raised.
         """
         ...
 
@@ -175,6 +183,7 @@ class GroupConsumer(Protocol):
 
         Raises:
             GenerationLost: this member is not in the group any more.
+            BrokerUnavailable: no answer, or a rebalance is under way; it may be tried again.
             BrokerError: any other refusal.
         """
         ...
@@ -193,7 +202,7 @@ class Reader(Protocol):
     async def stop(self) -> None: ...
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Read exactly these partitions, each from its offset."""
+        """Read exactly these partitions, each from its offset; what was fetched before is void."""
         ...
 
     async def fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]: ...
