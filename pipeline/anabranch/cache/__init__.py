@@ -7,7 +7,9 @@
     cross_layer_cache.py  the cache itself
     single_flight.py      identical misses meet: one fetches, the others wait
     statistics.py         what it was good for
-    warming.py            what to refresh, or to fetch ahead of being asked, within a budget
+    warming.py            what to refresh ahead of expiry
+    prefetch.py           what to fetch ahead of being asked
+    allowance.py          what those two may spend, and when they are off
 
 Nothing here does I/O or reads a clock: time is passed in, in milliseconds on the broker's clock.
 """

@@ -7,7 +7,7 @@ for, or beyond if it had no more. What is missing is named, and only that is to 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from anabranch.cache.eviction import Lru, Policy, S3Fifo
@@ -16,6 +16,7 @@ from anabranch.cache.keys import Question, question_digest
 from anabranch.cache.records import Probe, Record, Slot, View, sift
 from anabranch.cache.shelf import Shelf
 from anabranch.cache.statistics import Statistics
+from anabranch.cache.warming import Ageing
 from anabranch.config import LAYER_TTL_MS
 
 __all__ = ["CrossLayerCache", "Probe", "Slot"]
@@ -171,6 +172,18 @@ class CrossLayerCache:
         for record in concerned:
             self._shelf.drop(record, layer, "invalidated")
         return len(concerned)
+
+    def ageing(self, now_ms: float) -> Iterator[Ageing]:
+        """Questions that were asked again, with layers that have under a quarter of their TTL."""
+        for record in self._records.values():
+            key = record.key
+            if not record.hits or isinstance(key, str):
+                continue
+            slots = {name: s for name, s in record.slots.items() if s.ageing(now_ms)}
+            if slots:
+                limit = max(slot.limit for slot in slots.values())
+                cost_ms = sum(slot.cost_ms for slot in slots.values())
+                yield Ageing(key, tuple(slots), limit, record.hits, cost_ms)
 
     # -- statistics, by the names the original gave them
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from anabranch.events import digest
 
-__all__ = ["Question", "make_key", "question_digest"]
+__all__ = ["Question", "make_key", "question_digest", "question_params"]
 
 Question = tuple[Any, ...]
 """`(type, scope, name, value, ...)`: made by `make_key`, hashable, unequal across scopes."""
@@ -43,9 +43,14 @@ def make_key(
     return tuple(parts)
 
 
+def question_params(key: Question) -> dict[str, Any]:
+    """The params that a key was made from: all of them, unless it was made by `key_params`."""
+    return dict(zip(key[2::2], map(_thaw, key[3::2]), strict=True))
+
+
 def question_digest(key: Question) -> str:
     """`events.digest` of the question that a key was made from (of its key params only)."""
-    return digest(key[0], key[1], dict(zip(key[2::2], map(_thaw, key[3::2]), strict=True)))
+    return digest(key[0], key[1], question_params(key))
 
 
 def _freeze(value: Any) -> Any:

@@ -55,8 +55,8 @@ class Slot(Struct, gc=False):
         return self.complete or self.limit >= limit
 
     def ageing(self, now_ms: float) -> bool:
-        """Whether under a quarter of its TTL is left."""
-        return self.expires_ms - now_ms < _REFRESH_SHARE * self.ttl_ms
+        """Whether under a quarter of its TTL is left, but some."""
+        return 0 < self.expires_ms - now_ms < _REFRESH_SHARE * self.ttl_ms
 
 
 class Probe(Struct):
