@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "topics": "Create and check the topics that a configuration needs.",
     "config": "Show the configuration in force and where each value came from.",
     "diagnostics": "Show who runs, and what cache, selection and telemetry count.",
+    "dlq": "List, show and replay dead letters.",
     "invalidate": "Have every coordinator forget cached results.",
     "replay": "Estimate what other settings would have cost, from telemetry.",
     "plugins": "List the layers that are installed, with their settings.",

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from anabranch.kafka.topics import MAX_MESSAGE_BYTES
 from anabranch.kafka.transport import Headers, Record
 
-__all__ = ["HEADER_REASON", "DeadLetter", "dead_letter"]
+__all__ = ["HEADER_REASON", "HEADER_REPLAYED", "DeadLetter", "dead_letter", "original_headers"]
 
 HEADER_REASON: Final = "anabranch-reason"
 HEADER_INSTANCE: Final = "anabranch-instance"
@@ -18,6 +18,20 @@ HEADER_TIMESTAMP: Final = "anabranch-timestamp"
 HEADER_TRUNCATED: Final = "anabranch-truncated-bytes"
 """Present if the value did not fit: how many bytes it had."""
 
+HEADER_REPLAYED: Final = "anabranch-replayed"
+"""Of a note beside dead letters: the offset of one that was sent back, in the same partition."""
+
+_OURS: Final = frozenset(
+    {
+        HEADER_REASON,
+        HEADER_INSTANCE,
+        HEADER_TOPIC,
+        HEADER_PARTITION,
+        HEADER_SOURCE_OFFSET,
+        HEADER_TIMESTAMP,
+        HEADER_TRUNCATED,
+    }
+)
 _MAX_HEADER_BYTES: Final = 16_000
 
 
@@ -57,3 +71,8 @@ def dead_letter(
         headers.append((HEADER_TRUNCATED, b"%d" % len(value)))
         value = value[:MAX_MESSAGE_BYTES]
     return DeadLetter(value, key if key is not None or value is not None else b"", headers)
+
+
+def original_headers(headers: Headers) -> Headers:
+    """What the record had before it became a dead letter."""
+    return [(name, value) for name, value in headers if name not in _OURS]

@@ -1,0 +1,152 @@
+"""Reading dead letters, and sending them back to where they came from.
+
+A replay leaves a note in `dlq` itself, in the letter's partition: it lives as long as the letter
+does, and whoever replays later sees it. The note follows the acknowledged copy, so a crash in
+between may send a letter twice, and never loses one; a query's id makes that harmless while the
+coordinator remembers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from anabranch.kafka.dead_letters import (
+    HEADER_INSTANCE,
+    HEADER_PARTITION,
+    HEADER_REASON,
+    HEADER_REPLAYED,
+    HEADER_SOURCE_OFFSET,
+    HEADER_TOPIC,
+    HEADER_TRUNCATED,
+    original_headers,
+)
+from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
+
+__all__ = ["Letter", "read_letters", "send_back"]
+
+_FETCH_MS: Final = 200
+
+
+class Letter(Struct, frozen=True):
+    """A dead letter and what became of it. `place` is `partition:offset` in `dlq`."""
+
+    place: str
+    time_ms: int
+    reason: str
+    instance: str
+    topic: str | None
+    """Where it came from; None for what could not be sent, which cannot be replayed."""
+    partition: int | None
+    offset: int | None
+    id: str | None
+    """The event's, if it can be read."""
+    replayed: bool
+    truncated: bool
+    record: Record
+
+    @property
+    def why_not(self) -> str | None:
+        """Why it cannot be replayed, or None if it can."""
+        if self.topic is None or self.partition is None:
+            return "it was never in a topic"
+        if self.truncated:
+            return "its value was cut"
+        return "it was replayed before" if self.replayed else None
+
+
+async def read_letters(reader: Reader, topic: str) -> list[Letter]:
+    """All dead letters that the broker has now, oldest first.
+
+    Raises:
+        BrokerError: the broker cannot be read.
+    """
+    records = await _read_all(reader, topic)
+    replayed = {
+        (record.partition, int(value))
+        for record in records
+        for name, value in record.headers
+        if name == HEADER_REPLAYED
+    }
+    return [
+        _letter(record, replayed=(record.partition, record.offset) in replayed)
+        for record in sorted(records, key=lambda r: (r.timestamp, r.partition, r.offset))
+        if HEADER_REPLAYED not in dict(record.headers)
+    ]
+
+
+async def send_back(producer: Producer, dlq: str, letters: Iterable[Letter]) -> Sequence[Letter]:
+    """Send letters to the partitions they came from, each with a note; those that were sent.
+
+    Raises:
+        TopicError: a letter's topic or partition is gone; those before it were sent.
+        ProduceError: a record was not acknowledged.
+    """
+    sent = []
+    for letter in letters:
+        if letter.topic is None or letter.why_not is not None:
+            continue
+        record = letter.record
+        await producer.send_and_wait(
+            letter.topic,
+            record.value,
+            key=record.key,
+            partition=letter.partition,
+            headers=original_headers(record.headers),
+        )
+        note = [(HEADER_REPLAYED, b"%d" % record.offset)]
+        await producer.send_and_wait(dlq, b"", key=b"", partition=record.partition, headers=note)
+        sent.append(letter)
+    return sent
+
+
+async def _read_all(reader: Reader, topic: str) -> list[Record]:
+    partitions = [TopicPartition(topic, n) for n in range(await reader.partitions(topic))]
+    beginnings, ends = await reader.beginnings(partitions), await reader.ends(partitions)
+    reader.assign(beginnings)
+    records: list[Record] = []
+    while any(reader.position(tp) < ends[tp] for tp in partitions):
+        for batch in (await reader.fetch(_FETCH_MS)).values():
+            records += batch
+    return records
+
+
+def _letter(record: Record, *, replayed: bool) -> Letter:
+    headers = dict(record.headers)
+    return Letter(
+        place=f"{record.partition}:{record.offset}",
+        time_ms=record.timestamp,
+        reason=_text(headers, HEADER_REASON) or "",
+        instance=_text(headers, HEADER_INSTANCE) or "",
+        topic=_text(headers, HEADER_TOPIC),
+        partition=_number(headers, HEADER_PARTITION),
+        offset=_number(headers, HEADER_SOURCE_OFFSET),
+        id=_id(record.value),
+        replayed=replayed,
+        truncated=HEADER_TRUNCATED in headers,
+        record=record,
+    )
+
+
+def _text(headers: Mapping[str, bytes], name: str) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode(errors="replace")
+
+
+def _number(headers: Mapping[str, bytes], name: str) -> int | None:
+    value = headers.get(name)
+    return None if value is None else int(value)
+
+
+def _id(value: bytes | None) -> str | None:
+    """A query's or answer's `id`, a task's or partial's `query`."""
+    with suppress(msgspec.MsgspecError, RecursionError):
+        event = msgspec.json.decode(value or b"")
+        if isinstance(event, dict):
+            found = event.get("id", event.get("query"))
+            return found if isinstance(found, str) else None
+    return None
