@@ -77,6 +77,10 @@ class CoordinatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Topics (names, or prefixes ending in `*`) that a query may name in `reply_to`."""
     cache_max_entries: Positive = 5_000
     cache_max_bytes: Positive = 64_000_000
+    warm: bool = False
+    """Refresh what is asked most ahead of its expiry, at LOW priority, within a budget."""
+    prefetch: bool = False
+    """Fetch what tends to be asked next, at LOW priority, within a budget."""
 
 
 class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -63,7 +63,7 @@ def component_stats(brain: Brain) -> dict[str, Stats]:
     asked_most = sorted(types, key=lambda name: -types[name]["queries"])[:_MAX_TYPES]
     return {
         "dependency_graph": dict(brain.graph.stats()),
-        "cross_layer_cache": brain.cache.stats(),
+        "cross_layer_cache": {**brain.cache.stats(), **brain.guessing.stats()},
         "strategy_selection": {"mode": brain.selector.mode, **brain.selector.stats()},
         "execution_telemetry": {
             "accuracy": telemetry.get_decision_accuracy(),

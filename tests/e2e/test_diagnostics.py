@@ -5,30 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from pipelines import Pipeline, found
 
-from anabranch.diagnostics import StatsReport
-from anabranch.kafka.client import KafkaTransport
-from anabranch.supervise import Supervisor
-
 AB = {"a": found("a"), "b": found("b")}
-
-
-@asynccontextmanager
-async def reporting(pipeline: Pipeline) -> AsyncIterator[None]:
-    """The coordinator's report as a stage beside it."""
-    producer = KafkaTransport(pipeline.config.kafka).producer("report")
-    await producer.start()
-    supervisor = Supervisor("report")
-    coordinator = pipeline.coordinator
-    supervisor.start("stats", StatsReport(coordinator.brain, coordinator.instance, producer).run)
-    yield
-    await supervisor.stop()
-    await producer.stop()
 
 
 async def command(pipeline: Pipeline, *words: str) -> tuple[int | None, str]:
@@ -48,7 +29,7 @@ async def ask(pipeline: Pipeline) -> Any:
 
 
 async def test_statistics_and_an_invalidation_through_the_broker(start: Any) -> None:
-    async with start(AB) as pipeline, reporting(pipeline):
+    async with start(AB) as pipeline:
         await ask(pipeline)
         count = await pipeline.client.invalidate_cross_layer_cache_layer("a")
         again = await ask(pipeline)
@@ -65,7 +46,7 @@ async def test_statistics_and_an_invalidation_through_the_broker(start: Any) -> 
 
 
 async def test_the_commands_reach_a_running_pipeline(start: Any) -> None:
-    async with start(AB) as pipeline, reporting(pipeline):
+    async with start(AB) as pipeline:
         await ask(pipeline)
         forgot = await command(pipeline, "invalidate", "b", "--json")
         shown = await command(pipeline, "diagnostics")

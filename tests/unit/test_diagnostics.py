@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,7 +29,7 @@ from anabranch.events import (
 )
 from anabranch.kafka.topics import ensure_topics
 from anabranch.layers import LayerSpec, Request, layer
-from anabranch.supervise import Supervisor, until
+from anabranch.supervise import until
 from anabranch.testing import MemoryBroker, VirtualClock, run
 from anabranch.worker import Worker
 
@@ -179,19 +179,6 @@ async def _find(request: Request) -> list[Item]:
 LAYERS = [LayerSpec(layer(name)(_find)) for name in ("a", "b")]
 
 
-@asynccontextmanager
-async def reporting(coordinator: Coordinator, broker: MemoryBroker) -> AsyncIterator[None]:
-    """A coordinator's report as a stage beside it."""
-    producer = broker.transport(coordinator.instance).producer("report")
-    await producer.start()
-    supervisor = Supervisor("report")
-    report = StatsReport(coordinator.brain, coordinator.instance, producer)
-    supervisor.start("stats", report.run)
-    yield
-    await supervisor.stop()
-    await producer.stop()
-
-
 async def _start(stack: AsyncExitStack, pipeline: Pipeline, coordinators: int) -> None:
     broker = pipeline.broker
     await ensure_topics(broker.transport("setup"), CONFIG, ["default"])
@@ -199,7 +186,6 @@ async def _start(stack: AsyncExitStack, pipeline: Pipeline, coordinators: int) -
         config = msgspec.structs.replace(CONFIG, instance=f"c{n}")
         coordinator = Coordinator(config, transport=broker.transport(f"c{n}"), clock=VirtualClock())
         pipeline.coordinators[f"c{n}"] = await stack.enter_async_context(coordinator)
-        await stack.enter_async_context(reporting(coordinator, broker))
     worker = Worker(CONFIG, "default", LAYERS, transport=broker.transport("w"))
     await stack.enter_async_context(worker)
     await worker.ready()

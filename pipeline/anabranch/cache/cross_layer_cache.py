@@ -173,6 +173,12 @@ class CrossLayerCache:
             self._shelf.drop(record, layer, "invalidated")
         return len(concerned)
 
+    def holds(self, key: Question, layers: Sequence[str], now_ms: float) -> bool:
+        """Whether all of `layers` are there and fresh; asking this counts as no probe."""
+        record = self._records.get(key)
+        slots = record.slots if record is not None else {}
+        return all(name in slots and slots[name].expires_ms > now_ms for name in layers)
+
     def ageing(self, now_ms: float) -> Iterator[Ageing]:
         """Questions that were asked again, with layers that have under a quarter of their TTL."""
         for record in self._records.values():

@@ -11,6 +11,7 @@ from msgspec import Struct
 from anabranch.aggregate.result_aggregator import ResultAggregator
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.config import Config
+from anabranch.coordinator.guessing import Guessing
 from anabranch.coordinator.outbox import Outbox
 from anabranch.coordinator.sharing import Sharing
 from anabranch.dispatch.directory import Directory
@@ -97,7 +98,7 @@ class Brain:
         self.cache = CrossLayerCache(
             config.coordinator.cache_max_entries, max_bytes=config.coordinator.cache_max_bytes
         )
-        profiler = LayerProfiler()
+        self.profiler = profiler = LayerProfiler()
         self.graph = DependencyGraph(profiler)
         self.selector = AdaptiveStrategySelector(
             profiler,
@@ -119,6 +120,7 @@ class Brain:
         self.tracer = Tracer()
         self.counters = Counters()
         self.sharing = Sharing()
+        self.guessing = Guessing(self)
         self.control_position = 0
         """The next offset of `control`: what lookups are stamped with."""
 

@@ -29,11 +29,15 @@ def fold_partial(
     if not partial.key:
         return
     key: Question | str = partial.key
-    if open_query is not None:
+    if open_query is None:
+        key = brain.guessing.question(partial.key) or partial.key
+    else:
         if open_query.digest != partial.key:
             return  # not the question that was asked: never under its key
         key = open_query.key
     for result in partial.results:
+        if open_query is not None:
+            brain.guessing.worked(result.took_ms)
         if result.status != "ok":
             continue
         whole = _whole(result, open_query)

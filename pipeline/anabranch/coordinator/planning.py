@@ -32,6 +32,7 @@ def probe(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
     query, join = open_query.query, open_query.join
     open_query.generation = brain.control_position
     open_query.key = make_key(query.type, query.scope, query.params, brain.key_params(query.type))
+    brain.guessing.asked(open_query.key, now_ms)
     found = brain.cache.probe(
         open_query.key,
         tuple(join.layers),

@@ -23,6 +23,7 @@ from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.ownership import Ownership
 from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.pulse import Pulse
+from anabranch.diagnostics import StatsReport
 from anabranch.errors import BrokerError, DecodeError
 from anabranch.events import ControlRecord, MemberHealth, decode
 from anabranch.kafka.transport import Record, TopicPartition, Transport
@@ -93,6 +94,7 @@ class Coordinator:
         )
         self._earlier = transport.reader(f"{name}-backfill")
         self._backfill = Backfill(self.brain, self._earlier)
+        self._report = StatsReport(self.brain, name, self._producer)
         self._signals_read = asyncio.Event()
         self.ownership = Ownership(
             self.brain,
@@ -168,6 +170,8 @@ class Coordinator:
             ("commit", self.ownership.commit),
             ("telemetry", self._exchange.share),
             ("backfill", self._backfill.run),
+            ("stats", self._report.run),
+            ("guesses", self._guess),
         ):
             self._supervisor.start(name, stage)
 
@@ -260,6 +264,9 @@ class Coordinator:
             ):
                 self._signals_read.set()
             await self._publisher.flush()
+
+    async def _guess(self, stage: Stage) -> None:
+        await self.brain.guessing.run(stage, self._publisher)
 
     async def _publish_health(self, stage: Stage) -> None:
         while True:

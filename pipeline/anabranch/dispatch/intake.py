@@ -40,11 +40,14 @@ class Intake:
 
     def layers(self, query: Query) -> tuple[str, ...]:
         """The wanted layers, each once, in the order they were named."""
-        named = query.layers
-        if named is None:
-            configured = self._types.get(query.type)
-            named = configured.layers if configured else []
-        return tuple(dict.fromkeys(named))
+        if query.layers is None:
+            return self.default_layers(query.type)
+        return tuple(dict.fromkeys(query.layers))
+
+    def default_layers(self, type_: str) -> tuple[str, ...]:
+        """The layers of a type, for a query that names none."""
+        configured = self._types.get(type_)
+        return tuple(dict.fromkeys(configured.layers)) if configured else ()
 
     def deadline_ms(self, query: Query, record: Record, now_ms: float) -> float:
         """Epoch milliseconds on the broker's clock.
