@@ -95,6 +95,8 @@ class KafkaAdmin:
                 self._config.request_timeout_ms,
                 "describing topics",
             )
+        except BrokerUnavailable:
+            raise
         except BrokerError:
             return {}
         return {
