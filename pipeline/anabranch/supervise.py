@@ -95,7 +95,7 @@ class Supervisor:
         if self.failure is not None:
             return
         where = f"{self._owner}: {what}" if what else self._owner
-        self.failure = StageFailed(f"{where}: {error or type(error).__name__}")
+        self.failure = StageFailed(f"{where}: {str(error) or type(error).__name__}")
         self.failure.__cause__ = error
         if self._body is not None and not self._stopping:
             self._body.cancel()

@@ -164,6 +164,7 @@ class CacheMachine(RuleBasedStateMachine):
             assert (tally.held if tally else 0) == sum(name == layer for name, _ in held)
             assert tally is None or 0 <= tally.live <= tally.held
         assert len(self.cache._shelf._policy) == len(records)
+        assert self.cache._shelf.read_back == sum(isinstance(r.key, str) for r in records)
 
     @invariant()
     def every_probe_is_counted_once(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -82,6 +83,25 @@ def test_s3fifo_keeps_what_is_used_through_a_scan() -> None:
 def test_s3fifo_lets_go_what_was_popular_once() -> None:
     old, new = list(range(10)) * 1_000, list(range(100, 120)) * 200
     assert len(replay(S3Fifo(12), [*old, *new], 12)[1] & set(range(100, 120))) > 6
+
+
+def popular(rng: random.Random, count: int) -> list[int]:
+    """Requests for 500 keys, Zipf 1.0, in an order of popularity of chance."""
+    weights = [1 / (rank + 1) for rank in range(500)]
+    return rng.choices(rng.sample(range(500), 500), weights, k=count)
+
+
+def test_s3fifo_beats_lru_even_where_popularity_changes_again_and_again() -> None:
+    rng = random.Random(1)
+    trace = [n for _ in range(10) for n in popular(rng, 5_000)]
+    assert replay(S3Fifo(50), trace, 50)[0] > replay(Lru(), trace, 50)[0]
+
+
+def test_s3fifo_lets_one_go_that_fell_silent_among_many_that_did_not() -> None:
+    steady = popular(random.Random(1), 40_000)
+    with_it = [n for other in steady[:2_000] for n in (other, 9_999)]
+    assert 9_999 in replay(S3Fifo(50), [*with_it, *steady[2_000:2_005]], 50)[1]
+    assert 9_999 not in replay(S3Fifo(50), [*with_it, *steady[2_000:]], 50)[1]
 
 
 def test_s3fifo_remembers_how_often_it_was_asked_for_what_it_let_go() -> None:

@@ -102,7 +102,7 @@ class CrossLayerCache:
         It is given out with the next probe for just these layers and this limit.
         """
         record = self._records.get(key)
-        if record is None or record.epoch != self._orders.epoch:
+        if record is None:
             return False
         held = record.slots
         if any(

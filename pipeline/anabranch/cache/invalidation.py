@@ -57,12 +57,10 @@ class Orders:
     ) -> int:
         """Offset of the latest order that concerns a slot; `digest` is called only if needed.
 
-        A scope of None is one that is not known yet: orders that name a scope are left out.
+        A scope of None is one that is not known yet: it matches no order that names one.
         """
         latest = self._floor
         for by_layer, by_scope, by_key, by_tag in self._shapes:
-            if by_scope and scope is None:
-                continue
             key = digest() if by_key else None
             for tag in tags if by_tag else (None,):
                 target = (layer if by_layer else None, scope if by_scope else None, key, tag)

@@ -169,7 +169,7 @@ class Worker:
                 await self._membership.publish()
                 await until(lambda: self._outlet.empty and self._executor.idle)
         except (TimeoutError, BrokerError) as error:
-            log.warning("drain of %s ended early: %s", self.instance, error or "out of time")
+            log.warning("drain of %s ended early: %s", self.instance, str(error) or "out of time")
         await self._outlet.settle(timeout_s)
         try:
             await self._subscription.commit()
