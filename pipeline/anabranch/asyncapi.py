@@ -32,6 +32,7 @@ _MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "LayerDescriptor": ("A layer that can be asked", "layer/<group>/<name>"),
     "MemberHealth": ("An instance and how it is", "member/<role>/<instance>"),
     "ComponentStats": ("What a coordinator's components count", "stats/<instance>"),
+    "TelemetryBatch": ("What a coordinator saw since its last batch; never params", "None"),
     "ControlRecord": ("An order to every coordinator", "What it is aimed at."),
     "DeadLetter": ("A record that nobody could read, as it came", "The record's own."),
 }
@@ -65,6 +66,8 @@ _OPERATIONS: Final[dict[str, tuple[str, str]]] = {
     "memberSendsHealth": ("send", "health"),
     "coordinatorReceivesHealth": ("receive", "health"),
     "coordinatorReceivesControl": ("receive", "control"),
+    "coordinatorSendsTelemetry": ("send", "telemetry"),
+    "coordinatorReceivesTelemetry": ("receive", "telemetry"),
     "memberSendsDeadLetters": ("send", "dlq"),
 }
 """Action and channel by operation; client and operator do the reverse of the first and last."""
@@ -120,6 +123,7 @@ def _channels() -> Json:
             "MemberHealth",
             "ComponentStats",
         ),
+        "telemetry": _channel(topics.telemetry, specs[topics.telemetry], "TelemetryBatch"),
         "control": _channel(topics.control, specs[topics.control], "ControlRecord"),
         "dlq": _channel(topics.dlq, specs[topics.dlq], "DeadLetter"),
     }

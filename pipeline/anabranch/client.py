@@ -136,8 +136,11 @@ class Client(DiagnosticFunctions):
         """Produce a query event as it is and wait for the answer with its id.
 
         Raises:
+            QueryRejected: a query with this id is in flight already.
             QueryTimeout, BrokerError: as `ask`.
         """
+        if query.id in self._waiting:
+            raise QueryRejected("invalid_query", f"{query.id} is in flight already; ids are unique")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[query.id] = future
         wait_s = (self._timeout_ms(query) + self._grace_ms) / 1000

@@ -50,6 +50,7 @@ __all__ = [
     "decode_health",
     "digest",
     "encode",
+    "is_deeper",
     "read_id",
 ]
 
@@ -322,7 +323,7 @@ def decode(value: bytes | None, kind: type[T]) -> T:
         raise DecodeError("the value is empty")
     if len(value) > MAX_VALUE_BYTES:
         raise DecodeError(f"the value has {len(value):,} bytes, over {MAX_VALUE_BYTES:,}")
-    if value.count(b"[") + value.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if is_deeper(value, MAX_DEPTH):
         raise DecodeError(f"the value is nested deeper than {MAX_DEPTH}")
     decoder = _decoders.get(kind)
     if decoder is None:
@@ -363,6 +364,11 @@ def digest(type_: str, scope: str, params: Mapping[str, Any]) -> str:
     """SHA-256 of a question, as hex: how it is named wherever it leaves the process."""
     canonical = msgspec.json.encode((type_, scope, params), order="sorted")
     return hashlib.sha256(canonical).hexdigest()
+
+
+def is_deeper(value: bytes, limit: int) -> bool:
+    """Whether JSON is nested deeper than `limit`."""
+    return value.count(b"[") + value.count(b"{") > limit and _depth(value) > limit
 
 
 def _depth(value: bytes) -> int:

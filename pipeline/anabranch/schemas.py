@@ -29,6 +29,7 @@ from anabranch.events import (
     Query,
     Task,
 )
+from anabranch.learn.records import TelemetryBatch
 
 __all__ = ["EVENTS", "breaking", "generate", "main"]
 
@@ -41,6 +42,7 @@ EVENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "member-health": MemberHealth,
     "component-stats": ComponentStats,
     "control": ControlRecord,
+    "telemetry-batch": TelemetryBatch,
 }
 """Public events by the name of their schema's file."""
 

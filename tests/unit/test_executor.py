@@ -11,7 +11,7 @@ import pytest
 from records import FakeRecord
 
 from anabranch.errors import LayerError
-from anabranch.events import Item, Partial, PartialResult, Task, TaskLayer, encode
+from anabranch.events import Item, Partial, PartialResult, Task, TaskLayer, decode, encode
 from anabranch.layers import LayerSpec, Request, Result, layer
 from anabranch.observe.spans import Tracer
 from anabranch.supervise import until
@@ -180,6 +180,14 @@ def test_work_whose_deadline_passed_is_not_begun_and_says_so() -> None:
     assert not asked
 
 
+def deep(levels: int) -> Any:
+    """Arrays in arrays."""
+    nested: Any = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
 @pytest.mark.parametrize(
     ("nonsense", "said"),
     [
@@ -190,15 +198,42 @@ def test_work_whose_deadline_passed_is_not_begun_and_says_so() -> None:
         ([Item("", 1.0)], "without an id"),
         ([Item("urn:x", float("nan"))], "finite"),
         ([Item("urn:x", 1.0, data=object())], "object"),
+        (Result(ttl_ms=-1), "ttl_ms"),
+        (Result(ttl_ms="soon"), "ttl_ms"),
+        (Result(tags=[1]), "tag"),
+        (Result(tags=5), "tags"),
+        (Result(tags="t"), "tags"),
+        (Result(complete="yes"), "complete"),
+        ([Item("urn:x", 1.0, data=deep(70))], "nested deeper"),
     ],
 )
 def test_nonsense_is_an_error_that_says_what_came(nonsense: Any, said: str) -> None:
     async def odd(_: Request) -> Any:
         return nonsense
 
-    result = only(execute({"a": odd}, (("a",), 1_000)))
-    assert result.status == "error"
-    assert said in (result.error or "")
+    async def found(_: Request) -> list[Item]:
+        return ITEMS
+
+    published = execute({"a": odd, "b": found}, (("a", "b"), 1_000))
+    read = [decode(encode(partial), Partial) for partial in published]
+    results = {result.layer: result for partial in read for result in partial.results}
+    assert results["b"].items == ITEMS
+    assert results["a"].status == "error"
+    assert said in (results["a"].error or "")
+
+
+def test_an_error_of_ten_megabytes_is_cut() -> None:
+    async def wordy(_: Request) -> Result:
+        raise LayerError("x" * 10_000_000)
+
+    assert len(only(execute({"a": wordy}, (("a",), 1_000))).error or "") == 500
+
+
+def test_a_layer_that_cancels_itself_is_an_error() -> None:
+    async def gone(_: Request) -> Result:
+        raise asyncio.CancelledError
+
+    assert "cancelled itself" in (only(execute({"a": gone}, (("a",), 1_000))).error or "")
 
 
 def test_ten_megabytes_are_an_error_that_names_the_bound() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from anabranch.clock import Clock
 from anabranch.errors import LayerError, LayerTimeout
@@ -14,6 +15,8 @@ from anabranch.observe.spans import Trace, Tracer
 from anabranch.worker.queue import LocalQueue
 
 __all__ = ["Executor", "Job"]
+
+MAX_ERROR_CHARS: Final = 500
 
 
 class Job:
@@ -141,12 +144,16 @@ class Executor:
         )
         try:
             result = await ask(request)
+        except asyncio.CancelledError:
+            if (current := asyncio.current_task()) is None or current.cancelling():
+                raise
+            return _ended(slot, "error", "the layer cancelled itself")
         except LayerTimeout as error:
             return _ended(slot, "timeout", str(error))
         except LayerError as error:
             return _ended(slot, "error", str(error), transient=error.transient)
         except Exception as error:  # a layer may raise anything; it costs its own answer only
-            return _ended(slot, "error", f"{type(error).__name__}: {error}"[:500])
+            return _ended(slot, "error", f"{type(error).__name__}: {error}")
         items = list(result.items[: task.limit])
         complete = result.complete
         if complete is None:
@@ -199,6 +206,6 @@ def _ended(slot: TaskLayer, status: str, error: str, *, transient: bool = False)
         shards=slot.shards,
         attempt=slot.attempt,
         status=status,  # type: ignore[arg-type]
-        error=error,
+        error=error[:MAX_ERROR_CHARS],
         transient=transient,
     )

@@ -10,7 +10,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Final
 
 from anabranch.errors import LayerError, LayerTimeout
-from anabranch.events import Item, encode
+from anabranch.events import MAX_DEPTH, Item, encode, is_deeper
 from anabranch.layers import Ask, LayerSpec, Request, Result
 from anabranch.middleware import Wrapper, fold
 
@@ -46,7 +46,10 @@ def bounded(spec: LayerSpec, ask: Ask) -> Ask:
 
     async def ask_bounded(request: Request) -> Result:
         result = _checked(spec, await ask(request))
-        size_bytes = len(encode(result))
+        encoded = encode(result)
+        size_bytes = len(encoded)
+        if is_deeper(encoded, MAX_RESULT_DEPTH):
+            raise LayerError(f"the result is nested deeper than {MAX_RESULT_DEPTH}")
         if size_bytes > spec.max_bytes:
             raise LayerError(
                 f"the result has {size_bytes:,} bytes, over max_bytes = {spec.max_bytes:,}"
@@ -55,6 +58,9 @@ def bounded(spec: LayerSpec, ask: Ask) -> Ask:
 
     return ask_bounded
 
+
+MAX_RESULT_DEPTH: Final = MAX_DEPTH - 8
+"""What a partial puts round a result must fit too, or its neighbours would be lost with it."""
 
 BUILT_IN: Final[tuple[Wrapper, ...]] = (bounded, timed)
 
@@ -79,6 +85,14 @@ def _checked(spec: LayerSpec, given: Any) -> Result:
     result = given if isinstance(given, Result) else Result(items=given)
     if not isinstance(result.items, Sequence) or isinstance(result.items, str | bytes):
         raise LayerError(f"gave {type(given).__name__}; a layer gives a Result or a list of Item")
+    if result.ttl_ms is not None and not _is_count(result.ttl_ms):
+        raise LayerError(f"gave ttl_ms = {result.ttl_ms!r}; write whole milliseconds from 0 on")
+    if isinstance(result.tags, str) or not isinstance(result.tags, Sequence):
+        raise LayerError(f"gave tags = {result.tags!r}; write a list of strings")
+    if not all(isinstance(tag, str) for tag in result.tags):
+        raise LayerError("gave a tag that is no string")
+    if result.complete not in (None, True, False):
+        raise LayerError(f"gave complete = {result.complete!r}; write True, False or None")
     for item in result.items:
         if not isinstance(item, Item):
             raise LayerError(f"gave a list of {type(item).__name__}; its items must be Item")
@@ -87,3 +101,7 @@ def _checked(spec: LayerSpec, given: Any) -> Result:
         if not isinstance(item.score, int | float) or not math.isfinite(item.score):
             raise LayerError(f"item {item.id!r} has the score {item.score!r}; write a finite one")
     return result
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
