@@ -10,11 +10,10 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 from anabranch.census import Census
-from anabranch.config import Config
+from anabranch.config import UNCONFIGURED, Config
 from anabranch.diagnostics import DiagnosticFunctions, Diagnostics, Invalidation
 from anabranch.errors import BrokerError, DecodeError, QueryRejected, QueryTimeout, TopicError
 from anabranch.events import (
-    DEFAULT_TIMEOUT_MS,
     HEADER_CLIENT,
     Answer,
     Priority,
@@ -141,9 +140,10 @@ class Client(DiagnosticFunctions):
         """
         if query.id in self._waiting:
             raise QueryRejected("invalid_query", f"{query.id} is in flight already; ids are unique")
+        timeout_ms = self._types.get(query.type, UNCONFIGURED).timeout_for(query.timeout_ms)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[query.id] = future
-        wait_s = (self._timeout_ms(query) + self._grace_ms) / 1000
+        wait_s = (timeout_ms + self._grace_ms) / 1000
         try:
             async with asyncio.timeout(wait_s):
                 await self._producer.send_and_wait(
@@ -205,19 +205,8 @@ class Client(DiagnosticFunctions):
 
     def _key(self, query: Query) -> bytes:
         """The same question lands on the same coordinator (rule 12)."""
-        return digest(query.type, query.scope, self._key_params(query)).encode()
-
-    def _key_params(self, query: Query) -> dict[str, Any]:
-        kind = self._types.get(query.type)
-        if kind is None or kind.key_params is None:
-            return query.params
-        return {name: query.params[name] for name in kind.key_params if name in query.params}
-
-    def _timeout_ms(self, query: Query) -> int:
-        if query.timeout_ms is not None:
-            return query.timeout_ms
-        kind = self._types.get(query.type)
-        return (kind and kind.timeout_ms) or DEFAULT_TIMEOUT_MS
+        kind = self._types.get(query.type, UNCONFIGURED)
+        return digest(query.type, query.scope, kind.keyed(query.params)).encode()
 
     async def _subscribe(self) -> None:
         """Read all answers from here on. Awaited before anything is asked."""

@@ -9,15 +9,17 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
+from anabranch.events import DEFAULT_TIMEOUT_MS
 from anabranch.explain import explain
 from anabranch.sources import Origin, Sources
 
 __all__ = [
+    "UNCONFIGURED",
     "Config",
     "CoordinatorConfig",
     "KafkaConfig",
@@ -107,6 +109,22 @@ class TypeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fusion: Literal["rrf", "score"] = "rrf"
     weights: dict[str, float] = {}
     select: Literal["default", "learned"] = "default"
+
+    def keyed(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The params that make a question: client and coordinator must agree on them."""
+        if self.key_params is None:
+            return params
+        return {name: params[name] for name in self.key_params if name in params}
+
+    def timeout_for(self, asked_ms: int | None) -> int:
+        """A query's own timeout, else the type's, else the contract's."""
+        if asked_ms is not None:
+            return asked_ms
+        return DEFAULT_TIMEOUT_MS if self.timeout_ms is None else self.timeout_ms
+
+
+UNCONFIGURED: Final = TypeConfig()
+"""A type that the configuration does not name."""
 
 
 class LayerConfig(Struct, frozen=True):

@@ -14,11 +14,12 @@ from typing import Final
 from anabranch.clock import BrokerClock, Clock
 from anabranch.events import MemberHealth, encode
 from anabranch.kafka.transport import LOG_APPEND_TIME, Producer, Record
+from anabranch.supervise import Stage
 
 __all__ = ["Membership", "instance_name", "package_version"]
 
-
 _MAX_UNMATCHED: Final = 60
+_INTERVAL_S: Final = 1.0
 
 
 def instance_name(role: str) -> str:
@@ -70,6 +71,13 @@ class Membership:
         )
         self._sent[acked.offset] = (sent, self._clock.monotonic())
         self._measure(acked.offset)
+
+    async def run(self, stage: Stage) -> None:
+        """Stage: publish every second."""
+        while True:
+            stage.beat()
+            await self.publish()
+            await asyncio.sleep(_INTERVAL_S)
 
     def read_back(self, record: Record) -> None:
         """Called with every record of `health`; those that are ours become samples."""

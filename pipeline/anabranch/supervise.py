@@ -8,12 +8,14 @@ failure.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from anabranch.errors import StageFailed
 
-__all__ = ["Stage", "Supervisor", "patience_s", "signalled", "until"]
+__all__ = ["Service", "Stage", "Supervisor", "patience_s", "signalled", "until"]
 
 _WATCH_S: Final = 1.0
 
@@ -149,3 +151,47 @@ class Supervisor:
                 if silent > self._stuck_after_s:
                     error = TimeoutError(f"no turn for {silent:.0f} s")
                     self.fail(error, f"stage {stage.name} is stuck")
+
+
+class Service(ABC):
+    """The life of a coordinator or a worker: start, run beside the body, drain, close.
+
+    A stage that dies raises `StageFailed` in the body. What failed is not drained.
+    """
+
+    _supervisor: Supervisor
+
+    @abstractmethod
+    async def _start(self) -> None:
+        """Connect, and start the stages."""
+
+    @abstractmethod
+    async def _drain(self) -> None:
+        """Finish what was begun, within a bound."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Stop the stages and let go of everything, however far the start came."""
+
+    async def __aenter__(self) -> Self:
+        self._supervisor.attach()
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            self._supervisor.settle()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._supervisor.failure is None:
+                await self._drain()
+        finally:
+            await self._close()
+            self._supervisor.settle()

@@ -8,14 +8,12 @@ from msgspec import structs
 
 from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.aggregate.result_aggregator import LayerPart, Merged
-from anabranch.config import TypeConfig
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.open_query import OpenQuery
 from anabranch.events import MAX_VALUE_BYTES, Answer, AnswerLayer, Error, Missing, encode
 
 __all__ = ["compose", "encode_bounded", "failure"]
 
-_DEFAULT_TYPE: Final = TypeConfig()
 NOT_SELECTED: Final = AnswerLayer(status="skipped", error="not selected")
 
 
@@ -63,7 +61,7 @@ def failure(query_id: str, error: Error, *, epoch: int, trace_id: str | None) ->
 
 
 def _merge(brain: Brain, open_query: OpenQuery) -> Merged:
-    kind = brain.config.types.get(open_query.query.type, _DEFAULT_TYPE)
+    kind = brain.kind(open_query.query.type)
     layers = [layer for layer in open_query.join.layers.values() if layer.status == "ok"]
     return brain.aggregator.aggregate(
         [_part(brain, open_query, layer) for layer in layers],

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
 
 from anabranch.aggregate.result_aggregator import ResultAggregator
 from anabranch.cache.cross_layer_cache import CrossLayerCache
-from anabranch.config import Config
+from anabranch.config import UNCONFIGURED, Config, TypeConfig
 from anabranch.coordinator.guessing import Guessing
 from anabranch.coordinator.outbox import Outbox
 from anabranch.coordinator.sharing import Sharing
 from anabranch.dispatch.directory import Directory
 from anabranch.dispatch.intake import Intake
 from anabranch.dispatch.routing import Outstanding
-from anabranch.events import Query
 from anabranch.kafka.topics import Topics
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.profiler import LayerProfiler
@@ -124,14 +123,6 @@ class Brain:
         self.control_position = 0
         """The next offset of `control`: what lookups are stamped with."""
 
-    def key_params(self, type_: str) -> list[str] | None:
-        """Which params make a question of this type; None is all of them."""
-        kind = self.config.types.get(type_)
-        return kind.key_params if kind else None
-
-    def keyed(self, query: Query) -> Mapping[str, Any]:
-        """The params that make this question."""
-        names = self.key_params(query.type)
-        if names is None:
-            return query.params
-        return {name: query.params[name] for name in names if name in query.params}
+    def kind(self, type_: str) -> TypeConfig:
+        """What is configured for a query type, or what goes for all others."""
+        return self.config.types.get(type_, UNCONFIGURED)

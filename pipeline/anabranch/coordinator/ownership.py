@@ -19,6 +19,7 @@ from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.recovery import progress_of, read_back
 from anabranch.errors import BrokerError, BrokerUnavailable
+from anabranch.kafka.committer import CommitLock
 from anabranch.kafka.progress import Progress, encode
 from anabranch.kafka.transport import Committed, GroupConsumer, Reader, TopicPartition
 from anabranch.supervise import Stage, signalled
@@ -60,8 +61,7 @@ class Ownership:
         self._backfill = backfill
         self._may_resume = may_resume
         self._settle_timeout_s = settle_timeout_s
-        self._lock = asyncio.Lock()
-        self._holding = False
+        self._lock = CommitLock()
         self._assigned: set[int] = set()
         self._generation = 0
         self._changed = asyncio.Event()
@@ -75,9 +75,7 @@ class Ownership:
         """The group stops: settle, commit, and hold everything until it goes on."""
         self.resumed.clear()
         self._generation += 1  # a takeover under way is void
-        if not self._holding:
-            await self._lock.acquire()
-            self._holding = True
+        await self._lock.hold()
         for partition in self.partitions.values():
             partition.held = True
             partition.takeovers = 0  # whoever comes next does not come because we died
@@ -102,9 +100,7 @@ class Ownership:
         self._full.clear()
         self._claimed = {}
         self._generation += 1
-        if self._holding:
-            self._holding = False
-            self._lock.release()
+        self._lock.release()
         self._changed.set()
 
     # ── stages ─────────────────────────────────────────────────────────────────────────────
@@ -136,15 +132,9 @@ class Ownership:
             GenerationLost: the group goes on without us.
             BrokerUnavailable: nobody answers; what is acknowledged can be committed later.
         """
-        try:
-            async with asyncio.timeout(5.0):  # wait_for may swallow a cancellation (3.11)
-                await self._lock.acquire()
-        except TimeoutError:
-            return  # a rebalance is under way; it commits itself
-        try:
-            await self._commit(p for p in self.partitions.values() if not p.held)
-        finally:
-            self._lock.release()
+        async with self._lock.turn_soon() as mine:
+            if mine:
+                await self._commit(p for p in self.partitions.values() if not p.held)
 
     async def confirm(self) -> None:
         """Prove with a commit, moved or not, that the group still counts us in.
@@ -152,7 +142,7 @@ class Ownership:
         Raises:
             GenerationLost: it does not.
         """
-        async with self._lock:
+        async with self._lock.turn():
             ours = [p for p in self.partitions.values() if not p.held]
             for partition in ours:
                 partition.written = None
@@ -248,7 +238,7 @@ class Ownership:
 
     async def _claim(self, takeovers: Mapping[int, Progress], generation: int) -> bool:
         """Write the raised epoch before anything is done under it."""
-        async with self._lock:
+        async with self._lock.turn():
             if generation != self._generation:
                 return False
             await self._write(takeovers)

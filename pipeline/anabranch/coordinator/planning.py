@@ -21,8 +21,7 @@ _memos = msgspec.json.Decoder(Memo)
 def choose_layers(brain: Brain, query: Query) -> LayerSelection:
     """The wanted layers, and those of the type that were learned to be of no use."""
     wanted = brain.intake.layers(query)
-    kind = brain.config.types.get(query.type)
-    if query.layers is not None or kind is None or kind.select != "learned":
+    if query.layers is not None or brain.kind(query.type).select != "learned":
         return LayerSelection(wanted)
     return brain.graph.select_layers(query.type, SelectionContext(query.id, wanted))
 
@@ -31,7 +30,9 @@ def probe(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
     """Serve what the cache has; rule 5: before anything is chosen."""
     query, join = open_query.query, open_query.join
     open_query.generation = brain.control_position
-    open_query.key = make_key(query.type, query.scope, query.params, brain.key_params(query.type))
+    open_query.key = make_key(
+        query.type, query.scope, query.params, brain.kind(query.type).key_params
+    )
     brain.guessing.asked(open_query.key, now_ms)
     found = brain.cache.probe(
         open_query.key,
@@ -70,7 +71,9 @@ def plan(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
     decision = open_query.decision = brain.selector.decide(context)
     _assign(open_query, missing, decision)
     if any(layer.source != "none" for layer in join.open):
-        open_query.digest = digest(query.type, query.scope, brain.keyed(query))
+        open_query.digest = digest(
+            query.type, query.scope, brain.kind(query.type).keyed(query.params)
+        )
         _refresh(brain, open_query, decision)
 
 

@@ -9,8 +9,7 @@ import asyncio
 import logging
 import secrets
 import socket
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from msgspec import structs
 
@@ -28,17 +27,16 @@ from anabranch.errors import BrokerError, DecodeError
 from anabranch.events import ControlRecord, MemberHealth, decode
 from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.membership import Membership, instance_name, package_version
-from anabranch.supervise import Stage, Supervisor, patience_s, signalled, until
+from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
 
 __all__ = ["Coordinator"]
 
 log = logging.getLogger(__name__)
 
 _FETCH_MS: Final = 500
-_HEALTH_S: Final = 1.0
 
 
-class Coordinator:
+class Coordinator(Service):
     """Answers queries; an async context manager to embed in any application.
 
         async with Coordinator(config) as coordinator:
@@ -114,29 +112,6 @@ class Coordinator:
 
     # ── lifecycle ──────────────────────────────────────────────────────────────────────────
 
-    async def __aenter__(self) -> Self:
-        self._supervisor.attach()
-        try:
-            await self._start()
-        except BaseException:
-            await self._close()
-            self._supervisor.settle()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            if self._supervisor.failure is None:
-                await self._drain()
-        finally:
-            await self._close()
-            self._supervisor.settle()
-
     async def ready(self) -> None:
         """Wait until partitions are being read and every configured group has announced itself.
 
@@ -158,7 +133,7 @@ class Coordinator:
         )
         await self._follow_signals()
         self._supervisor.start("signals", self._read_signals)
-        self._supervisor.start("health", self._publish_health)
+        self._supervisor.start("health", self._membership.run)
         await self._membership.measured.wait()  # deadlines are on the broker's clock
         await self._consumer.start()
         for name, stage in (
@@ -267,12 +242,6 @@ class Coordinator:
 
     async def _guess(self, stage: Stage) -> None:
         await self.brain.guessing.run(stage, self._publisher)
-
-    async def _publish_health(self, stage: Stage) -> None:
-        while True:
-            stage.beat()
-            await self._membership.publish()
-            await asyncio.sleep(_HEALTH_S)
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 

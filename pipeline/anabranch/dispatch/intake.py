@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from anabranch.config import CoordinatorConfig, TypeConfig
+from anabranch.config import UNCONFIGURED, CoordinatorConfig, TypeConfig
 from anabranch.errors import DecodeError
-from anabranch.events import DEFAULT_TIMEOUT_MS, Query, decode, read_id
+from anabranch.events import Query, decode, read_id
 from anabranch.kafka.transport import LOG_APPEND_TIME, Record
 
 __all__ = ["Intake"]
@@ -46,18 +46,14 @@ class Intake:
 
     def default_layers(self, type_: str) -> tuple[str, ...]:
         """The layers of a type, for a query that names none."""
-        configured = self._types.get(type_)
-        return tuple(dict.fromkeys(configured.layers)) if configured else ()
+        return tuple(dict.fromkeys(self._types.get(type_, UNCONFIGURED).layers))
 
     def deadline_ms(self, query: Query, record: Record, now_ms: float) -> float:
         """Epoch milliseconds on the broker's clock.
 
         Without LogAppendTime nothing but the first reading is to be trusted.
         """
-        timeout = query.timeout_ms
-        if timeout is None:
-            configured = self._types.get(query.type)
-            timeout = (configured and configured.timeout_ms) or DEFAULT_TIMEOUT_MS
+        timeout = self._types.get(query.type, UNCONFIGURED).timeout_for(query.timeout_ms)
         trusted = record.timestamp_type == LOG_APPEND_TIME
         start = record.timestamp if trusted else now_ms
         return start + min(timeout, self._max_timeout_ms)

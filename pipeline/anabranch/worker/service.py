@@ -7,8 +7,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
@@ -26,7 +25,7 @@ from anabranch.layers import LayerSpec, describe
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.middleware import Wrapper
 from anabranch.observe.spans import Tracer
-from anabranch.supervise import Stage, Supervisor, patience_s, signalled, until
+from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
 from anabranch.worker.executor import Executor, Job
 from anabranch.worker.outlet import Outlet
 from anabranch.worker.queue import LocalQueue, Throttle
@@ -38,10 +37,9 @@ __all__ = ["Worker"]
 log = logging.getLogger(__name__)
 
 _FETCH_MS: Final = 500
-_HEALTH_S: Final = 1.0
 
 
-class Worker:
+class Worker(Service):
     """Serves the layers of one group; an async context manager to embed in any application.
 
         async with Worker(config, group="io", layers=[LayerSpec(my_layer, group="io")]):
@@ -116,29 +114,6 @@ class Worker:
 
     # ── lifecycle ──────────────────────────────────────────────────────────────────────────
 
-    async def __aenter__(self) -> Self:
-        self._supervisor.attach()
-        try:
-            await self._start()
-        except BaseException:
-            await self._close()
-            self._supervisor.settle()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            if self._supervisor.failure is None:
-                await self._drain()
-        finally:
-            await self._close()
-            self._supervisor.settle()
-
     async def ready(self) -> None:
         """Wait until the layers are announced. The body's failure ends the wait."""
         await self._announced.wait()
@@ -149,7 +124,7 @@ class Worker:
         health = TopicPartition(self._topics.health, 0)
         self._signals.assign(await self._signals.ends([health]))
         self._supervisor.start("clock", self._read_clock)
-        self._supervisor.start("health", self._publish_health)
+        self._supervisor.start("health", self._membership.run)
         await self._membership.measured.wait()  # deadlines are on the broker's clock
         await self._subscription.consumer.start()
         for name, stage in (
@@ -223,12 +198,6 @@ class Worker:
             await self._producer.send_and_wait(self._topics.health, value, key=key, partition=0)
         self._state = "ready"
         self._announced.set()
-
-    async def _publish_health(self, stage: Stage) -> None:
-        while True:
-            stage.beat()
-            await self._membership.publish()
-            await asyncio.sleep(_HEALTH_S)
 
     async def _read_clock(self, stage: Stage) -> None:
         while True:

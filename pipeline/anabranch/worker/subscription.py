@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from anabranch.errors import BrokerError
 from anabranch.events import PRIORITIES, Priority
+from anabranch.kafka.committer import CommitLock
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Committed, GroupConsumer, Record, TopicPartition, Transport
 from anabranch.worker.queue import Throttle
@@ -39,8 +40,7 @@ class Subscription:
         self._paused: frozenset[Priority] = frozenset()
         self._positions: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
-        self._lock = asyncio.Lock()
-        self._holding = False
+        self._lock = CommitLock()
 
     @property
     def partitions(self) -> list[int]:
@@ -55,7 +55,7 @@ class Subscription:
         self, batches: Mapping[TopicPartition, Sequence[Record]]
     ) -> Iterator[tuple[Priority, Record]]:
         for tp, records in batches.items():
-            if self._holding or tp not in self._assigned:
+            if self._lock.held or tp not in self._assigned:
                 continue  # fetched before a rebalance and not committed: read again
             for record in records:
                 yield self._priorities[tp.topic], record
@@ -76,23 +76,15 @@ class Subscription:
         Raises:
             GenerationLost: the group goes on without us.
         """
-        try:
-            async with asyncio.timeout(5.0):  # wait_for may swallow a cancellation (3.11)
-                await self._lock.acquire()
-        except TimeoutError:
-            return
-        try:
-            await self._commit()
-        finally:
-            self._lock.release()
+        async with self._lock.turn_soon() as mine:
+            if mine:
+                await self._commit()
 
     # ── callbacks of the group consumer ────────────────────────────────────────────────────
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
         """What is queued is committed: it will be finished here, whoever has the partition."""
-        if not self._holding:
-            await self._lock.acquire()
-            self._holding = True
+        await self._lock.hold()
         try:
             await self._commit()
         except BrokerError as error:
@@ -104,9 +96,7 @@ class Subscription:
         self._positions.clear()
         self._committed.clear()
         self.consumer.pause(self._partitions_of(self._paused))
-        if self._holding:
-            self._holding = False
-            self._lock.release()
+        self._lock.release()
         self.joined.set()
 
     # ── details ────────────────────────────────────────────────────────────────────────────
