@@ -334,9 +334,20 @@ async def test_who_is_out_of_the_group_cannot_commit(broker: Broker) -> None:
     ones = Listener(on_revoked=dawdle)
     consumers.append(broker.transport("one").consumer("one", group, [topic], ones))
     async with running(consumers[0]), member(broker, group, topic, twos, "two") as two:
-        await ones.hears("assigned", times=2)
+        with pytest.raises(GenerationLost):  # and does not come back as somebody else
+            await drain(consumers[0], 1)
         assert isinstance(outcome[0], GenerationLost)
         assert await two.committed(whole(topic)) == {}
+
+
+@where()
+async def test_a_member_can_prove_that_it_is_one(broker: Broker) -> None:
+    topic = await broker.topic()
+    consumer = broker.transport().consumer("one", fresh("group"), [topic], Listener())
+    async with running(consumer):
+        await consumer.prove()
+    with pytest.raises(BrokerError):
+        await consumer.prove()
 
 
 @where("several_members")

@@ -25,8 +25,9 @@ def test_without_a_gap_nothing_is_asked() -> None:
     async def body() -> None:
         clock, asked = Stopped(), []
 
-        async def confirm() -> None:
+        async def confirm() -> bool:
             asked.append(1)
+            return True
 
         pulse = Pulse(clock, 3.0)
         pulse.confirm = confirm
@@ -44,8 +45,9 @@ def test_after_a_gap_it_is_confirmed_once_and_then_trusted() -> None:
     async def body() -> None:
         clock, asked = Stopped(), []
 
-        async def confirm() -> None:
+        async def confirm() -> bool:
             asked.append(1)
+            return True
 
         pulse = Pulse(clock, 3.0)
         pulse.confirm = confirm
@@ -62,7 +64,7 @@ def test_a_gap_that_the_stage_sees_first_is_not_forgotten() -> None:
     async def body() -> None:
         clock = Stopped()
 
-        async def confirm() -> None:
+        async def confirm() -> bool:
             raise GenerationLost("they went on")
 
         pulse = Pulse(clock, 3.0)
@@ -75,5 +77,44 @@ def test_a_gap_that_the_stage_sees_first_is_not_forgotten() -> None:
             with pytest.raises(GenerationLost):
                 await pulse.trust()
         running.cancel()
+
+    run(body())
+
+
+def test_what_could_not_be_confirmed_is_asked_again() -> None:
+    async def body() -> None:
+        clock, answers = Stopped(), [False, True]
+
+        async def confirm() -> bool:
+            return answers.pop(0)
+
+        pulse = Pulse(clock, 3.0)
+        pulse.confirm = confirm
+        await pulse.trust()
+        clock.asleep_s = 3.1
+        await pulse.trust()
+        await pulse.trust()
+        await pulse.trust()
+        assert not answers
+
+    run(body())
+
+
+def test_a_gap_while_it_is_being_confirmed_is_confirmed_too() -> None:
+    async def body() -> None:
+        clock, asked = Stopped(), []
+
+        async def confirm() -> bool:
+            asked.append(1)
+            if len(asked) == 1:
+                clock.asleep_s += 3.1
+            return True
+
+        pulse = Pulse(clock, 3.0)
+        pulse.confirm = confirm
+        await pulse.trust()
+        clock.asleep_s = 3.1
+        await pulse.trust()
+        assert asked == [1, 1]
 
     run(body())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
 from msgspec import structs
 
@@ -18,7 +19,7 @@ from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.recovery import progress_of, read_back
-from anabranch.errors import BrokerError, BrokerUnavailable
+from anabranch.errors import BrokerError, BrokerUnavailable, GenerationLost
 from anabranch.kafka.committer import CommitLock
 from anabranch.kafka.progress import Progress, encode
 from anabranch.kafka.transport import Committed, GroupConsumer, Reader, TopicPartition
@@ -27,6 +28,8 @@ from anabranch.supervise import Stage, signalled
 __all__ = ["Ownership"]
 
 log = logging.getLogger(__name__)
+
+_RETRY_S: Final = 0.5
 
 
 class Ownership:
@@ -67,12 +70,16 @@ class Ownership:
         self._changed = asyncio.Event()
         self._full: set[int] = set()
         self._claimed: dict[int, Progress] = {}
-        """Partitions whose takeover has begun; as to be written if it does not end."""
+        """Partitions whose takeover has begun in this generation; as it was written."""
 
     # ── callbacks of the group consumer ────────────────────────────────────────────────────
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """The group stops: settle, commit, and hold everything until it goes on."""
+        """The group stops: settle, commit, and hold everything until it goes on.
+
+        Raises:
+            GenerationLost: the group goes on without us.
+        """
         self.resumed.clear()
         self._generation += 1  # a takeover under way is void
         await self._lock.hold()
@@ -82,7 +89,9 @@ class Ownership:
         await self._publisher.settle(self._settle_timeout_s)
         try:
             await self._commit(self.partitions.values())
-            await self._write(self._claimed)
+            await self._write({n: _calm(p) for n, p in self._claimed.items()})
+        except GenerationLost:
+            raise
         except BrokerError as error:
             log.warning("could not commit before the rebalance: %s", error)
 
@@ -111,7 +120,12 @@ class Ownership:
             stage.beat()
             if await signalled(self._changed) and await signalled(self._may_resume):
                 self._changed.clear()
-                await self._resume(self._generation)
+                try:
+                    await self._resume(self._generation)
+                except BrokerUnavailable as error:
+                    log.warning("will take over when the broker is back: %s", error)
+                    self._changed.set()
+                    await asyncio.sleep(_RETRY_S)
 
     async def commit(self, stage: Stage) -> None:
         """Stage: commit what is acknowledged, every interval."""
@@ -136,17 +150,24 @@ class Ownership:
             if mine:
                 await self._commit(p for p in self.partitions.values() if not p.held)
 
-    async def confirm(self) -> None:
-        """Prove with a commit, moved or not, that the group still counts us in.
+    async def confirm(self) -> bool:
+        """Prove that the group still counts us in; waits for an absent broker.
+
+        Returns:
+            False during a rebalance: what it brings is held until it is proven to be ours.
 
         Raises:
             GenerationLost: it does not.
         """
-        async with self._lock.turn():
-            ours = [p for p in self.partitions.values() if not p.held]
-            for partition in ours:
-                partition.written = None
-            await self._commit(ours)
+        while not self._lock.held:
+            try:
+                await self._consumer.prove()
+            except BrokerUnavailable as error:
+                log.warning("nothing goes out until the group answers: %s", error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return True
+        return False
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 
@@ -216,11 +237,14 @@ class Ownership:
         beginnings, ends = await asyncio.gather(
             self._reader.beginnings(queries), self._reader.ends(queries)
         )
-        takeovers = {
-            n: _raised(progress_of(commit, beginnings[self._tp(n)])) for n, commit in taken.items()
+        claims = {
+            n: _raised(progress_of(commit, beginnings[self._tp(n)]))
+            for n, commit in taken.items()
+            if n not in self._claimed  # by a try that was cut short: it counts once
         }
-        if not await self._claim(takeovers, generation):
+        if not await self._claim(claims, generation):
             return False
+        takeovers = {n: self._claimed[n] for n in taken}
         restored = await read_back(self._reader, self._brain.topics, takeovers)
         if generation != self._generation:
             return False
@@ -242,7 +266,7 @@ class Ownership:
             if generation != self._generation:
                 return False
             await self._write(takeovers)
-            self._claimed = {n: structs.replace(p, takeovers=0) for n, p in takeovers.items()}
+            self._claimed |= takeovers
         return True
 
     async def _write(self, progress: Mapping[int, Progress]) -> None:
@@ -259,6 +283,11 @@ class Ownership:
                 for number, partition in self.partitions.items()
             }
         )
+
+
+def _calm(progress: Progress) -> Progress:
+    """As a clean revoke leaves it: whoever comes next does not come because we died."""
+    return structs.replace(progress, takeovers=0)
 
 
 def _raised(progress: Progress) -> Progress:

@@ -47,9 +47,9 @@ class Publisher:
     async def flush(self) -> None:
         """Hand everything over; waits only for room in the producer."""
         while self._brain.outbox:
-            await self._pulse.trust()
             out = self._brain.outbox.take()
             for task in out.tasks:
+                await self._pulse.trust()
                 sent = await self._producer.send(
                     task.topic, task.value, partition=task.partition, headers=task.headers
                 )
@@ -65,6 +65,7 @@ class Publisher:
             await asyncio.wait(set(self._in_flight), timeout=timeout_s)
 
     async def _answer(self, out: AnswerOut) -> None:
+        await self._pulse.trust()
         if out.owner.held:
             out.owner.deferred.append(out)
         elif out.reply_to is not None:
@@ -88,7 +89,6 @@ class Publisher:
         except (BrokerError, TimeoutError) as error:
             self._brain.counters.replies_lost += 1
             await self._reply_lost(out, str(error) or "not acknowledged in time")
-        await self._pulse.trust()
         await self._answer(out._replace(reply_to=None))
 
     async def _copy(self, out: AnswerOut) -> None:
@@ -100,11 +100,13 @@ class Publisher:
         letter = dead_letter(
             self._instance, f"reply to {out.reply_to}: {reason}", key=out.key, value=out.value
         )
+        await self._pulse.trust()
         sent = await self._producer.send(self._brain.topics.dlq, **letter._asdict())
         sent.add_done_callback(self._check)
 
     async def _dead_letter(self, letter: DeadLetterOut) -> None:
         source = letter.record
+        await self._pulse.trust()
         sent = await self._producer.send(
             self._brain.topics.dlq,
             **dead_letter(self._instance, letter.reason, source)._asdict(),

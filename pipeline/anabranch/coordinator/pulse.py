@@ -1,7 +1,8 @@
 """Notices that the process stood still (SIGSTOP, a frozen machine): it may be a zombie now.
 
 While it stood, the group may have given its partitions to others. Nothing more is handed to a
-producer until a commit with the present generation has proved that they are still its own.
+producer until a heartbeat with the present generation has proved that they are still its own
+(as a commit would, but also while nothing is owned).
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ class Pulse:
         self._clock = clock
         self._limit_s = limit_s
         self._last: float | None = None
-        self._suspect = False
-        self.confirm: Callable[[], Awaitable[None]] = _nothing_to_confirm
-        """Proves that we are still in the group, or raises `GenerationLost`."""
+        self._gaps = 0
+        self._cleared = 0
+        """Gaps after which we were still in the group."""
+        self.confirm: Callable[[], Awaitable[bool]] = _nothing_to_confirm
+        """Proves that we are still in the group, or raises `GenerationLost`; False: not now,
+        and nothing that is ours may be sent now either."""
 
     async def trust(self) -> None:
         """Called before anything is handed to a producer; returns once we may.
@@ -37,9 +41,12 @@ class Pulse:
             GenerationLost: the group went on without us.
         """
         self._check()
-        if self._suspect:
-            await self.confirm()
-            self._suspect = False
+        while self._cleared < self._gaps:
+            gaps = self._gaps
+            if not await self.confirm():
+                return
+            self._cleared = gaps
+            self._check()  # it may have stood still again meanwhile
 
     async def run(self, stage: Stage) -> None:
         """Stage: leave no gap where there is none."""
@@ -51,8 +58,9 @@ class Pulse:
     def _check(self) -> None:
         now = self._clock.monotonic()
         if self._last is not None and now - self._last > self._limit_s:
-            self._suspect = True
+            self._gaps += 1
         self._last = now
 
 
-async def _nothing_to_confirm() -> None: ...
+async def _nothing_to_confirm() -> bool:
+    return True

@@ -154,7 +154,11 @@ class RebalanceListener(Protocol):
 
 
 class GroupConsumer(Protocol):
-    """A member of a consumer group, with manual commits."""
+    """A member of a consumer group, with manual commits.
+
+    One that the group dropped does not come back as somebody else: `fetch` raises
+    `GenerationLost`, and its process ends.
+    """
 
     async def start(self) -> None: ...
 
@@ -185,6 +189,15 @@ class GroupConsumer(Protocol):
             GenerationLost: this member is not in the group any more.
             BrokerUnavailable: no answer, or a rebalance is under way; it may be tried again.
             BrokerError: any other refusal.
+        """
+        ...
+
+    async def prove(self) -> None:
+        """Prove by a heartbeat with the current generation that the group counts us in.
+
+        Raises:
+            GenerationLost: it does not.
+            BrokerUnavailable: no answer; it may be tried again.
         """
         ...
 

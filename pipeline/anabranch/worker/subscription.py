@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from anabranch.errors import BrokerError
+from anabranch.errors import BrokerError, GenerationLost
 from anabranch.events import PRIORITIES, Priority
 from anabranch.kafka.committer import CommitLock
 from anabranch.kafka.topics import Topics
@@ -83,10 +83,16 @@ class Subscription:
     # ── callbacks of the group consumer ────────────────────────────────────────────────────
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
-        """What is queued is committed: it will be finished here, whoever has the partition."""
+        """What is queued is committed: it will be finished here, whoever has the partition.
+
+        Raises:
+            GenerationLost: the group goes on without us.
+        """
         await self._lock.hold()
         try:
             await self._commit()
+        except GenerationLost:
+            raise
         except BrokerError as error:
             log.warning("could not commit before the rebalance: %s", error)
 

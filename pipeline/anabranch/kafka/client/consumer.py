@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaTopicPartition
 
 from anabranch.config import KafkaConfig
-from anabranch.errors import BrokerError, GenerationLost
+from anabranch.errors import BrokerError, BrokerUnavailable, GenerationLost
 from anabranch.kafka.client.assignment import assignor_for
 from anabranch.kafka.client.failures import bounded
 from anabranch.kafka.client.fetching import Batches, Fetching
@@ -64,7 +64,7 @@ class KafkaGroupConsumer:
             **self._connection,
         )
         self._fetching = Fetching(client)
-        client.subscribe(self._topics, listener=_Listener(self._listener, self._fetching))
+        client.subscribe(self._topics, listener=_Listener(client, self._listener, self._fetching))
         self._client = client  # callbacks come before `start` returns
         try:
             await started(
@@ -109,6 +109,16 @@ class KafkaGroupConsumer:
         commits = {KafkaTopicPartition(*tp): tuple(c) for tp, c in offsets.items()}
         await bounded(client.commit(commits), self._config.request_timeout_ms, "committing")
 
+    async def prove(self) -> None:
+        coordinator = self._running._coordinator
+        heard = await bounded(
+            coordinator._do_heartbeat(), self._config.request_timeout_ms, "sending a heartbeat"
+        )
+        if coordinator.generation < 0:
+            raise GenerationLost(f"{self._name} is not a member of {self._group} any more")
+        if not heard:
+            raise BrokerUnavailable("sending a heartbeat: no group coordinator answers")
+
     async def committed(
         self, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, Committed]:
@@ -137,17 +147,29 @@ class KafkaGroupConsumer:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """aiokafka logs what a callback raises and goes on; here it ends the instance."""
+    """aiokafka logs what a callback raises and goes on; here it ends the instance.
 
-    def __init__(self, listener: RebalanceListener, fetching: Fetching) -> None:
+    So does a member id that changed: the group dropped us, and aiokafka joined as a new member.
+    """
+
+    def __init__(
+        self, client: AIOKafkaConsumer, listener: RebalanceListener, fetching: Fetching
+    ) -> None:
+        self._client = client
         self._listener = listener
         self._fetching = fetching
+        self._member_id: str | None = None
 
     async def on_partitions_revoked(self, revoked: Collection[KafkaTopicPartition]) -> None:
         await self._call(self._listener.revoked(_ours(revoked)))
 
     async def on_partitions_assigned(self, assigned: Collection[KafkaTopicPartition]) -> None:
         self._fetching.forget()  # positions are at what is committed now
+        member_id = self._client._coordinator.member_id
+        if self._member_id not in (None, member_id):
+            self._fetching.fail(GenerationLost("the group went on without this member"))
+            return
+        self._member_id = member_id
         await self._call(self._listener.assigned(_ours(assigned)))
 
     async def _call(self, callback: Coroutine[Any, Any, None]) -> None:

@@ -102,6 +102,17 @@ class MemoryConsumer:
             self._forget(member)
             raise
 
+    async def prove(self) -> None:
+        member = self._member
+        if member is None:
+            raise GenerationLost(f"{self._name} is not in the group")
+        try:
+            if not await self._process.call(partial(self._group.heartbeat, member)):
+                self._rejoin.set()
+        except GenerationLost:
+            self._forget(member)
+            raise
+
     async def committed(
         self, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, Committed]:
@@ -139,18 +150,16 @@ class MemoryConsumer:
         return self._broker.log(at).start if committed is None else committed.offset
 
     async def _join(self) -> Joined:
-        while True:
-            try:
-                if self._member is None:
-                    self._member = await self._process.call(
-                        lambda: self._group.enter(self._name, self._topics)
-                    )
-                joining = await self._process.call(partial(self._group.join, self._member))
-                joined = await joining
-                await asyncio.sleep(self._process.network.delay())
-                return joined
-            except GenerationLost:
-                self._forget(self._member)
+        if self._member is None:
+            if self._assigned.is_set():
+                raise GenerationLost("the group went on without this member")
+            self._member = await self._process.call(
+                lambda: self._group.enter(self._name, self._topics)
+            )
+        joining = await self._process.call(partial(self._group.join, self._member))
+        joined = await joining
+        await asyncio.sleep(self._process.network.delay())
+        return joined
 
     async def _beat(self) -> None:
         while (member := self._member) is not None:
