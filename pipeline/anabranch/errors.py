@@ -10,6 +10,7 @@ AnabranchError
 │   ├── TopicError         a topic is missing or is not as it must be
 │   │   └── TopicsOnFirstUse  this broker makes topics when they are asked for, not on request
 │   ├── ProduceError       a record was not acknowledged
+│   ├── ProducerFenced     somebody else uses this transactional id now
 │   └── GenerationLost     the consumer group goes on without this member
 ├── QueryRejected          the pipeline answered with an error instead of items
 ├── QueryTimeout           no answer came before the client stopped waiting
@@ -28,6 +29,7 @@ __all__ = [
     "LayerError",
     "LayerTimeout",
     "ProduceError",
+    "ProducerFenced",
     "QueryRejected",
     "QueryTimeout",
     "StageFailed",
@@ -90,6 +92,10 @@ class TopicsOnFirstUse(TopicError):
 
 class ProduceError(BrokerError):
     """A record was not acknowledged; with idempotence its partition cannot be used further."""
+
+
+class ProducerFenced(BrokerError):
+    """Somebody else uses this transactional id now, or the broker aborted what we left open."""
 
 
 class GenerationLost(BrokerError):

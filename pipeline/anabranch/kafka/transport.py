@@ -25,6 +25,7 @@ __all__ = [
     "Record",
     "TopicPartition",
     "TopicState",
+    "TransactionalProducer",
     "Transport",
 ]
 
@@ -138,6 +139,30 @@ class Producer(Protocol):
 
     async def partitions(self, topic: str) -> int:
         """How many partitions a topic has; 0 if there is no such topic."""
+        ...
+
+
+class TransactionalProducer(Producer, Protocol):
+    """The producer of one transactional id: what it sends counts, all of it, once it commits.
+
+    `start` fences whoever used the id before, and aborts what they left open; so nothing has to
+    be aborted here: after any failure the id is started anew, by whoever goes on.
+    """
+
+    async def begin(self) -> None:
+        """Begin a transaction; everything sent from here on belongs to it."""
+        ...
+
+    async def commit(self, offsets: Mapping[TopicPartition, Committed], group: str) -> None:
+        """Commit what was sent, and offsets of a group with it. Every send was acknowledged.
+
+        Answered before it can be read: markers are written a moment later.
+
+        Raises:
+            ProducerFenced: somebody else uses the id now, or it took longer than the timeout.
+            BrokerUnavailable: no answer; whether it is committed shows when the id is started.
+            BrokerError: refused.
+        """
         ...
 
 
@@ -261,6 +286,10 @@ class Transport(Protocol):
     """Makes clients of one broker. Nothing is connected before their `start`."""
 
     def producer(self, name: str) -> Producer: ...
+
+    def transactional(self, name: str, transactional_id: str) -> TransactionalProducer:
+        """Its transactions time out with the session of a group member."""
+        ...
 
     def consumer(
         self, name: str, group: str, topics: Sequence[str], listener: RebalanceListener

@@ -10,6 +10,7 @@ from anabranch.kafka.client.consumer import KafkaGroupConsumer
 from anabranch.kafka.client.producer import KafkaProducer
 from anabranch.kafka.client.reader import KafkaReader
 from anabranch.kafka.client.settings import connection
+from anabranch.kafka.client.transactions import KafkaTransactionalProducer
 from anabranch.kafka.transport import (
     Admin,
     GroupConsumer,
@@ -17,6 +18,7 @@ from anabranch.kafka.transport import (
     Producer,
     Reader,
     RebalanceListener,
+    TransactionalProducer,
 )
 
 __all__ = ["KafkaTransport"]
@@ -35,6 +37,9 @@ class KafkaTransport:
 
     def producer(self, name: str) -> Producer:
         return KafkaProducer(name, self._config, self._connection)
+
+    def transactional(self, name: str, transactional_id: str) -> TransactionalProducer:
+        return KafkaTransactionalProducer(name, transactional_id, self._config, self._connection)
 
     def consumer(
         self, name: str, group: str, topics: Sequence[str], listener: RebalanceListener

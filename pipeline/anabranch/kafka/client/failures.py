@@ -13,6 +13,7 @@ from anabranch.errors import (
     BrokerUnavailable,
     GenerationLost,
     ProduceError,
+    ProducerFenced,
     TopicError,
 )
 
@@ -34,6 +35,12 @@ _UNAVAILABLE = (
     kafka.ReplicaNotAvailableError,
 )
 """Trying again may help, beside all that aiokafka itself calls retriable."""
+_FENCED = (
+    kafka.InvalidProducerEpoch,
+    kafka.InvalidProducerIdMapping,
+    kafka.InvalidTxnState,
+    kafka.ProducerFenced,
+)
 _TOPIC = (
     kafka.InvalidTopicError,
     kafka.TopicAuthorizationFailedError,
@@ -50,6 +57,8 @@ def translate(error: BaseException, doing: str) -> BrokerError:
     text = f"{doing}: {_described(error)}"
     if isinstance(error, _TOPIC):
         return TopicError(text)
+    if isinstance(error, _FENCED):
+        return ProducerFenced(text)
     if isinstance(error, _LOST):
         return GenerationLost(text)
     if isinstance(error, (*_UNAVAILABLE, OSError, TimeoutError)):

@@ -25,10 +25,12 @@ _MAX_BATCH_BYTES: Final = 262_144
 class KafkaProducer:
     """`Producer` on aiokafka: acks=all, idempotent, no linger."""
 
-    def __init__(self, name: str, config: KafkaConfig, connection: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, config: KafkaConfig, connection: dict[str, Any], **more: Any
+    ) -> None:
         self._name = name
         self._config = config
-        self._connection = connection
+        self._settings = connection | more
         self._client: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -39,7 +41,7 @@ class KafkaProducer:
             enable_idempotence=True,
             max_batch_size=_MAX_BATCH_BYTES,
             max_request_size=_MAX_REQUEST_BYTES,
-            **self._connection,
+            **self._settings,
         )
         await started(
             client.start(),

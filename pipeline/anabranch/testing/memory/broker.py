@@ -32,6 +32,7 @@ from anabranch.testing.memory.log import Log, Topic
 from anabranch.testing.memory.network import Network, Process
 from anabranch.testing.memory.producer import MemoryProducer
 from anabranch.testing.memory.reader import MemoryReader
+from anabranch.testing.memory.transactions import MemoryTransactionalProducer, TransactionalId
 from anabranch.testing.virtual_time import VirtualClock
 
 __all__ = ["MemoryBroker", "MemoryTransport"]
@@ -61,6 +62,7 @@ class MemoryBroker:
         self._default_partitions = default_partitions
         self._topics: dict[str, Topic] = {}
         self._groups: dict[str, Group] = {}
+        self._transactional_ids: dict[str, TransactionalId] = {}
         self._processes: dict[str, Process] = {}
 
     def transport(self, process: str = "main", clock: Clock | None = None) -> MemoryTransport:
@@ -100,11 +102,13 @@ class MemoryBroker:
                 group.rebalance()
 
     def records(self, topic: str) -> list[Record]:
-        """Everything that a topic holds now, by partition and offset."""
+        """Everything that can be read of a topic now, by partition and offset."""
         if topic not in self._topics:
             return []
         return [
-            record for log in self._topics[topic].logs for record in log.read(log.start, log.end)
+            record
+            for log in self._topics[topic].logs
+            for record in log.read(log.start, log.stable_end)
         ]
 
     def committed(self, group: str) -> dict[TopicPartition, Committed]:
@@ -145,6 +149,13 @@ class MemoryBroker:
             self._groups[name] = Group(self.kafka, self.count)
         return self._groups[name]
 
+    def transactional_id(self, name: str) -> TransactionalId:
+        """The broker's state of a transactional id."""
+        if name not in self._transactional_ids:
+            timeout_s = self.kafka.session_timeout_ms / 1000.0
+            self._transactional_ids[name] = TransactionalId(timeout_s)
+        return self._transactional_ids[name]
+
     def stamp(self) -> int:
         """The broker's time, in whole epoch milliseconds."""
         return int(self._clock.time_ms())
@@ -159,6 +170,9 @@ class MemoryTransport:
 
     def producer(self, name: str) -> MemoryProducer:
         return MemoryProducer(self._broker, self._process)
+
+    def transactional(self, name: str, transactional_id: str) -> MemoryTransactionalProducer:
+        return MemoryTransactionalProducer(self._broker, self._process, transactional_id)
 
     def consumer(
         self, name: str, group: str, topics: Sequence[str], listener: RebalanceListener

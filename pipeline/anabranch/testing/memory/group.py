@@ -112,6 +112,14 @@ class Group:
         self._member(member_id)
         if generation != self.generation:
             raise GenerationLost(f"generation {generation} is over; it is {self.generation} now")
+        self.put(offsets)
+
+    def put(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+        """What a transaction commits, whoever is in the group.
+
+        Raises:
+            BrokerError: the metadata are too large.
+        """
         for at, committed in offsets.items():
             if len(committed.metadata.encode()) > MAX_METADATA_BYTES:
                 raise BrokerError(f"{at}: metadata of over {MAX_METADATA_BYTES:,} bytes")

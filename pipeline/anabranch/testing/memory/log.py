@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from anabranch.errors import ProduceError, TopicError
@@ -39,11 +39,18 @@ class Log:
         self.watchers: dict[Callable[[], None], None] = {}
         """Told of every append, in the order in which they came."""
         self._entries: list[MemoryRecord | None] = []
+        self._open: dict[int, None] = {}
+        """Offsets in open transactions, in the order in which they came."""
 
     @property
     def end(self) -> int:
         """Offset after the last record."""
         return len(self._entries)
+
+    @property
+    def stable_end(self) -> int:
+        """Offset after the last record that no open transaction holds back."""
+        return next(iter(self._open), self.end)
 
     def append(
         self,
@@ -66,6 +73,18 @@ class Log:
         """Use up an offset without a record, as the end of a transaction does."""
         self._entries.append(None)
         self._tell()
+
+    def hold(self, offset: int) -> None:
+        """A record belongs to a transaction that is not decided."""
+        self._open[offset] = None
+
+    def decide(self, offsets: Iterable[int], *, committed: bool) -> None:
+        """The end of a transaction; what it aborts was never a record."""
+        for offset in offsets:
+            del self._open[offset]
+            if not committed:
+                self._entries[offset] = None
+        self.append_marker()
 
     def delete_before(self, offset: int) -> None:
         """Retention: everything below `offset` is gone."""

@@ -7,6 +7,7 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from anabranch.errors import BrokerError
 from anabranch.kafka.transport import CREATE_TIME, Acked, Headers, TopicPartition
 from anabranch.testing.memory.log import Log, Topic, partition_of
 from anabranch.testing.memory.network import Pipe, Process
@@ -61,7 +62,13 @@ class MemoryProducer:
 
         def land() -> None:
             stamp = self._broker.stamp() if own_ms is None else own_ms
+            try:
+                self._check()
+            except BrokerError as error:
+                back.put(partial(self._refuse, future, error))
+                return
             offset = log.append(key, value, tuple(headers), stamp, into.timestamp_type)
+            self._appended(log, offset)
             back.put(partial(self._settle, future, _Ack(log.partition.partition, offset)))
 
         there.put(land)
@@ -80,6 +87,16 @@ class MemoryProducer:
 
     async def partitions(self, topic: str) -> int:
         return await self._process.call(lambda: self._broker.count(topic))
+
+    def _check(self) -> None:
+        """On the broker, before a record is appended."""
+
+    def _appended(self, log: Log, offset: int) -> None:
+        """On the broker, after it."""
+
+    def _refuse(self, future: asyncio.Future[Acked], error: BrokerError) -> None:
+        if self._process.alive and not future.done():
+            future.set_exception(error)
 
     def _settle(self, future: asyncio.Future[Acked], ack: Acked) -> None:
         if self._process.alive and not future.done():

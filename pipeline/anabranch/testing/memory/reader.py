@@ -32,7 +32,7 @@ class _Cursor:
         self._seen = seen
         self._looking = False
         log.watchers[self._look] = None
-        if log.end > position:
+        if log.stable_end > position:
             self._look()
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class _Cursor:
 
     def _see(self) -> None:
         self._looking = False
-        self._horizon = self.log.end
+        self._horizon = self.log.stable_end
         self._seen.set()
 
 
@@ -136,7 +136,7 @@ async def fetch(
 
 
 class MemoryReader:
-    """The in-memory broker's group-less reader. There are no open transactions to wait for."""
+    """The in-memory broker's group-less reader; always read_committed."""
 
     def __init__(self, broker: MemoryBroker, process: Process) -> None:
         self._broker = broker
@@ -166,7 +166,9 @@ class MemoryReader:
         )
 
     async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        return await self._process.call(lambda: {at: self._broker.log(at).end for at in partitions})
+        return await self._process.call(
+            lambda: {at: self._broker.log(at).stable_end for at in partitions}
+        )
 
     async def partitions(self, topic: str) -> int:
         return await self._process.call(lambda: self._broker.count(topic))
