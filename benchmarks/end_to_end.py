@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from anabranch.config import Config, load
+from anabranch.config import KafkaConfig, load
 from anabranch.dev.local_kafka import LocalKafka
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
@@ -42,7 +42,8 @@ RATE_PER_S = 100
 HERE = Path(__file__).parent
 
 SETTINGS = """
-namespace = "{namespace}"
+namespace = "{mode}."
+mode = "{mode}"
 [kafka]
 bootstrap = "{bootstrap}"
 [topics]
@@ -112,7 +113,10 @@ class Driver:
         At a rate, a question's time counts from when it was due (open loop).
         """
         consumer = AIOKafkaConsumer(
-            contender.sink, bootstrap_servers=self._bootstrap, fetch_max_wait_ms=50
+            contender.sink,
+            bootstrap_servers=self._bootstrap,
+            fetch_max_wait_ms=50,
+            isolation_level="read_committed",
         )
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap, acks="all", max_batch_size=262_144
@@ -201,57 +205,65 @@ async def process(*command: str) -> AsyncIterator[int]:
 
 
 async def bench(bootstrap: str, repetitions: int, count: int, seconds: float) -> dict[str, Any]:
-    with settings(bootstrap) as path:
+    relay = str(HERE / "relay.py")
+    await make_topics(bootstrap)
+    results: dict[str, list[Measured]] = {}
+    async with (
+        process(relay, bootstrap, "one.q:one.r") as one,
+        process(relay, bootstrap, "three.q:three.t", "three.p:three.r") as first,
+        process(relay, bootstrap, "three.t:three.p") as second,
+        ours(bootstrap, "at_least_once") as (cached, parallel),
+        ours(bootstrap, "exactly_once") as (cached_once, parallel_once),
+    ):
+        contenders = [
+            Contender("relay, one hop", None, "one.q", "one.r", repeated, [one]),
+            cached._replace(name="cached", rival="relay, one hop"),
+            cached_once._replace(name="cached, exactly once", rival="cached"),
+            Contender("relay, three hops", None, "three.q", "three.r", fresh, [first, second]),
+            parallel._replace(name="parallel", rival="relay, three hops"),
+            parallel_once._replace(name="parallel, exactly once", rival="parallel"),
+        ]
+        driver = Driver(bootstrap)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("measuring", total=repetitions * len(contenders))
+            for _ in range(repetitions):
+                for contender in contenders:
+                    progress.update(bar, description=contender.name)
+                    measured = await driver.measure(contender, count, seconds)
+                    results.setdefault(contender.name, []).append(measured)
+                    progress.advance(bar)
+    return summary(contenders, results)
+
+
+@asynccontextmanager
+async def ours(bootstrap: str, mode: str) -> AsyncIterator[tuple[Contender, Contender]]:
+    """A coordinator and a worker, asked what is cached and what is not; names are to be given."""
+    with settings(bootstrap, mode) as path:
         config = load(path, environ={})
-        await make_topics(config)
-        topics = Topics(config.namespace)
-        relay = str(HERE / "relay.py")
-        three_a = (relay, bootstrap, "three.q:three.t", "three.p:three.r")
-        results: dict[str, list[Measured]] = {}
+        await ensure_topics(KafkaTransport(config.kafka), config, config.groups)
+        queries, results = Topics(config.namespace).queries, Topics(config.namespace).results
         async with (
-            process(relay, bootstrap, "one.q:one.r") as one,
-            process(*three_a) as first,
-            process(relay, bootstrap, "three.t:three.p") as second,
             process("-m", "anabranch", "worker", "--config", str(path)) as worker,
             process("-m", "anabranch", "coordinator", "--config", str(path)) as coordinator,
         ):
-            contenders = [
-                Contender("relay, one hop", None, "one.q", "one.r", repeated, [one]),
-                Contender(
-                    "cached", "relay, one hop", topics.queries, topics.results, repeated,
-                    [coordinator],
-                ),
-                Contender("relay, three hops", None, "three.q", "three.r", fresh, [first, second]),
-                Contender(
-                    "parallel", "relay, three hops", topics.queries, topics.results, fresh,
-                    [coordinator, worker],
-                ),
-            ]  # fmt: skip
-            driver = Driver(bootstrap)
-            with Progress(console=Console(stderr=True), transient=True) as progress:
-                bar = progress.add_task("measuring", total=repetitions * len(contenders))
-                for _ in range(repetitions):
-                    for contender in contenders:
-                        progress.update(bar, description=contender.name)
-                        measured = await driver.measure(contender, count, seconds)
-                        results.setdefault(contender.name, []).append(measured)
-                        progress.advance(bar)
-        return summary(contenders, results)
+            yield (
+                Contender("", None, queries, results, repeated, [coordinator]),
+                Contender("", None, queries, results, fresh, [coordinator, worker]),
+            )
 
 
 @contextmanager
-def settings(bootstrap: str) -> Iterator[Path]:
+def settings(bootstrap: str, mode: str) -> Iterator[Path]:
     """The configuration file of the processes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bench.toml")
-        path.write_text(SETTINGS.format(namespace="bench.", bootstrap=bootstrap))
+        path.write_text(SETTINGS.format(mode=mode, bootstrap=bootstrap))
         yield path
 
 
-async def make_topics(config: Config) -> None:
-    transport = KafkaTransport(config.kafka)
-    await ensure_topics(transport, config, config.groups)
-    admin = transport.admin()
+async def make_topics(bootstrap: str) -> None:
+    """Those of the relays."""
+    admin = KafkaTransport(KafkaConfig(bootstrap=bootstrap)).admin()
     await admin.start()
     names = ("one.q", "one.r", "three.q", "three.t", "three.p", "three.r")
     await admin.create(dict.fromkeys(names, TopicState(PARTITIONS, {})), 1)
@@ -289,7 +301,9 @@ def show(report: dict[str, Any]) -> None:
             cells.append(f"{row[figure]:,.{digits}f}" + (f"  ({ratio:.2f}x)" if ratio else ""))
         table.add_row(name, *cells)
     Console().print(table)
-    print(f"in brackets: against the relay above; median of {report['repetitions']}")
+    print(
+        f"in brackets: against the relay above, or the other mode; median of {report['repetitions']}"
+    )
 
 
 def main() -> None:

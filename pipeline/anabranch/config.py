@@ -182,7 +182,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     namespace: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_-]+\.)*$")] = "anabranch."
     instance: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,128}$")] = ""
     """This instance's name; empty means host, process and a random part."""
-    mode: Literal["at_least_once"] = "at_least_once"
+    mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
     kafka: KafkaConfig = KafkaConfig()
     topics: TopicsConfig = TopicsConfig()
     coordinator: CoordinatorConfig = CoordinatorConfig()

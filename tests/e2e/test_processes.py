@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.kafka
 
 SETTINGS = """
 namespace = "{namespace}"
+mode = "{mode}"
 [kafka]
 bootstrap = "{bootstrap}"
 session_timeout_ms = 6000
@@ -75,6 +77,9 @@ class Fleet:
     def kill(self, name: str) -> None:
         self.processes[name].kill()
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        self.processes[name].send_signal(number)
+
     async def stop(self) -> dict[str, int]:
         """Drain all; their exit codes."""
         for process in self.processes.values():
@@ -116,8 +121,9 @@ async def setting(
     kafka: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> tuple[Config, Path]:
     path = tmp_path / "anabranch.toml"
-    namespace = f"p{abs(hash(request.node.name)) % 10**6}."
-    path.write_text(SETTINGS.format(namespace=namespace, bootstrap=kafka))
+    namespace = f"p{uuid4().hex[:8]}."
+    mode = getattr(request, "param", "at_least_once")
+    path.write_text(SETTINGS.format(namespace=namespace, bootstrap=kafka, mode=mode))
     config = load(path, environ={})
     await ensure_topics(KafkaTransport(KafkaConfig(bootstrap=kafka)), config, config.groups)
     return config, path
@@ -210,3 +216,30 @@ async def test_kill_9_of_a_coordinator_and_a_worker_leaves_no_query_silent(
         for answer in given:
             check_content(answer)
     assert {name: code for name, code in codes.items() if code} == {"c1": -9, "w1": -9}
+
+
+@pytest.mark.parametrize("setting", ["exactly_once"], indirect=True)
+async def test_exactly_once_holds_under_kill_9_and_sigstop_of_coordinators(
+    setting: tuple[Config, Path],
+) -> None:
+    config, path = setting
+    async with fleet_of(path) as fleet:
+        reading = asyncio.ensure_future(answers(config, 2_000, within_s=180))
+        sending = asyncio.ensure_future(send(config, 2_000, per_s=100, timeout_ms=30_000))
+        await asyncio.sleep(4)
+        fleet.kill("c1")
+        await fleet.start("c3", "coordinator")
+        await asyncio.sleep(8)
+        fleet.signal("c2", signal.SIGSTOP)  # for longer than its session
+        await asyncio.sleep(8)
+        fleet.signal("c2", signal.SIGCONT)
+        await fleet.start("c4", "coordinator")
+        await sending
+        found = await reading
+        codes = await fleet.stop()
+    assert len(found) == 2_000, "silence"
+    assert {len(given) for given in found.values()} == {1}, "answered twice"
+    for (answer,) in found.values():
+        check_content(answer)
+    assert codes["c2"] not in (0, None), "a zombie came back under its old name"
+    assert {code for name, code in codes.items() if name not in {"c1", "c2"}} == {0}

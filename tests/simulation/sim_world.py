@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 from unittest.mock import patch
 
 from msgspec import Struct, structs
@@ -29,6 +29,8 @@ __all__ = ["KINDS", "Kind", "Outcome", "simulate"]
 GROUPS: Final = ("io", "cpu")
 START_S: Final = 8.0
 GIVE_UP_S: Final = 150.0
+TRANSACTION_MS: Final = 400.0
+"""That an answer may wait for its transaction, and its transaction takes."""
 
 CONFIG: Final = Config(
     kafka=KafkaConfig(),
@@ -54,6 +56,7 @@ class Kind(Struct, frozen=True):
         dies: whether a process may end by itself (its supervisor starts another).
         mutants: mutated copies of records of every topic, per query.
         poison: queries that crash every coordinator that starts them.
+        mode: what is configured.
         stamps: CreateTime as on the embedded broker, where all processes share a machine.
     """
 
@@ -65,6 +68,7 @@ class Kind(Struct, frozen=True):
     dies: bool = False
     mutants: int = 0
     poison: int = 0
+    mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
     stamps: str = "LogAppendTime"
 
 
@@ -103,6 +107,19 @@ KINDS: Final[dict[str, Kind]] = {
         stall_rate=0.02,
         dies=True,
     ),
+}
+KINDS |= {
+    f"{name} exactly once": structs.replace(
+        kind,
+        mode="exactly_once",
+        promise=structs.replace(
+            kind.promise,
+            once=True,
+            late_ms=None if kind.promise.late_ms is None else kind.promise.late_ms + TRANSACTION_MS,
+        ),
+    )
+    for name, kind in KINDS.items()
+    if name in {"calm", "rolling", "kills", "poison", "cuts", "freezes", "storm"}
 }
 
 
@@ -284,7 +301,7 @@ class _World:
         self._processes.start(name, self._body(role, name, clock), clock)
 
     def _body(self, role: str, name: str, clock: VirtualClock) -> Body:
-        config = structs.replace(CONFIG, instance=name)
+        config = structs.replace(CONFIG, instance=name, mode=self._kind.mode)
         layers = self._truth.layers_of(role, self._born)
 
         async def coordinate(transport: MemoryTransport, stop: asyncio.Event) -> None:

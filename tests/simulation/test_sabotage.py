@@ -12,11 +12,11 @@ from sim_world import simulate
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import make_key
 from anabranch.coordinator import cache_fold
+from anabranch.coordinator.at_least_once import AtLeastOnce
 from anabranch.coordinator.brain import Brain, Deadlines
 from anabranch.coordinator.open_query import OpenQuery
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.partition import QueryPartition
-from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.restored import SeenIds
 from anabranch.events import Partial
 from anabranch.kafka.progress import Window
@@ -30,13 +30,13 @@ def commit_what_is_open(patch: Patch) -> None:
 
 
 def complete_before_the_ack(patch: Patch) -> None:
-    send = Publisher._answer
+    send = AtLeastOnce._send
 
-    async def too_early(self: Publisher, out: AnswerOut) -> None:
+    async def too_early(self: AtLeastOnce, out: AnswerOut) -> None:
         out.owner.on_acked(out.offset, None)
         await send(self, out)
 
-    patch.setattr(Publisher, "_answer", too_early)
+    patch.setattr(AtLeastOnce, "_send", too_early)
 
 
 def ignore_deadlines(patch: Patch) -> None:

@@ -8,6 +8,7 @@ from test_query_partition import World
 
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.partition import QueryPartition
+from anabranch.coordinator.trial import PATIENCE, Court, Trials
 from anabranch.events import Answer, Query, decode, encode
 from anabranch.kafka.progress import Progress
 from anabranch.kafka.progress import encode as encode_progress
@@ -126,3 +127,17 @@ def test_the_count_of_trials_survives_its_owners(trials: int) -> None:
     _, partition = take_over(world)
     partition.on_query(world.queries[0])
     assert partition.snapshot().trials == trials + 1
+
+
+def test_a_process_tries_one_suspect_at_a_time_whatever_its_partition() -> None:
+    court = Court()
+    after_three = Progress(0, takeovers=PATIENCE + 1)
+    first, second = (Trials(after_three, end=9, court=court) for _ in range(2))
+    first.wait(FakeRecord(b"", offset=3))
+    second.wait(FakeRecord(b"", offset=5))
+    assert (first.offset, second.offset) == (3, None)
+    first.survived(3)
+    assert (first.offset, second.offset) == (None, 5)
+    second.adjourn()  # its partition went to somebody else
+    first.wait(FakeRecord(b"", offset=4))
+    assert first.offset == 4

@@ -26,7 +26,17 @@ Say = Callable[[str], None]
 
 
 def embedded(config: Config, broker: EmbeddedBroker) -> Config:
-    """The same configuration, on an embedded broker."""
+    """The same configuration, on an embedded broker.
+
+    Raises:
+        ConfigError: it is to promise what only Apache Kafka can keep.
+    """
+    if config.mode == "exactly_once":
+        raise ConfigError(
+            'mode = "exactly_once": the embedded broker has no transactions with offsets; '
+            "set kafka.bootstrap to an Apache Kafka (`anabranch broker --kafka` runs one) or "
+            'mode = "at_least_once"'
+        )
     kafka = structs.replace(
         config.kafka, bootstrap=broker.bootstrap, fetch_max_wait_ms=EMBEDDED_FETCH_MS, client={}
     )

@@ -14,6 +14,7 @@ from anabranch.config import UNCONFIGURED, Config, TypeConfig
 from anabranch.coordinator.guessing import Guessing
 from anabranch.coordinator.outbox import Outbox
 from anabranch.coordinator.sharing import Sharing
+from anabranch.coordinator.trial import Court
 from anabranch.dispatch.directory import Directory
 from anabranch.dispatch.intake import Intake
 from anabranch.dispatch.routing import Outstanding
@@ -118,6 +119,7 @@ class Brain:
         self.outbox = Outbox()
         self.tracer = Tracer()
         self.counters = Counters()
+        self.court = Court()
         self.sharing = Sharing()
         self.guessing = Guessing(self)
         self.control_position = 0

@@ -16,10 +16,13 @@ from msgspec import structs
 
 from anabranch.coordinator.backfill import Backfill
 from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.delivery import Delivery
+from anabranch.coordinator.in_flight import InFlight
+from anabranch.coordinator.ledger import entry
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.recovery import progress_of, read_back
-from anabranch.errors import BrokerError, BrokerUnavailable, GenerationLost
+from anabranch.errors import BrokerError, BrokerUnavailable, GenerationLost, ProducerFenced
 from anabranch.kafka.committer import CommitLock
 from anabranch.kafka.progress import Progress, encode
 from anabranch.kafka.transport import Committed, GroupConsumer, Reader, TopicPartition
@@ -46,6 +49,8 @@ class Ownership:
         self,
         brain: Brain,
         publisher: Publisher,
+        delivery: Delivery,
+        in_flight: InFlight,
         reader: Reader,
         follower: Reader,
         backfill: Backfill,
@@ -59,6 +64,8 @@ class Ownership:
         """Set while every assigned partition is being read."""
         self._brain = brain
         self._publisher = publisher
+        self._delivery = delivery
+        self._in_flight = in_flight
         self._reader = reader
         self._follower = follower
         self._backfill = backfill
@@ -86,7 +93,7 @@ class Ownership:
         for partition in self.partitions.values():
             partition.held = True
             partition.takeovers = 0  # whoever comes next does not come because we died
-        await self._publisher.settle(self._settle_timeout_s)
+        await self._in_flight.settle(self._settle_timeout_s)
         try:
             await self._commit(self.partitions.values())
             await self._write({n: _calm(p) for n, p in self._claimed.items()})
@@ -105,6 +112,7 @@ class Ownership:
                 consumer.seek(tp, kept.position)
         for number in set(self.partitions) - self._assigned:
             self.partitions.pop(number).abandon()
+            self._delivery.close([number])
         self._follow()
         self._full.clear()
         self._claimed = {}
@@ -122,8 +130,8 @@ class Ownership:
                 self._changed.clear()
                 try:
                     await self._resume(self._generation)
-                except BrokerUnavailable as error:
-                    log.warning("will take over when the broker is back: %s", error)
+                except (BrokerUnavailable, ProducerFenced) as error:
+                    log.warning("will try again to take over: %s", error)
                     self._changed.set()
                     await asyncio.sleep(_RETRY_S)
 
@@ -137,6 +145,7 @@ class Ownership:
                 await self.commit_now()
             except BrokerUnavailable as error:
                 log.warning("will commit when the broker is back: %s", error)
+            self._throttle()
             await self._publisher.flush()
 
     async def commit_now(self) -> None:
@@ -169,6 +178,16 @@ class Ownership:
                 return True
         return False
 
+    def drop(self, number: int, error: BrokerError) -> None:
+        """A transaction failed: what we hold of its partition is void. Take it over anew."""
+        log.warning("partition %d is taken over anew: %s", number, error)
+        if (partition := self.partitions.pop(number, None)) is not None:
+            partition.abandon()
+            self._consumer.pause([self._tp(number)])
+            self._follow()
+        self.resumed.clear()
+        self._changed.set()
+
     # ── details ────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -181,58 +200,48 @@ class Ownership:
         return TopicPartition(self._brain.topics.queries, number)
 
     async def _commit(self, partitions: Iterable[QueryPartition]) -> None:
-        moved: list[tuple[QueryPartition, Progress, Committed]] = []
-        for partition in partitions:
-            progress = partition.snapshot()
-            commit = self._encode(partition, progress)
-            if commit != partition.written:
-                moved.append((partition, progress, commit))
-        if not moved:
-            return
-        await self._consumer.commit({self._tp(p.number): commit for p, _, commit in moved})
-        for partition, progress, commit in moved:
-            partition.written = commit
-            partition.on_committed(progress)
+        entries = [made for made in map(entry, partitions) if made.is_new]
+        if entries:
+            await self._delivery.commit(entries)
 
-    def _encode(self, partition: QueryPartition, progress: Progress) -> Committed:
-        """Metadata of a partition; one whose window does not fit any more stops fetching."""
-        metadata, whole = encode(progress)
-        number = partition.number
-        if not whole and number not in self._full:
-            self._full.add(number)
-            self._brain.counters.window_full += 1
-            self._consumer.pause([self._tp(number)])
-        elif whole and number in self._full and not partition.held:
-            self._full.discard(number)
-            self._consumer.resume([self._tp(number)])
-        return Committed(progress.offset, metadata)
+    def _throttle(self) -> None:
+        """Read nothing more where the window does not fit into the metadata any more."""
+        full = {p.number for p in self.partitions.values() if p.full and not p.held}
+        self._consumer.pause([self._tp(n) for n in full - self._full])
+        self._consumer.resume([self._tp(n) for n in self._full - full])
+        self._brain.counters.window_full += len(full - self._full)
+        self._full = full
 
     async def _resume(self, generation: int) -> None:
-        numbers = sorted(self._assigned)
-        if numbers:
-            committed = await self._consumer.committed([self._tp(n) for n in numbers])
-            if generation != self._generation:
-                return
-            back = [n for n in numbers if self._is_unchanged(n, committed.get(self._tp(n)))]
-            for number in back:
-                self.partitions[number].release()
-            self._consumer.resume([self._tp(n) for n in back])
-            await self._publisher.flush()
-            taken = {n: committed.get(self._tp(n)) for n in numbers if n not in back}
-            if taken and not await self._take_over(taken, generation):
-                return
-        if generation == self._generation:
+        kept = await self._committed(n for n in sorted(self._assigned) if n in self.partitions)
+        if generation != self._generation or self._lock.held:
+            return
+        back = [n for n, commit in kept.items() if self.partitions[n].written == commit]
+        for number in back:
+            self.partitions[number].release()
+        self._consumer.resume([self._tp(n) for n in back])
+        await self._publisher.flush()
+        taken = sorted(self._assigned - set(back))
+        if taken and not await self._take_over(taken, generation):
+            return
+        if generation == self._generation and self.partitions.keys() >= self._assigned:
             self.resumed.set()
 
-    def _is_unchanged(self, number: int, committed: Committed | None) -> bool:
-        partition = self.partitions.get(number)
-        return partition is not None and partition.written == committed
+    async def _committed(self, numbers: Iterable[int]) -> dict[int, Committed | None]:
+        wanted = {n: self._tp(n) for n in numbers}
+        found = await self._consumer.committed(list(wanted.values())) if wanted else {}
+        return {n: found.get(tp) for n, tp in wanted.items()}
 
-    async def _take_over(self, taken: Mapping[int, Committed | None], generation: int) -> bool:
+    async def _take_over(self, numbers: Collection[int], generation: int) -> bool:
         """Make partitions ours; False if the group changed again meanwhile."""
-        for number in taken:
+        for number in numbers:
             if (stale := self.partitions.pop(number, None)) is not None:
                 stale.abandon()
+        await self._consumer.prove()  # a zombie must not fence who has them by right
+        await self._delivery.open(numbers)
+        taken = await self._committed(numbers)
+        if generation != self._generation:
+            return False
         queries = [self._tp(n) for n in taken]
         beginnings, ends = await asyncio.gather(
             self._reader.beginnings(queries), self._reader.ends(queries)
@@ -270,10 +279,9 @@ class Ownership:
         return True
 
     async def _write(self, progress: Mapping[int, Progress]) -> None:
-        if progress:
-            await self._consumer.commit(
-                {self._tp(n): Committed(p.offset, encode(p)[0]) for n, p in progress.items()}
-            )
+        await self._delivery.write(
+            {n: Committed(p.offset, encode(p)[0]) for n, p in progress.items()}
+        )
 
     def _follow(self) -> None:
         """Read partials of exactly the partitions that are ours, each from where it was."""

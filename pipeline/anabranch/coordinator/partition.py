@@ -54,13 +54,15 @@ class QueryPartition:
         """True between revocation and confirmed return: nothing is answered or committed."""
         self.lost = False
         """True once it is somebody else's."""
+        self.full = False
+        """True while its window does not fit into a commit's metadata: nothing more is read."""
         self.deferred: list[AnswerOut] = []
         """Answers that became ready while held."""
         self.written: Committed | None = None
         """What this instance committed last."""
         self._brain = brain
         self._window = Window(progress.offset, restored.answered)
-        self._trials = Trials(progress, restored.end)
+        self._trials = Trials(progress, restored.end, brain.court)
         self._inherited = progress.bounds or Bounds()
         self._bounds = restored.bounds
         self._restored_up_to = restored.last
@@ -198,6 +200,7 @@ class QueryPartition:
     def abandon(self) -> None:
         """Somebody else's now: whatever was outstanding is forgotten."""
         self.lost = True
+        self._trials.adjourn()
         for open_query in list(self._open.values()):
             self._forget(open_query)
             open_query.trace.end("partition lost")

@@ -15,9 +15,13 @@ from msgspec import structs
 
 from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
+from anabranch.coordinator.at_least_once import AtLeastOnce
 from anabranch.coordinator.backfill import Backfill
 from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.burial import Burial
+from anabranch.coordinator.exactly_once import ExactlyOnce
 from anabranch.coordinator.exchange import Exchange
+from anabranch.coordinator.in_flight import InFlight
 from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.ownership import Ownership
 from anabranch.coordinator.publisher import Publisher
@@ -79,9 +83,8 @@ class Coordinator(Service):
         )
         topics = self.brain.topics
         self._pulse = Pulse(clock, config.kafka.session_timeout_ms / 2_000)
-        self._publisher = Publisher(
-            self.brain, name, self._producer, self._replies, self._supervisor.fail, self._pulse
-        )
+        group = f"{config.namespace}coordinators"
+        self._publish(transport, group)
         self._signals = transport.reader(f"{name}-signals")
         self._follower = transport.reader(f"{name}-partials")
         self._reader = transport.reader(f"{name}-recovery")
@@ -97,18 +100,49 @@ class Coordinator(Service):
         self.ownership = Ownership(
             self.brain,
             self._publisher,
+            self._delivery,
+            self._in_flight,
             self._reader,
             self._follower,
             self._backfill,
             self._signals_read,
             settle_timeout_s=config.kafka.rebalance_timeout_ms / 2_000,
         )
-        self._consumer = transport.consumer(
-            name, f"{config.namespace}coordinators", [topics.queries], self.ownership
-        )
-        self.ownership.consumer = self._consumer
+        self._consumer = transport.consumer(name, group, [topics.queries], self.ownership)
+        self._attach()
         self._pulse.confirm = self.ownership.confirm
         self._draining = False
+
+    def _publish(self, transport: Transport, group: str) -> None:
+        """How what is decided gets out, by the configuration's mode."""
+        self._in_flight = InFlight(self._supervisor.fail)
+        name, topics = self.instance, self.brain.topics
+        burial = Burial(name, topics.dlq, self._producer, self._pulse)
+        self._delivery: AtLeastOnce | ExactlyOnce
+        if self._config.mode == "exactly_once":
+            self._delivery = ExactlyOnce(
+                self.brain,
+                group,
+                lambda n: transport.transactional(f"{name}-queries-{n}", f"{topics.queries}-{n}"),
+                burial,
+                self._pulse,
+                self._in_flight,
+            )
+        else:
+            self._delivery = AtLeastOnce(
+                self.brain, self._producer, self._replies, burial, self._pulse, self._in_flight
+            )
+        self._publisher = Publisher(
+            self.brain, self._producer, self._delivery, burial, self._pulse, self._in_flight
+        )
+
+    def _attach(self) -> None:
+        """Those who are told of the consumer, or tell it, were made before it."""
+        self.ownership.consumer = self._consumer
+        if isinstance(self._delivery, ExactlyOnce):
+            self._delivery.lost = self.ownership.drop
+        else:
+            self._delivery.consumer = self._consumer
 
     # ── lifecycle ──────────────────────────────────────────────────────────────────────────
 
@@ -159,7 +193,7 @@ class Coordinator(Service):
                 await until(lambda: not self._open_count())
         except TimeoutError:
             log.warning("left open queries to whoever takes over: drain took over %g s", timeout_s)
-        await self._publisher.settle(timeout_s)
+        await self._in_flight.settle(timeout_s)
         try:
             await self.ownership.commit_now()
         except BrokerError as error:
@@ -169,7 +203,7 @@ class Coordinator(Service):
         await self._supervisor.stop()
         clients = (
             self._consumer, self._follower, self._reader, self._signals,
-            self._replies, self._producer, self._exchange, self._earlier,
+            self._replies, self._producer, self._exchange, self._earlier, self._delivery,
         )  # fmt: skip
         done = await asyncio.gather(*(c.stop() for c in clients), return_exceptions=True)
         for error in done:

@@ -34,6 +34,15 @@ class KafkaTransactionalProducer(KafkaProducer):
             transaction_timeout_ms=config.session_timeout_ms,
         )
 
+    async def stop(self) -> None:
+        manager = self._client._txn_manager if self._client is not None else None
+        try:
+            await super().stop()
+        finally:
+            waiter = manager._transaction_waiter if manager is not None else None
+            if waiter is not None and waiter.done() and not waiter.cancelled():
+                waiter.exception()  # told already, by whatever failed first
+
     async def begin(self) -> None:
         try:
             await self._running.begin_transaction()

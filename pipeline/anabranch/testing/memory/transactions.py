@@ -73,6 +73,10 @@ class MemoryTransactionalProducer(MemoryProducer):
     async def start(self) -> None:
         self._epoch = await self._process.call(self._id.init)
 
+    async def stop(self) -> None:
+        await super().stop()
+        self._epoch = 0
+
     async def begin(self) -> None:
         self._process.check()
 

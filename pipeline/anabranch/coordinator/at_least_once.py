@@ -1,0 +1,111 @@
+"""Answers go out at once, and are committed once the broker has them.
+
+After a failure in between there may be a second answer, with a higher `attempt`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.burial import Burial
+from anabranch.coordinator.in_flight import InFlight
+from anabranch.coordinator.ledger import Entry
+from anabranch.coordinator.outbox import AnswerOut
+from anabranch.coordinator.pulse import Pulse
+from anabranch.errors import BrokerError
+from anabranch.kafka.transport import Acked, Committed, GroupConsumer, Producer, TopicPartition
+
+__all__ = ["AtLeastOnce"]
+
+_REPLY_TIMEOUT_S: Final = 5.0
+
+
+class AtLeastOnce:
+    """`Delivery` by an idempotent producer and the group's own commits.
+
+    Args:
+        producer: for answers.
+        replies: for copies to `reply_to`: a bad topic must not disturb the idempotent stream.
+    """
+
+    def __init__(
+        self,
+        brain: Brain,
+        producer: Producer,
+        replies: Producer,
+        burial: Burial,
+        pulse: Pulse,
+        in_flight: InFlight,
+    ) -> None:
+        self.consumer: GroupConsumer | None = None
+        self._brain = brain
+        self._producer = producer
+        self._replies = replies
+        self._burial = burial
+        self._pulse = pulse
+        self._in_flight = in_flight
+
+    async def open(self, numbers: Collection[int]) -> None:
+        """Nothing to do: a commit with the group's generation fences whoever had them."""
+
+    def close(self, numbers: Collection[int]) -> None:
+        """Nothing to do."""
+
+    async def answer(self, out: AnswerOut) -> None:
+        if out.owner.held:
+            out.owner.deferred.append(out)
+        elif out.reply_to is not None:
+            self._in_flight.run(self._reply_first(out))
+        else:
+            await self._send(out)
+
+    async def commit(self, entries: Sequence[Entry]) -> None:
+        await self.write({entry.partition.number: entry.commit for entry in entries})
+        for entry in entries:
+            entry.written()
+
+    async def write(self, commits: Mapping[int, Committed]) -> None:
+        if self.consumer is None:
+            raise RuntimeError("the group consumer is not attached")
+        topic = self._brain.topics.queries
+        if commits:
+            await self.consumer.commit({TopicPartition(topic, n): c for n, c in commits.items()})
+
+    async def stop(self) -> None:
+        """Nothing to do: the producers are the coordinator's."""
+
+    async def _send(self, out: AnswerOut) -> None:
+        await self._pulse.trust()
+        if out.owner.held:
+            out.owner.deferred.append(out)
+        elif not out.owner.lost:
+            sent = await self._producer.send(
+                self._brain.topics.results,
+                out.value,
+                key=out.key,
+                partition=out.owner.number,
+                headers=out.headers,
+            )
+            self._in_flight.add(sent, partial(_answered, out))
+
+    async def _reply_first(self, out: AnswerOut) -> None:
+        """The copy goes first: an answer found in `results` means that both are out."""
+        await self._pulse.trust()
+        try:
+            async with asyncio.timeout(_REPLY_TIMEOUT_S):
+                await self._replies.send_and_wait(
+                    out.reply_to or "", out.value, key=out.key, headers=out.headers
+                )
+        except (BrokerError, TimeoutError) as error:
+            self._brain.counters.replies_lost += 1
+            reason = str(error) or "not acknowledged in time"
+            self._in_flight.add(await self._burial.reply(out, reason))
+        await self._send(out._replace(reply_to=None))
+
+
+def _answered(out: AnswerOut, acked: Acked) -> None:
+    out.owner.on_acked(out.offset, acked.offset)

@@ -1,0 +1,209 @@
+"""Answers and the commit that says so go out together, in a transaction of their partition.
+
+One transactional producer per owned partition: its id names the partition, so whoever takes it
+over fences the owner before, and with it whatever that one has not committed. Subscribers that
+read_committed see one answer to each query. A transaction that fails is not mended: all that is
+held of its partition is void, and the partition is taken over anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.burial import Burial
+from anabranch.coordinator.in_flight import InFlight
+from anabranch.coordinator.ledger import Entry, entry
+from anabranch.coordinator.outbox import AnswerOut
+from anabranch.coordinator.pace import Pace
+from anabranch.coordinator.partition import QueryPartition
+from anabranch.coordinator.pulse import Pulse
+from anabranch.errors import BrokerError, ProduceError, ProducerFenced
+from anabranch.kafka.transport import Acked, Committed, TopicPartition, TransactionalProducer
+
+__all__ = ["ExactlyOnce"]
+
+log = logging.getLogger(__name__)
+
+_MANY: Final = 16
+"""Partitions of one process above which its transactions are many and small."""
+
+
+class _Seat:
+    """A partition that is ours alone, and what waits for its next transaction."""
+
+    def __init__(self, producer: TransactionalProducer) -> None:
+        self.producer = producer
+        self.pace = Pace(asyncio.get_running_loop().time)
+        self.waiting: list[AnswerOut] = []
+        self.round: asyncio.Task[None] | None = None
+
+
+class ExactlyOnce:
+    """`Delivery` by transactions.
+
+    Args:
+        group: of the coordinators, whose offsets are committed.
+        producer_of: makes the producer of a partition.
+        in_flight: runs the transactions, beside everything else.
+
+    Attributes:
+        lost: called with a partition's number when its transaction failed, and why.
+    """
+
+    def __init__(
+        self,
+        brain: Brain,
+        group: str,
+        producer_of: Callable[[int], TransactionalProducer],
+        burial: Burial,
+        pulse: Pulse,
+        in_flight: InFlight,
+    ) -> None:
+        self.lost: Callable[[int, BrokerError], None] = _nobody_listens
+        self._brain = brain
+        self._group = group
+        self._producer_of = producer_of
+        self._burial = burial
+        self._pulse = pulse
+        self._in_flight = in_flight
+        self._seats: dict[int, _Seat] = {}
+
+    async def open(self, numbers: Collection[int]) -> None:
+        if len(self._seats) <= _MANY < len({*self._seats, *numbers}):
+            log.warning(
+                "over %d partitions in one process: exactly_once is faster with more coordinators",
+                _MANY,
+            )
+        self.close(numbers)
+        await asyncio.gather(*map(self._open, numbers))
+
+    def close(self, numbers: Collection[int]) -> None:
+        for number in numbers:
+            if (seat := self._seats.pop(number, None)) is not None:
+                self._in_flight.run(_stop(seat.producer))
+
+    async def answer(self, out: AnswerOut) -> None:
+        if out.owner.held:
+            out.owner.deferred.append(out)
+        elif not out.owner.lost and (seat := self._seats.get(out.owner.number)) is not None:
+            seat.waiting.append(out)
+            self._wake(seat, out.owner)
+
+    async def commit(self, entries: Sequence[Entry]) -> None:
+        rounds = [
+            self._wake(seat, entry.partition)
+            for entry in entries
+            if (seat := self._seats.get(entry.partition.number)) is not None
+        ]
+        if rounds:
+            await asyncio.wait(rounds)
+
+    async def write(self, commits: Mapping[int, Committed]) -> None:
+        await asyncio.gather(*(self._write(n, commit) for n, commit in commits.items()))
+
+    async def stop(self) -> None:
+        seats, self._seats = self._seats, {}
+        await asyncio.gather(*(_stop(seat.producer) for seat in seats.values()))
+
+    # ── details ────────────────────────────────────────────────────────────────────────────
+
+    async def _open(self, number: int) -> None:
+        producer = self._producer_of(number)
+        await producer.start()
+        self._seats[number] = _Seat(producer)
+
+    async def _write(self, number: int, commit: Committed) -> None:
+        if (seat := self._seats.get(number)) is None:
+            raise ProducerFenced(f"partition {number} is not ours any more")
+        await seat.producer.begin()
+        await seat.producer.commit(self._offsets(number, commit), self._group)
+
+    def _wake(self, seat: _Seat, owner: QueryPartition) -> asyncio.Task[None]:
+        """The round that runs or is about to; a new one if there is none."""
+        if seat.round is None or seat.round.done():
+            seat.round = self._in_flight.run(self._round(seat, owner))
+        return seat.round
+
+    async def _round(self, seat: _Seat, owner: QueryPartition) -> None:
+        """One transaction, as soon as the pace allows."""
+        await asyncio.sleep(seat.pace.wait_s())
+        seat.pace.begins()
+        try:
+            await self._pulse.trust()
+            if not owner.lost:
+                await self._transact(seat, owner)
+        except BrokerError as error:
+            self._give_up(seat, owner, error)
+            return
+        seat.pace.ended()
+        if seat.waiting:  # came while it ran; this task is not done, so `_wake` would keep it
+            seat.round = self._in_flight.run(self._round(seat, owner))
+
+    def _give_up(self, seat: _Seat, owner: QueryPartition, error: BrokerError) -> None:
+        if self._seats.get(owner.number) is seat:
+            self.close([owner.number])
+            self.lost(owner.number, error)
+
+    async def _transact(self, seat: _Seat, owner: QueryPartition) -> None:
+        """Answers are done in the commit that goes out with them.
+
+        If that fails they are not: but then the partition's whole state is thrown away.
+        """
+        answers, seat.waiting = seat.waiting, []
+        copies = [out for out in answers if await self._may_reply(seat, out)]
+        await seat.producer.begin()
+        for out, acked in zip(answers, await self._send(seat, answers, copies), strict=True):
+            owner.on_acked(out.offset, acked.offset)
+        made = entry(owner)
+        await seat.producer.commit(self._offsets(owner.number, made.commit), self._group)
+        made.written()
+
+    async def _send(
+        self, seat: _Seat, answers: Sequence[AnswerOut], copies: Sequence[AnswerOut]
+    ) -> list[Acked]:
+        """Acknowledgements of the answers, once the copies have theirs too."""
+        send, results = seat.producer.send, self._brain.topics.results
+        sent = [
+            await send(
+                results, out.value, key=out.key, partition=out.owner.number, headers=out.headers
+            )
+            for out in answers
+        ]
+        sent += [
+            await send(out.reply_to or "", out.value, key=out.key, headers=out.headers)
+            for out in copies
+        ]
+        try:
+            return (await asyncio.gather(*sent))[: len(answers)]
+        except BrokerError:
+            raise
+        except Exception as error:  # the client library's own
+            raise ProduceError(f"an answer was not acknowledged: {error!r}") from error
+
+    async def _may_reply(self, seat: _Seat, out: AnswerOut) -> bool:
+        """Whether a copy is wanted and its topic exists; one that does not must abort nobody."""
+        if out.reply_to is None:
+            return False
+        if await seat.producer.partitions(out.reply_to):
+            return True
+        self._brain.counters.replies_lost += 1
+        self._in_flight.add(await self._burial.reply(out, "there is no such topic"))
+        return False
+
+    def _offsets(self, number: int, commit: Committed) -> dict[TopicPartition, Committed]:
+        return {TopicPartition(self._brain.topics.queries, number): commit}
+
+
+async def _stop(producer: TransactionalProducer) -> None:
+    try:
+        await producer.stop()
+    except BrokerError as error:
+        log.debug("while closing: %s", error)
+
+
+def _nobody_listens(number: int, error: BrokerError) -> None:
+    raise error

@@ -1,0 +1,60 @@
+"""What is on its way to the broker, and what happens if it does not arrive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from anabranch.kafka.transport import Acked
+
+__all__ = ["InFlight"]
+
+
+class InFlight:
+    """Records and tasks that have to end before partitions are let go.
+
+    Args:
+        fail: called with the error when one failed; the instance must end.
+    """
+
+    def __init__(self, fail: Callable[[BaseException], None]) -> None:
+        self._fail = fail
+        self._all: set[asyncio.Future[Any]] = set()
+
+    def add(
+        self, sent: asyncio.Future[Acked], acked: Callable[[Acked], None] | None = None
+    ) -> None:
+        """A record; `acked` is called once the broker has it."""
+
+        def done(sent: asyncio.Future[Acked]) -> None:
+            self._all.discard(sent)
+            if self.arrived(sent) and acked is not None:
+                acked(sent.result())
+
+        self._all.add(sent)
+        sent.add_done_callback(done)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Something that takes several steps, beside everything else."""
+        task = asyncio.ensure_future(work)
+        self._all.add(task)
+        task.add_done_callback(self._all.discard)
+        task.add_done_callback(self.arrived)
+        return task
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait for the end of what is on its way, and of what that brings, at most so long."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        while self._all and loop.time() < until:
+            await asyncio.wait(set(self._all), timeout=until - loop.time())
+
+    def arrived(self, done: asyncio.Future[Any]) -> bool:
+        """False, and the end of the instance, if it failed."""
+        if done.cancelled():
+            return False
+        error = done.exception()
+        if error is not None:
+            self._fail(error)
+        return error is None
