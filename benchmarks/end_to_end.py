@@ -301,9 +301,8 @@ def show(report: dict[str, Any]) -> None:
             cells.append(f"{row[figure]:,.{digits}f}" + (f"  ({ratio:.2f}x)" if ratio else ""))
         table.add_row(name, *cells)
     Console().print(table)
-    print(
-        f"in brackets: against the relay above, or the other mode; median of {report['repetitions']}"
-    )
+    print("in brackets: against the relay above, or exactly_once against at_least_once;")
+    print(f"median of {report['repetitions']}")
 
 
 def main() -> None:
