@@ -2,7 +2,7 @@
 #   PYTHON=  the interpreter      REPO=  the repository to ask      ARGS=  handed to pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix kafka bench
+.PHONY: help setup demo test check fix kafka bench chaos
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -36,6 +36,11 @@ kafka: $(READY) ## run a real Apache Kafka as a local process (needs Java 17 and
 
 bench: $(READY) ## measure throughput and latency beside a bare relay
 	$(BIN)/python benchmarks/end_to_end.py
+
+chaos: $(READY) ## kill, freeze and restart everything under load (SEED= QUERIES= FAULTS= MODE=)
+	PYTHONPATH=tests/chaos:tests/e2e $(BIN)/python tests/chaos/chaos_run.py $(if $(SEED),--seed $(SEED)) \
+		$(if $(QUERIES),--queries $(QUERIES)) $(if $(FAULTS),--faults $(FAULTS)) \
+		$(if $(MODE),--mode $(MODE))
 
 $(READY): pyproject.toml constraints.txt
 	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \

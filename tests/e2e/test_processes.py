@@ -3,95 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from fleet import SETTINGS, Fleet, answers, check_content, send
 
 from anabranch.config import Config, KafkaConfig, load
 from anabranch.kafka.client import KafkaTransport
-from anabranch.kafka.topics import Topics, ensure_topics
-from anabranch.layers import Request
-from anabranch_synthetic import Synthetic, SyntheticConfig, expected_items
+from anabranch.kafka.topics import ensure_topics
 
 pytestmark = pytest.mark.kafka
-
-SETTINGS = """
-namespace = "{namespace}"
-mode = "{mode}"
-[kafka]
-bootstrap = "{bootstrap}"
-session_timeout_ms = 6000
-[types.t]
-layers = ["a", "b", "c"]
-[layers.a]
-plugin = "synthetic"
-items = 3
-[layers.b]
-plugin = "synthetic"
-items = 2
-[layers.c]
-plugin = "synthetic"
-group = "cpu"
-items = 4
-"""
-
-
-class Fleet:
-    """Processes of ours, and what they said."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.processes: dict[str, asyncio.subprocess.Process] = {}
-
-    async def start(self, name: str, *command: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "anabranch", *command, "--config", str(self._path),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "ANABRANCH_INSTANCE": name},
-        )  # fmt: skip
-        self.processes[name] = process
-
-    async def ready(self) -> None:
-        async with asyncio.timeout(60):
-            await asyncio.gather(*map(self._said_ready, self.processes.values()))
-
-    async def _said_ready(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        said = []
-        while line := await process.stdout.readline():
-            said.append(line.decode())
-            if line.startswith(b"ready"):
-                return
-        raise AssertionError("ended before it was ready:\n" + "".join(said))
-
-    def kill(self, name: str) -> None:
-        self.processes[name].kill()
-
-    def signal(self, name: str, number: signal.Signals) -> None:
-        self.processes[name].send_signal(number)
-
-    async def stop(self) -> dict[str, int]:
-        """Drain all; their exit codes."""
-        for process in self.processes.values():
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-        codes = {}
-        for name, process in self.processes.items():
-            async with asyncio.timeout(40):
-                await process.communicate()
-            assert process.returncode is not None
-            codes[name] = process.returncode
-        return codes
 
 
 @asynccontextmanager
@@ -127,56 +53,6 @@ async def setting(
     config = load(path, environ={})
     await ensure_topics(KafkaTransport(KafkaConfig(bootstrap=kafka)), config, config.groups)
     return config, path
-
-
-async def send(config: Config, count: int, per_s: int, timeout_ms: int) -> None:
-    """Plain JSON at a steady rate."""
-    producer = AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap, acks="all")
-    await producer.start()
-    topic = Topics(config.namespace).queries
-    sent = []
-    for n in range(count):
-        query = {"id": f"q{n}", "type": "t", "params": {"n": n}, "timeout_ms": timeout_ms}
-        sent.append(await producer.send(topic, json.dumps(query).encode(), key=b"%d" % n))
-        if n % max(1, per_s // 20) == 0:
-            await asyncio.sleep(0.05)
-    await asyncio.gather(*sent)
-    await producer.stop()
-
-
-async def answers(config: Config, count: int, within_s: float) -> dict[str, list[dict[str, Any]]]:
-    """By id, until `count` ids are answered (and a moment longer, for what is one too many)."""
-    consumer = AIOKafkaConsumer(
-        Topics(config.namespace).results,
-        bootstrap_servers=config.kafka.bootstrap,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-    )
-    await consumer.start()
-    found: dict[str, list[dict[str, Any]]] = {}
-    loop = asyncio.get_running_loop()
-    until, quiet = loop.time() + within_s, 0
-    while loop.time() < until and quiet < 4:
-        batches = await consumer.getmany(timeout_ms=500)
-        quiet = quiet + 1 if len(found) == count and not batches else 0
-        for records in batches.values():
-            for record in records:
-                answer = json.loads(record.value)
-                found.setdefault(answer["id"], []).append(answer)
-    await consumer.stop()
-    return found
-
-
-def check_content(answer: dict[str, Any]) -> None:
-    """Items of every layer that is ok, and of no other."""
-    n = int(answer["id"][1:])
-    request = Request("t", {"n": n}, "", 20, deadline=0.0, remaining_ms=0.0)
-    expected = set()
-    for name, items in {"a": 3, "b": 2, "c": 4}.items():
-        if answer["layers"][name]["status"] == "ok":
-            layer = Synthetic(name, SyntheticConfig(items=items))
-            expected |= {item.id for item in expected_items(layer, request)}
-    assert {item["id"] for item in answer["items"]} == expected
 
 
 async def test_ten_thousand_plain_json_queries_are_each_answered_exactly_once(

@@ -151,9 +151,9 @@ def test_a_callback_that_was_cancelled_inside_is_an_error_too() -> None:
 
         async def assigned(self, partitions: Any) -> None: ...
 
-    async def scenario(client: Client, fetching: Fetching) -> None:
+    async def scenario(client: Any, fetching: Fetching) -> None:
         with pytest.raises(asyncio.CancelledError):
-            await _Listener(Listener(), fetching).on_partitions_revoked([])
+            await _Listener(client, Listener(), fetching).on_partitions_revoked([])
         with pytest.raises(BrokerError, match="callback"):
             await fetching.fetch(500)
 
