@@ -34,6 +34,7 @@ from anabranch.kafka.topics import Topics, ensure_topics
 
 __all__ = ["chaos"]
 
+COLUMNS = ("fault", "mode", "seed", "sent", "answered", "lost", "twice", "late", "recovery s")
 TOPICS = "[topics]\nqueries = 6\ntasks = 4\n"
 
 
@@ -106,21 +107,12 @@ async def _ask(config: Config, count: int, per_s: int) -> None:
 def show(reports: Sequence[Report]) -> None:
     """One table, a line for each run."""
     table = Table(box=None)
-    for column in (
-        "fault",
-        "mode",
-        "seed",
-        "sent",
-        "answered",
-        "lost",
-        "twice",
-        "late",
-        "recovery",
-    ):
-        table.add_column(column)
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=True)
     for report in reports:
         counts = (report.sent, report.answered, report.lost, report.twice, report.late)
-        name = report.faults if report.faults.count(",") < 3 else "at random"
+        kinds = dict.fromkeys(report.faults.split(", "))
+        name = "at random" if len(kinds) > 1 else next(iter(kinds)) or "nothing"
         table.add_row(
             name, report.mode, str(report.seed), *(f"{n:,}" for n in counts), report.recovered()
         )
@@ -133,11 +125,8 @@ def plans(faults: str, nodes: int, seed: int) -> list[list[str]]:
     if faults:
         return [[name] * 3 for name in faults.split(",")]
     possible = [name for name in FAULTS if nodes == 3 or name not in NEEDS_NODES]
-    return [
-        [],
-        *([name] * 3 for name in possible),
-        random.Random(seed).sample(possible, len(possible)),
-    ]
+    shuffled = random.Random(seed).sample(possible, len(possible))
+    return [[], *([name] * 3 for name in possible), shuffled]
 
 
 def main() -> int:
