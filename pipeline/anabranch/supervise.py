@@ -11,7 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from anabranch.errors import StageFailed
 
@@ -82,7 +82,7 @@ class Supervisor:
         self._watcher = asyncio.create_task(self._watch(), name=f"{self._owner}: watch")
 
     def start(self, name: str, run: Callable[[Stage], Awaitable[None]]) -> None:
-        """Run a stage until it returns, fails or is stopped."""
+        """Run a stage until it fails or is stopped; one that ends by itself has failed, too."""
         stage = Stage(name, asyncio.get_running_loop())
 
         async def body() -> None:
@@ -136,8 +136,10 @@ class Supervisor:
 
     def _ended(self, stage: Stage, task: asyncio.Task[None]) -> None:
         self._tasks.pop(stage, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.fail(error, f"stage {stage.name} died")
+        if self._stopping:
+            return
+        error = None if task.cancelled() else task.exception()
+        self.fail(error or RuntimeError("it ended by itself"), f"stage {stage.name} died")
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -160,6 +162,12 @@ class Service(ABC):
     """
 
     _supervisor: Supervisor
+    _state: Literal["starting", "ready", "draining"] = "starting"
+
+    @property
+    def state(self) -> Literal["starting", "ready", "draining"]:
+        """How far it is in its life."""
+        return self._state
 
     @abstractmethod
     async def _start(self) -> None:

@@ -40,7 +40,8 @@ class Scene:
         """When coordinators stopped working, in epoch seconds."""
         self.told: list[str] = []
         self.failures: list[str] = []
-        """Exits that nobody caused."""
+        """Exits that nobody caused. Where nodes failed, sessions may end, and processes with them."""
+        self.nodes_failed = False
         self._numbers = count(1)
         self._roles: dict[str, str] = {}
         self._hurt: set[str] = set()
@@ -60,7 +61,7 @@ class Scene:
                     continue
                 role = self._roles.pop(name)
                 self.note(f"{name} ended with {process.returncode}")
-                if name not in self._hurt:
+                if name not in self._hurt and not self.nodes_failed:
                     last = self.fleet.log(name).read_text().splitlines()[-3:]
                     self.failures.append(f"{name} ended with {process.returncode}: {last}")
                 await self.start(role)
@@ -79,6 +80,11 @@ class Scene:
             self.died.append(time.time())
         if self.fleet.processes[name].returncode is None:
             self.fleet.signal(name, how)
+
+    def dismiss(self, name: str) -> None:
+        """End a process for good."""
+        self._roles.pop(name, None)
+        self.hurt(name, signal.SIGTERM)
 
     def note(self, what: str) -> None:
         self.told.append(f"{time.strftime('%H:%M:%S')} {what}")
@@ -126,8 +132,7 @@ async def join(scene: Scene) -> None:
     name = await scene.start(scene.rng.choice(sorted(ROLES)))
     scene.note(f"start {name}")
     await scene.fleet.ready(name)
-    scene._roles.pop(name, None)
-    scene.hurt(name, signal.SIGTERM)
+    scene.dismiss(name)
 
 
 async def rolling(scene: Scene) -> None:
@@ -140,6 +145,7 @@ async def rolling(scene: Scene) -> None:
 async def kill_node(scene: Scene) -> None:
     node = scene.kafka.node(scene.rng.randint(1, scene.nodes))
     scene.note(f"SIGKILL node {node.number}")
+    scene.nodes_failed = True
     await asyncio.to_thread(node.kill)
     await asyncio.sleep(2.0)
     await asyncio.to_thread(node.start)
@@ -149,6 +155,7 @@ async def kill_node(scene: Scene) -> None:
 async def stop_node(scene: Scene) -> None:
     node = scene.kafka.node(scene.rng.randint(1, scene.nodes))
     scene.note(f"SIGSTOP node {node.number}")
+    scene.nodes_failed = True
     node.suspend()
     await asyncio.sleep(scene.rng.uniform(2.0, 8.0))
     node.resume()
@@ -158,6 +165,7 @@ async def stop_node(scene: Scene) -> None:
 async def no_nodes(scene: Scene) -> None:
     """Nobody answers at all for a while."""
     scene.note("SIGSTOP all nodes")
+    scene.nodes_failed = True
     nodes = [scene.kafka.node(n) for n in range(1, scene.nodes + 1)]
     for node in nodes:
         node.suspend()

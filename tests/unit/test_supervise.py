@@ -97,21 +97,29 @@ def test_a_stage_that_waits_in_bounded_steps_is_not_stuck() -> None:
     run(scenario())
 
 
-def test_a_stage_that_returns_or_is_cancelled_is_no_failure() -> None:
+async def be_cancelled(stage: Stage) -> None:
+    raise asyncio.CancelledError
+
+
+async def give_back(stage: Stage) -> None:
+    return
+
+
+@pytest.mark.parametrize("run_out", [be_cancelled, give_back])
+def test_a_stage_that_ends_without_being_stopped_has_failed(
+    run_out: Callable[[Stage], Awaitable[None]],
+) -> None:
     async def scenario() -> None:
         owner = Owner()
 
-        async def cancelled(stage: Stage) -> None:
-            raise asyncio.CancelledError
+        async def body() -> None:
+            async with owner:
+                owner.supervisor.start("one", run_out)
+                await asyncio.sleep(100)
 
-        async def returned(stage: Stage) -> None:
-            return
-
-        async with owner:
-            owner.supervisor.start("two", returned)
-            owner.supervisor.start("one", cancelled)
-            await asyncio.sleep(100)
-        assert owner.told == ["drained", "closed"]
+        with pytest.raises(StageFailed, match="stage one died: it ended by itself"):
+            await body()
+        assert owner.told == ["closed"]
 
     run(scenario())
 

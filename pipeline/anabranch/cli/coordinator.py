@@ -5,24 +5,31 @@ from __future__ import annotations
 import asyncio
 
 from anabranch.cli.common import COMMON, Common, observe, out, serve
+from anabranch.cli.health_port import answering
 from anabranch.config import Config
 from anabranch.coordinator import Coordinator
 
 __all__ = ["coordinator"]
 
 
-def coordinator(*, common: Common = COMMON) -> int:
+def coordinator(*, health_port: str | None = None, common: Common = COMMON) -> int:
     """Run a coordinator until stopped; it shares the partitions with all others.
 
     Its topics must exist (`anabranch topics`). It prints `ready` when a worker of every
     configured group has announced itself. A first signal drains it, a second ends it at once.
+
+    Parameters
+    ----------
+    health_port
+        Answer GET /ready and /live there: a port, or host:port.
     """
     observe("anabranch-coordinator")
-    return serve(_run(common.load()))
+    return serve(_run(common.load(), health_port))
 
 
-async def _run(config: Config) -> int:
-    async with Coordinator(config) as running:
+async def _run(config: Config, health_port: str | None) -> int:
+    async with answering(health_port) as health, Coordinator(config) as running:
+        health.is_ready = lambda: running.state == "ready"
         await running.ready()
         out().print(f"ready {running.instance}")
         await asyncio.Event().wait()

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, give_up, note, observe, out, serve
+from anabranch.cli.health_port import answering
 from anabranch.cli.pipeline import embedded, pipeline
 from anabranch.config import Config
 from anabranch.dev.embedded import EmbeddedBroker
@@ -15,11 +16,16 @@ from anabranch.errors import BrokerUnavailable
 __all__ = ["up"]
 
 
-def up(*, common: Common = COMMON) -> int:
+def up(*, health_port: str | None = None, common: Common = COMMON) -> int:
     """Run broker, coordinator and a worker for each group, until stopped.
 
     The embedded broker, unless an option, variable or file names another; it takes one worker
     per group. `anabranch ask` finds what runs in its folder.
+
+    Parameters
+    ----------
+    health_port
+        Answer GET /ready and /live there: a port, or host:port.
     """
     config = common.load()
     observe("anabranch")
@@ -29,11 +35,17 @@ def up(*, common: Common = COMMON) -> int:
             broker = stack.enter_context(EmbeddedBroker())
             config = embedded(config, broker)
         stack.enter_context(runtime.published(config.kafka.bootstrap, config.namespace))
-        return serve(_up(config, broker, stack))
+        return serve(_up(config, broker, stack, health_port))
 
 
-async def _up(config: Config, broker: EmbeddedBroker | None, stack: ExitStack) -> int:
-    async with pipeline(config, lambda step: note(f"starting {step}")):
+async def _up(
+    config: Config, broker: EmbeddedBroker | None, stack: ExitStack, health_port: str | None
+) -> int:
+    async with (
+        answering(health_port) as health,
+        pipeline(config, lambda step: note(f"starting {step}")),
+    ):
+        health.is_ready = lambda: True
         out().print(f"ready {config.kafka.bootstrap}")
         if broker is None:
             await asyncio.Event().wait()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from anabranch.cli.common import COMMON, Common, observe, out, serve
+from anabranch.cli.health_port import answering
 from anabranch.config import Config
 from anabranch.worker import Worker
 
 __all__ = ["worker"]
 
 
-def worker(*, group: str = "default", common: Common = COMMON) -> int:
+def worker(
+    *, group: str = "default", health_port: str | None = None, common: Common = COMMON
+) -> int:
     """Run a worker until stopped; it shares its group's tasks with all others of the group.
 
     Its topics must exist (`anabranch topics`). It prints `ready` when its layers are announced.
@@ -21,13 +24,16 @@ def worker(*, group: str = "default", common: Common = COMMON) -> int:
     ----------
     group
         Serve the configured layers of this group.
+    health_port
+        Answer GET /ready and /live there: a port, or host:port.
     """
     observe("anabranch-worker")
-    return serve(_run(common.load(), group))
+    return serve(_run(common.load(), group, health_port))
 
 
-async def _run(config: Config, group: str) -> int:
-    async with Worker(config, group) as running:
+async def _run(config: Config, group: str, health_port: str | None) -> int:
+    async with answering(health_port) as health, Worker(config, group) as running:
+        health.is_ready = lambda: running.state == "ready"
         await running.ready()
         out().print(f"ready {running.instance}")
         await asyncio.Event().wait()

@@ -73,7 +73,6 @@ class Coordinator(Service):
         name, clock = self.instance, clock or SystemClock()
         self._producer = transport.producer(name)
         self._replies = transport.producer(f"{name}-replies")
-        self._state: str = "starting"
         self._membership = Membership(
             f"{config.namespace}health", self._producer, clock, self._describe
         )
@@ -324,7 +323,7 @@ class Coordinator(Service):
         return MemberHealth(
             instance=self.instance,
             role="coordinator",
-            state=self._state,  # type: ignore[arg-type]
+            state=self._state,
             version=package_version(),
             host=socket.gethostname(),
             partitions=sorted(self.ownership.partitions),

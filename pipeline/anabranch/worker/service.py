@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Literal
+from typing import Final
 
 from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
@@ -96,7 +96,6 @@ class Worker(Service):
         self._throttle = Throttle(config.worker.queue)
         self._executor = self._make_executor(wrappers)
         self._announced = asyncio.Event()
-        self._state: Literal["starting", "ready", "draining"] = "starting"
         self.tasks = self.dead_letters = 0
 
     def _make_executor(self, wrappers: Sequence[Wrapper]) -> Executor:
@@ -130,8 +129,7 @@ class Worker(Service):
         for name, stage in (
             ("tasks", self._read_tasks),
             ("partials", self._outlet.send),
-            ("commit", self._commit_queued),
-            ("announce", self._announce),
+            ("commit", self._announce_and_commit),
         ):
             self._supervisor.start(name, stage)
 
@@ -178,7 +176,8 @@ class Worker(Service):
             self._executor.pump()
             self._subscription.throttle(self._throttle, len(self._queue))
 
-    async def _commit_queued(self, stage: Stage) -> None:
+    async def _announce_and_commit(self, stage: Stage) -> None:
+        await self._announce(stage)
         while True:
             stage.beat()
             await asyncio.sleep(self._config.worker.commit_interval_ms / 1000)

@@ -1,0 +1,65 @@
+"""Readiness and liveness over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+
+from anabranch.cli.health_port import Health, answering
+from anabranch.errors import ConfigError
+
+
+async def get(health: Health, path: str) -> tuple[int, dict[str, object]]:
+    def ask() -> tuple[int, dict[str, object]]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{health.port}{path}", timeout=10) as got:
+                return got.status, json.load(got)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    return await asyncio.to_thread(ask)
+
+
+async def test_a_process_is_live_at_once_and_ready_when_it_says_so() -> None:
+    async with answering("0") as health:
+        assert (await get(health, "/live"))[0] == 200
+        assert await get(health, "/ready") == (503, {"ready": False})
+        health.is_ready = lambda: True
+        assert await get(health, "/ready") == (200, {"ready": True})
+        health.is_ready = lambda: False  # it drains
+        assert (await get(health, "/ready"))[0] == 503
+        assert (await get(health, "/live"))[0] == 200
+        assert (await get(health, "/other"))[0] == 404
+
+
+def test_a_loop_that_stands_is_neither_live_nor_ready() -> None:
+    now_s = 100.0
+    health = Health(lambda: now_s)
+    health.is_ready = lambda: True
+    health.turned()
+    assert health.reply("/live")[0] == health.reply("/ready")[0] == 200
+    now_s += 6.0
+    assert health.reply("/live") == (503, {"live": False, "loop_stood_s": 6.0})
+    assert health.reply("/ready")[0] == 503
+    health.turned()
+    assert health.reply("/live")[0] == 200
+
+
+@pytest.mark.parametrize("address", ["", "x", "127.0.0.1:", "8080x", "70000"])
+async def test_what_is_no_address_is_said(address: str) -> None:
+    with pytest.raises(ConfigError, match="--health-port"):
+        async with answering(address):
+            pass
+
+
+async def test_an_address_that_is_taken_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match="choose another"):
+            async with answering(f"127.0.0.1:{port}"):
+                pass
