@@ -40,7 +40,7 @@ class Scene:
         """When coordinators stopped working, in epoch seconds."""
         self.told: list[str] = []
         self.failures: list[str] = []
-        """Exits that nobody caused. Where nodes failed, sessions may end, and processes with them."""
+        """Exits that nobody caused; where nodes failed, sessions and so processes may end."""
         self.nodes_failed = False
         self._numbers = count(1)
         self._roles: dict[str, str] = {}
