@@ -19,7 +19,7 @@ from msgspec import Struct
 from anabranch.config import Config
 from anabranch.kafka.topics import Topics
 
-__all__ = ["PARAMS", "TIMEOUT_MS", "Report", "check"]
+__all__ = ["PARAMS", "TIMEOUT_MS", "Report", "check", "stuck"]
 
 TIMEOUT_MS: Final = 10_000
 PARAMS: Final = 300
@@ -86,7 +86,7 @@ async def check(config: Config, report: Report, died: Sequence[float], within_s:
     await consumer.stop()
     _count(report, asked, answers)
     report.recovery = [_recovery(times, at) for at in died]
-    report.wrong += await _stuck(config)
+    report.wrong += await stuck(config)
 
 
 def _count(report: Report, asked: dict[str, int], answers: dict[str, list[Any]]) -> None:
@@ -116,7 +116,7 @@ def _recovery(times: dict[int, list[int]], died_s: float) -> float:
     return max(0.0, worst / 1000 - SESSION_S)
 
 
-async def _stuck(config: Config) -> list[str]:
+async def stuck(config: Config) -> list[str]:
     """Partitions of queries and tasks that nobody has read to their ends."""
     bootstrap = config.kafka.bootstrap
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)

@@ -143,3 +143,19 @@ def test_everything_exported_stands_in_the_documents() -> None:
 def test_everything_exported_has_a_docstring() -> None:
     exported = {name: getattr(anabranch, name) for name in anabranch.__all__}
     assert [name for name, found in exported.items() if callable(found) and not found.__doc__] == []
+
+
+def test_nothing_that_runs_what_it_reads_is_used() -> None:
+    """No pickle, no eval, no shell: what comes from a topic is data."""
+    found = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+                found += [(name_of(path), n) for n in names if n in {"pickle", "marshal", "shelve"}]
+            elif isinstance(node, ast.Call):
+                called = node.func.id if isinstance(node.func, ast.Name) else ""
+                shell = any(k.arg == "shell" for k in node.keywords)
+                if shell or called in {"eval", "exec", "compile"}:
+                    found.append((name_of(path), called or "shell"))
+    assert found == []

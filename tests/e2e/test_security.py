@@ -1,0 +1,189 @@
+"""A Kafka that requires TLS, passwords and rights; an Anabranch that has just enough of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Literal, NamedTuple
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import (
+    AdminClient,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+from pipelines import layers_of
+
+from anabranch.client import Client
+from anabranch.config import Config, KafkaConfig, TopicsConfig, TypeConfig
+from anabranch.coordinator import Coordinator
+from anabranch.dev.kafka_jars import java, kafka_jars
+from anabranch.dev.local_kafka import LocalKafka
+from anabranch.errors import BrokerError
+from anabranch.kafka.client import KafkaTransport
+from anabranch.kafka.topics import Topics, ensure_topics
+from anabranch.layers import Item, Request
+from anabranch.worker import Worker
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+Mode = Literal["at_least_once", "exactly_once"]
+ROLES = ("client", "coordinator", "worker", "operator")
+PASSWORD = "not-to-be-seen-anywhere"
+ACLS = Path(__file__).parents[2] / "examples" / "acls.sh"
+
+
+class Secured(NamedTuple):
+    """A broker, and how each role comes in."""
+
+    kafka: LocalKafka
+    certificate: Path
+    tool: Path
+
+    def config(self, namespace: str, role: str, mode: Mode = "at_least_once") -> Config:
+        security = {
+            "security_protocol": "SASL_SSL",
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_plain_username": role,
+            "sasl_plain_password": PASSWORD,
+            "ssl_cafile": str(self.certificate),
+        }
+        return Config(
+            namespace=namespace,
+            mode=mode,
+            kafka=KafkaConfig(
+                bootstrap=self.kafka.bootstrap, request_timeout_ms=10_000, client=security
+            ),
+            topics=TopicsConfig(queries=2, tasks=2),
+            types={"t": TypeConfig(layers=["a"])},
+        )
+
+    def allow(self, namespace: str) -> None:
+        """Run the documented script, as an administrator on the inside."""
+        principals = {role.upper(): f"User:{role}" for role in ROLES}
+        subprocess.run(
+            [ACLS, f"127.0.0.1:{self.kafka.node(1).broker_port}"],
+            env=os.environ | principals | {"NAMESPACE": namespace, "KAFKA_ACLS": str(self.tool)},
+            check=True,
+            capture_output=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate, both = folder / "key.pem", folder / "cert.pem", folder / "both.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-keyout", key, "-out", certificate,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    both.write_text(key.read_text() + certificate.read_text())
+    tool = folder / "kafka-acls"
+    tool.write_text(
+        f'#!/bin/sh\nexec {java()} -cp "{kafka_jars()}/*" org.apache.kafka.tools.AclCommand "$@"\n'
+    )
+    tool.chmod(0o755)
+    scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    settings = {
+        "listener.security.protocol.map": "CLIENT:SASL_SSL,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.name.client.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.client.scram-sha-512.sasl.jaas.config": scram,
+        "listener.name.client.ssl.keystore.type": "PEM",
+        "listener.name.client.ssl.keystore.location": str(both),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+    }
+    with LocalKafka(settings=settings) as kafka:
+        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{kafka.node(1).broker_port}"})
+        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+        users = [UserScramCredentialUpsertion(r, info, PASSWORD.encode()) for r in ROLES]
+        for done in admin.alter_user_scram_credentials(users).values():
+            done.result()
+        yield Secured(kafka, certificate, tool)
+
+
+async def answer(request: Request) -> list[Item]:
+    return [Item(id=f"a:{request.params['n']}", score=1.0, data={})]
+
+
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+async def test_a_pipeline_works_with_just_the_rights_of_the_documented_script(
+    secured: Secured, mode: Mode
+) -> None:
+    namespace = f"s{uuid4().hex[:8]}."
+    secured.allow(namespace)
+    operator = secured.config(namespace, "operator")
+    await ensure_topics(KafkaTransport(operator.kafka), operator, ["default"])
+    async with AsyncExitStack() as stack:
+        coordinator = Coordinator(secured.config(namespace, "coordinator", mode))
+        await stack.enter_async_context(coordinator)
+        worker = Worker(
+            secured.config(namespace, "worker"), "default", layers_of({"a": answer}, "default")
+        )
+        await stack.enter_async_context(worker)
+        await worker.ready()
+        await coordinator.ready()
+        client = await stack.enter_async_context(Client(secured.config(namespace, "client")))
+        got = await client.ask("t", {"n": 1}, timeout_ms=20_000)
+        assert got.status == "complete"
+        assert [item.id for item in got.items] == ["a:1"]
+    await _refused(secured, namespace)
+
+
+async def _refused(secured: Secured, namespace: str) -> None:
+    """What a role may not write it cannot."""
+    topics = Topics(namespace)
+    forbidden = {
+        "worker": (topics.queries, topics.results, topics.control, topics.telemetry),
+        "client": (topics.results, topics.partials, topics.control, topics.health, topics.dlq),
+        "coordinator": (topics.queries, topics.partials, topics.control),
+    }
+    for role, names in forbidden.items():
+        producer = KafkaTransport(secured.config(namespace, role).kafka).producer(role)
+        await producer.start()
+        for name in names:
+            with pytest.raises(BrokerError, match=r"(?i)authoriz|no partition|not there"):
+                await producer.send_and_wait(name, b"{}", key=b"k", partition=0)
+        await producer.stop()
+
+
+def test_a_wrong_password_is_said_and_never_shown(secured: Secured, tmp_path: Path) -> None:
+    path = tmp_path / "anabranch.toml"
+    path.write_text(
+        f"""
+        namespace = "nobody."
+        [kafka]
+        bootstrap = "{secured.kafka.bootstrap}"
+        request_timeout_ms = 5000
+        [kafka.client]
+        security_protocol = "SASL_SSL"
+        sasl_mechanism = "SCRAM-SHA-512"
+        sasl_plain_username = "client"
+        sasl_plain_password = "${{SECRET}}"
+        ssl_cafile = "{secured.certificate}"
+        """
+    )
+    for command in (["topics", "--check"], ["config"], ["diagnostics"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "anabranch", *command, "--config", path, "--debug"],
+            env=os.environ | {"SECRET": "a-wrong-password"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert "a-wrong-password" not in said
+        if command != ["config"]:
+            assert done.returncode != 0
+            assert "kafka.client" in said
