@@ -2,7 +2,7 @@
 #   PYTHON=  the interpreter      REPO=  the repository to ask      ARGS=  handed to pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix kafka bench chaos
+.PHONY: help setup demo test check fix kafka bench chaos fuzz soak
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -41,6 +41,12 @@ chaos: $(READY) ## kill, freeze and restart everything under load (SEED= QUERIES
 	PYTHONPATH=tests/chaos:tests/e2e $(BIN)/python tests/chaos/chaos_run.py $(if $(SEED),--seed $(SEED)) \
 		$(if $(QUERIES),--queries $(QUERIES)) $(if $(FAULTS),--faults $(FAULTS)) \
 		$(if $(MODE),--mode $(MODE))
+
+fuzz: $(READY) ## 100,000 mutated records on every topic of a running pipeline (COUNT= SEED=)
+	FUZZ=$(or $(COUNT),100000) FUZZ_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s tests/chaos/test_fuzz.py
+
+soak: $(READY) ## half an hour under a steady load: nothing may grow (MINUTES=)
+	SOAK_MINUTES=$(or $(MINUTES),30) $(BIN)/python -m pytest tests/chaos/test_soak.py
 
 $(READY): pyproject.toml constraints.txt
 	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from chaos_checker import stuck
 from fleet import SETTINGS, Fleet, check_content
 from sim_fuzz import mutate
@@ -125,6 +125,15 @@ async def answered(config: Config, prefix: str, count: int, within_s: float) -> 
     return found
 
 
+async def buried(config: Config) -> int:
+    """How many dead letters there are."""
+    at = TopicPartition(Topics(config.namespace).dlq, 0)
+    async with AIOKafkaConsumer(bootstrap_servers=config.kafka.bootstrap) as consumer:
+        ends = await consumer.end_offsets([at])
+    print(f"{ends[at]:,} dead letters of {COUNT:,} records")
+    return int(ends[at])
+
+
 def garbage(rng: random.Random, sample: Sample) -> tuple[bytes | None, bytes | None]:
     """Key and value. Who may announce layers may redirect them: announcements become unreadable."""
     if sample.key and sample.key.startswith(b"layer/"):
@@ -177,5 +186,6 @@ async def test_no_record_crashes_anything_and_good_queries_are_answered(
     async with asyncio.timeout(120):
         while await stuck(config):  # noqa: ASYNC110  # asked of the broker
             await asyncio.sleep(1)
+    assert await buried(config) > COUNT // 20, "most of it is unreadable, and nothing is lost"
     codes = await processes.stop()
     assert set(codes.values()) == {0}, codes
