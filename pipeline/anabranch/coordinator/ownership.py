@@ -207,21 +207,24 @@ class Ownership:
     def _throttle(self) -> None:
         """Read nothing more where the window does not fit into the metadata any more."""
         full = {p.number for p in self.partitions.values() if p.full and not p.held}
+        roomy = {n for n, p in self.partitions.items() if not p.full and not p.held}
         self._consumer.pause([self._tp(n) for n in full - self._full])
-        self._consumer.resume([self._tp(n) for n in self._full - full])
+        self._consumer.resume([self._tp(n) for n in self._full & roomy])
         self._brain.counters.window_full += len(full - self._full)
         self._full = full
 
     async def _resume(self, generation: int) -> None:
-        kept = await self._committed(n for n in sorted(self._assigned) if n in self.partitions)
+        held = {n: p for n, p in self.partitions.items() if p.held}
+        committed = await self._committed(held)
         if generation != self._generation or self._lock.held:
             return
-        back = [n for n, commit in kept.items() if self.partitions[n].written == commit]
+        back = [n for n, p in held.items() if p.held and p.written == committed[n]]
         for number in back:
-            self.partitions[number].release()
+            held[number].release()
         self._consumer.resume([self._tp(n) for n in back])
         await self._publisher.flush()
-        taken = sorted(self._assigned - set(back))
+        running = {n for n, p in self.partitions.items() if not p.held}
+        taken = sorted(self._assigned - running)
         if taken and not await self._take_over(taken, generation):
             return
         if generation == self._generation and self.partitions.keys() >= self._assigned:
