@@ -46,11 +46,14 @@ async def _up(
         pipeline(config, lambda step: note(f"starting {step}")),
     ):
         health.is_ready = lambda: True
-        out().print(f"ready {config.kafka.bootstrap}")
-        if broker is None:
-            await asyncio.Event().wait()
-        else:
-            await broker.ended()
-            stack.close()
-            give_up(BrokerUnavailable("the embedded broker ended by itself"))
+        try:
+            out().print(f"ready {config.kafka.bootstrap}")
+            if broker is None:
+                await asyncio.Event().wait()
+            else:
+                await broker.ended()
+                stack.close()
+                give_up(BrokerUnavailable("the embedded broker ended by itself"))
+        finally:  # it drains from here on
+            health.is_ready = lambda: False
     return 0

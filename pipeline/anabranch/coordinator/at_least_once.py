@@ -52,7 +52,7 @@ class AtLeastOnce:
     async def open(self, numbers: Collection[int]) -> None:
         """Nothing to do: a commit with the group's generation fences whoever had them."""
 
-    def close(self, numbers: Collection[int]) -> None:
+    def keep(self, numbers: Collection[int]) -> None:
         """Nothing to do."""
 
     async def answer(self, out: AnswerOut) -> None:

@@ -19,8 +19,8 @@ class Delivery(Protocol):
         """Make partitions ours alone; called before what is committed of them is read."""
         ...
 
-    def close(self, numbers: Collection[int]) -> None:
-        """These are somebody else's now."""
+    def keep(self, numbers: Collection[int]) -> None:
+        """All others are somebody else's now."""
         ...
 
     async def answer(self, out: AnswerOut) -> None:

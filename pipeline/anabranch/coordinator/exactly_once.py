@@ -78,10 +78,16 @@ class ExactlyOnce:
                 "over %d partitions in one process: exactly_once is faster with more coordinators",
                 _MANY,
             )
-        self.close(numbers)
-        await asyncio.gather(*map(self._open, numbers))
+        self._close(numbers)
+        # All of them come to an end: one that is opened late must not replace a newer one.
+        for outcome in await asyncio.gather(*map(self._open, numbers), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
-    def close(self, numbers: Collection[int]) -> None:
+    def keep(self, numbers: Collection[int]) -> None:
+        self._close(self._seats.keys() - set(numbers))
+
+    def _close(self, numbers: Collection[int]) -> None:
         for number in numbers:
             if (seat := self._seats.pop(number, None)) is not None:
                 self._in_flight.run(_stop(seat.producer))
@@ -145,7 +151,7 @@ class ExactlyOnce:
 
     def _give_up(self, seat: _Seat, owner: QueryPartition, error: BrokerError) -> None:
         if self._seats.get(owner.number) is seat:
-            self.close([owner.number])
+            self._close([owner.number])
             self.lost(owner.number, error)
 
     async def _transact(self, seat: _Seat, owner: QueryPartition) -> None:

@@ -112,7 +112,7 @@ class Ownership:
                 consumer.seek(tp, kept.position)
         for number in set(self.partitions) - self._assigned:
             self.partitions.pop(number).abandon()
-            self._delivery.close([number])
+        self._delivery.keep(self._assigned)
         self._follow()
         self._full.clear()
         self._claimed = {}
@@ -249,6 +249,8 @@ class Ownership:
         beginnings, ends = await asyncio.gather(
             self._reader.beginnings(queries), self._reader.ends(queries)
         )
+        for number, commit in taken.items():
+            _say_what_is_gone(number, commit, beginnings[self._tp(number)])
         claims = {
             n: _raised(progress_of(commit, beginnings[self._tp(n)]))
             for n, commit in taken.items()
@@ -293,6 +295,17 @@ class Ownership:
                 TopicPartition(self._brain.topics.partials, number): partition.partials_position
                 for number, partition in self.partitions.items()
             }
+        )
+
+
+def _say_what_is_gone(number: int, commit: Committed | None, beginning: int) -> None:
+    if commit is not None and commit.offset < beginning:
+        log.warning(
+            "partition %d of queries begins at %d, but was answered only up to %d: retention took "
+            "what lay between; raise topics.retention_ms above the longest outage",
+            number,
+            beginning,
+            commit.offset,
         )
 
 
