@@ -91,7 +91,7 @@ async def check(config: Config, report: Report, died: Sequence[float], within_s:
 
 def _count(report: Report, asked: dict[str, int], answers: dict[str, list[Any]]) -> None:
     report.answered = len(answers)
-    report.lost = len(asked.keys() - answers.keys())
+    report.lost = report.sent - len(answers)
     report.twice = sum(len(given) - 1 for given in answers.values())
     for id_, given in answers.items():
         report.late += given[0][0] > asked[id_] + LATE_MS
