@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -12,16 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from anabranch.cli.common import COMMON, Common, out, print_json
-from anabranch.config import Origin, provenance
+from anabranch.cli.masking import masked
+from anabranch.config import provenance
 
 __all__ = ["config"]
-
-MASK: Final = "***"
-_SECRET: Final = re.compile(
-    r"password|passwd|secret|token|credential|api_?key|jaas|private", re.IGNORECASE
-)
-_IN_URL: Final = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)")
-_IN_DSN: Final = re.compile(r"\b(password\s*=\s*)\S+", re.IGNORECASE)
 
 
 def config(
@@ -39,7 +32,7 @@ def config(
     in_force = msgspec.to_builtins(common.load())
     origins = provenance(common.path, overrides=common.overrides)
     rows = [
-        (key, _shown(key, value, origin), origin.source if origin else "default")
+        (key, masked(key, value, origin and origin.written), origin.source if origin else "default")
         for key, value in _values(in_force)
         for origin in [origins.get(key)]
     ]
@@ -62,14 +55,3 @@ def _values(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _values(value, f"{prefix}{key}.")
         elif f"{prefix}{key}" != "source":
             yield f"{prefix}{key}", value
-
-
-def _shown(key: str, value: Any, origin: Origin | None) -> Any:
-    """A value without secrets: what came through `${NAME}` is shown as that reference."""
-    if origin is not None and isinstance(origin.written, str) and "${" in origin.written:
-        return origin.written
-    if _SECRET.search(key):
-        return MASK
-    if isinstance(value, str):
-        return _IN_DSN.sub(rf"\1{MASK}", _IN_URL.sub(rf"\1:{MASK}", value))
-    return value
