@@ -11,13 +11,15 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypeAlias
 
 from anabranch.errors import StageFailed
 
-__all__ = ["Service", "Stage", "Supervisor", "patience_s", "signalled", "until"]
+__all__ = ["Service", "Stage", "State", "Supervisor", "patience_s", "signalled", "until"]
 
 _WATCH_S: Final = 1.0
+
+State: TypeAlias = Literal["starting", "ready", "draining"]
 
 
 async def until(condition: Callable[[], object], every_s: float = 0.01) -> None:
@@ -162,12 +164,17 @@ class Service(ABC):
     """
 
     _supervisor: Supervisor
-    _state: Literal["starting", "ready", "draining"] = "starting"
+    _state: State = "starting"
 
     @property
-    def state(self) -> Literal["starting", "ready", "draining"]:
+    def state(self) -> State:
         """How far it is in its life."""
         return self._state
+
+    def _started(self) -> None:
+        """It works now, unless it was told to stop meanwhile."""
+        if self._state == "starting":
+            self._state = "ready"
 
     @abstractmethod
     async def _start(self) -> None:

@@ -1,4 +1,4 @@
-"""A steady load for some minutes: nothing may grow with time.
+"""A steady load for some minutes: memory, files, threads and asyncio tasks do not grow.
 
 SOAK_MINUTES=30 python -m pytest tests/chaos/test_soak.py
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import statistics
 import sys
+import urllib.request
 from collections import defaultdict
 from pathlib import Path
 from uuid import uuid4
@@ -34,6 +36,7 @@ cache_max_entries = 500
 dedupe_window_ms = 10000
 dedupe_max_ids = 1000
 [types.t]"""
+ROLES = {"c1": ["coordinator"], "w1": ["worker"], "w2": ["worker", "--group", "cpu"]}
 
 pytestmark = [
     pytest.mark.kafka,
@@ -43,7 +46,7 @@ pytestmark = [
 ]
 
 
-async def test_memory_files_and_threads_do_not_grow_under_a_steady_load(
+async def test_memory_files_threads_and_tasks_do_not_grow_under_a_steady_load(
     kafka: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "anabranch.toml"
@@ -52,12 +55,14 @@ async def test_memory_files_and_threads_do_not_grow_under_a_steady_load(
     config = load(path, environ={})
     await ensure_topics(KafkaTransport(config.kafka), config, config.groups)
     fleet = Fleet(path)
-    await fleet.start("c1", "coordinator")
-    await fleet.start("w1", "worker")
-    await fleet.start("w2", "worker", "--group", "cpu")
+    ports = {name: free_port() for name in ROLES}
+    for name, command in ROLES.items():
+        await fleet.start(name, *command, "--health-port", str(ports[name]))
     try:
         await fleet.ready()
+        before = {name: tasks(port) for name, port in ports.items()}
         taken = await _load(config, fleet)
+        after = {name: tasks(port) for name, port in ports.items()}
         assert not any(p.returncode for p in fleet.processes.values())
         assert await stuck(config) == []
     finally:
@@ -68,6 +73,7 @@ async def test_memory_files_and_threads_do_not_grow_under_a_steady_load(
         for what, column in (("files", 1), ("threads", 2)):
             half = [s[column] for s in samples[len(samples) // 2 :]]
             assert max(half) - min(half) <= 8, (name, what, half)
+        assert after[name] <= before[name] + 8, (name, "tasks", before, after)
 
 
 async def _load(config: Config, fleet: Fleet) -> dict[str, list[tuple[int, int, int]]]:
@@ -87,6 +93,17 @@ async def _load(config: Config, fleet: Fleet) -> dict[str, list[tuple[int, int, 
         await producer.flush()
     await asyncio.sleep(3)
     return taken
+
+
+def tasks(port: int) -> int:
+    """Of asyncio, in the process that answers there."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/live", timeout=10) as live:
+        return int(json.load(live)["tasks"])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def _sample(pid: int) -> tuple[int, int, int]:

@@ -28,26 +28,32 @@ async def get(health: Health, path: str) -> tuple[int, dict[str, object]]:
 async def test_a_process_is_live_at_once_and_ready_when_it_says_so() -> None:
     async with answering("0") as health:
         assert (await get(health, "/live"))[0] == 200
-        assert await get(health, "/ready") == (503, {"ready": False})
-        health.is_ready = lambda: True
-        assert await get(health, "/ready") == (200, {"ready": True})
-        health.is_ready = lambda: False  # it drains
-        assert (await get(health, "/ready"))[0] == 503
+        assert await get(health, "/ready") == (503, {"ready": False, "state": "starting"})
+        health.state = lambda: "ready"
+        assert await get(health, "/ready") == (200, {"ready": True, "state": "ready"})
+        health.state = lambda: "draining"
+        assert await get(health, "/ready") == (503, {"ready": False, "state": "draining"})
         assert (await get(health, "/live"))[0] == 200
         assert (await get(health, "/other"))[0] == 404
 
 
-def test_a_loop_that_stands_is_neither_live_nor_ready() -> None:
+def test_a_loop_that_stands_is_neither_live_nor_ready_and_its_stack_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     now_s = 100.0
     health = Health(lambda: now_s)
-    health.is_ready = lambda: True
+    health.state = lambda: "ready"
     health.turned()
     assert health.reply("/live")[0] == health.reply("/ready")[0] == 200
     now_s += 6.0
-    assert health.reply("/live") == (503, {"live": False, "loop_stood_s": 6.0})
-    assert health.reply("/ready")[0] == 503
-    health.turned()
-    assert health.reply("/live")[0] == 200
+    for _ in range(2):
+        assert health.reply("/live") == (503, {"live": False, "loop_stood_s": 6.0, "tasks": 0})
+    assert health.reply("/ready") == (503, {"ready": False, "state": "stuck"})
+    (told,) = caplog.messages
+    assert "stood for 6.0 s" in told
+    assert "test_health_port.py" in told, "it says where"
+    health.turned(3)
+    assert health.reply("/live") == (200, {"live": True, "loop_stood_s": 0.0, "tasks": 3})
 
 
 @pytest.mark.parametrize("address", ["", "x", "127.0.0.1:", "8080x", "70000"])

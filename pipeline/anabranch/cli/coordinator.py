@@ -29,7 +29,7 @@ def coordinator(*, health_port: str | None = None, common: Common = COMMON) -> i
 
 async def _run(config: Config, health_port: str | None) -> int:
     async with answering(health_port) as health, Coordinator(config) as running:
-        health.is_ready = lambda: running.state == "ready"
+        health.state = lambda: running.state
         await running.ready()
         out().print(f"ready {running.instance}")
         await asyncio.Event().wait()

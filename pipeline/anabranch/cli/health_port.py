@@ -2,14 +2,17 @@
 
 GET /ready is 200 while the process does its work, 503 while it starts or drains. GET /live is 200
 while the event loop turns, 503 when it has stood for too long: answered from a thread of its own,
-which notices what the loop cannot.
+which notices what the loop cannot, and logs where it stands.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +22,11 @@ import msgspec
 
 from anabranch.cli.common import note
 from anabranch.errors import ConfigError
+from anabranch.supervise import State
 
 __all__ = ["Health", "answering"]
+
+log = logging.getLogger(__name__)
 
 _HOST: Final = "127.0.0.1"
 _BEAT_S: Final = 0.25
@@ -28,28 +34,48 @@ _STUCK_S: Final = 5.0
 
 
 class Health:
-    """What is asked for. `clock` is monotonic, in seconds."""
+    """What is asked for. Made in the loop's thread; `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.is_ready: Callable[[], bool] = _not_yet
+        self.state: Callable[[], State] = _starting
         self.port = 0
         self._clock = clock
         self._turned_s = clock()
+        self._tasks = 0
+        self._thread = threading.get_ident()
+        self._told_s = 0.0
+        """The turn after which the loop was last found standing."""
 
-    def turned(self) -> None:
-        """The loop has made a turn."""
-        self._turned_s = self._clock()
+    def turned(self, tasks: int = 0) -> None:
+        """The loop has made a turn, with so many tasks in it."""
+        self._turned_s, self._tasks = self._clock(), tasks
 
     def reply(self, path: str) -> tuple[int, dict[str, object]]:
         """Status and body of a GET."""
         stood_s = self._clock() - self._turned_s
+        alive = stood_s < _STUCK_S
+        if not alive:
+            self._tell(stood_s)
         if path == "/live":
-            alive = stood_s < _STUCK_S
-            return (200 if alive else 503), {"live": alive, "loop_stood_s": round(stood_s, 1)}
+            found: dict[str, object] = {
+                "live": alive,
+                "loop_stood_s": round(stood_s, 1),
+                "tasks": self._tasks,
+            }
+            return (200 if alive else 503), found
         if path == "/ready":
-            ready = stood_s < _STUCK_S and self.is_ready()
-            return (200 if ready else 503), {"ready": ready}
+            state = self.state() if alive else "stuck"
+            return (200 if state == "ready" else 503), {"ready": state == "ready", "state": state}
         return 404, {"error": "there are /live and /ready"}
+
+    def _tell(self, stood_s: float) -> None:
+        """Say once where the loop stands: whoever restarts us takes that knowledge away."""
+        if self._told_s == self._turned_s:
+            return
+        self._told_s = self._turned_s
+        frame = sys._current_frames().get(self._thread)
+        stack = "".join(traceback.format_stack(frame)) if frame else ""
+        log.error("the event loop has stood for %.1f s, here:\n%s", stood_s, stack)
 
 
 @asynccontextmanager
@@ -82,7 +108,7 @@ async def answering(address: str | None) -> AsyncIterator[Health]:
 
 async def _turn(health: Health) -> None:
     while True:
-        health.turned()
+        health.turned(len(asyncio.all_tasks()))
         await asyncio.sleep(_BEAT_S)
 
 
@@ -114,5 +140,5 @@ def _bound(address: str, health: Health) -> ThreadingHTTPServer:
         ) from error
 
 
-def _not_yet() -> bool:
-    return False
+def _starting() -> State:
+    return "starting"

@@ -37,8 +37,8 @@ def masked(key: str, value: Any, written: Any) -> Any:
     if _SECRET.search(key):
         return MASK
     if isinstance(value, list):
-        inner = written if isinstance(written, list) and len(written) == len(value) else value
-        return [masked(key, v, w) for v, w in zip(value, inner, strict=True)]
+        same = isinstance(written, list) and len(written) == len(value)
+        return [masked(key, v, w) for v, w in zip(value, written if same else value, strict=True)]
     return _text(value) if isinstance(value, str) else value
 
 

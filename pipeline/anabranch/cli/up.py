@@ -45,7 +45,7 @@ async def _up(
         answering(health_port) as health,
         pipeline(config, lambda step: note(f"starting {step}")),
     ):
-        health.is_ready = lambda: True
+        health.state = lambda: "ready"
         try:
             out().print(f"ready {config.kafka.bootstrap}")
             if broker is None:
@@ -55,5 +55,5 @@ async def _up(
                 stack.close()
                 give_up(BrokerUnavailable("the embedded broker ended by itself"))
         finally:  # it drains from here on
-            health.is_ready = lambda: False
+            health.state = lambda: "draining"
     return 0

@@ -33,7 +33,7 @@ def worker(
 
 async def _run(config: Config, group: str, health_port: str | None) -> int:
     async with answering(health_port) as health, Worker(config, group) as running:
-        health.is_ready = lambda: running.state == "ready"
+        health.state = lambda: running.state
         await running.ready()
         out().print(f"ready {running.instance}")
         await asyncio.Event().wait()

@@ -152,7 +152,7 @@ class Coordinator(Service):
         """
         await self.ownership.resumed.wait()
         await until(lambda: self.brain.directory.ready(self._config.groups))
-        self._state = "ready"
+        self._started()
 
     async def _start(self) -> None:
         await asyncio.gather(

@@ -195,7 +195,7 @@ class Worker(Service):
             key = f"layer/{self.group}/{spec.layer.name}".encode()
             value = encode(describe(spec))
             await self._producer.send_and_wait(self._topics.health, value, key=key, partition=0)
-        self._state = "ready"
+        self._started()
         self._announced.set()
 
     async def _read_clock(self, stage: Stage) -> None:
