@@ -75,6 +75,29 @@ async def test_dead_letters_are_listed_shown_and_sent_back_to_where_they_came_fr
         assert "it was replayed before" in error
 
 
+async def test_each_kind_of_letter_says_why_and_keeps_what_it_had(start: Any) -> None:
+    refused = {"id": "r", "type": "t", "params": {}, "reply_to": "elsewhere"}
+    wide = [("mine", b"x" * 40_000)]
+    async with start(AB) as pipeline, pipeline.producer() as producer:
+        code, out, _ = await dlq(pipeline, "list")
+        assert (code, out.strip()) == (0, "there are no dead letters")
+        assert await listed(pipeline) == []
+        queries = pipeline.topics.queries
+        for value in (GARBAGE, b"\x00", json.dumps(refused).encode(), b" " * 1_500_000):
+            await producer.send_and_wait(queries, value, partition=0, headers=wide)
+        await pipeline.records(pipeline.topics.dlq, 4)
+        garbage, other, reply, large = await listed(pipeline)
+        assert garbage["stack"] == other["stack"] != large["stack"]
+        assert reply["id"] == "r"
+        assert "reply_to 'elsewhere' is not among" in reply["reason"]
+        assert "1,500,000 bytes" in large["reason"]
+        assert not any(letter["truncated"] for letter in (garbage, other, reply, large))
+        code, out, _ = await dlq(pipeline, "show", reply["place"], "--json")
+        shown = json.loads(out)
+        assert ["mine", "x" * 40_000] in shown["headers"]
+        assert json.loads(shown["value"]) == refused
+
+
 async def test_a_place_without_a_letter_is_said(start: Any) -> None:
     async with start(AB) as pipeline, pipeline.producer() as producer:
         await producer.send_and_wait(pipeline.topics.queries, GARBAGE, partition=0)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
 from records import FakeRecord
 
+from anabranch.errors import DecodeError
+from anabranch.events import Query, decode
 from anabranch.kafka.dead_letter_box import Letter, read_letters, send_back
-from anabranch.kafka.dead_letters import dead_letter
+from anabranch.kafka.dead_letters import dead_letter, original_headers, stack_digest
+from anabranch.kafka.topics import DLQ_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from anabranch.kafka.transport import Record
 from anabranch.testing import MemoryBroker, run
 
@@ -15,7 +22,7 @@ QUERY = FakeRecord(
 )
 
 
-def buried(broker: MemoryBroker, *records: Record, **unsent: bytes) -> None:
+def buried(broker: MemoryBroker, *records: Record, **unsent: Any) -> None:
     """Fill `dlq` as instances do."""
 
     async def bury() -> None:
@@ -86,3 +93,41 @@ def test_what_was_never_in_a_topic_stays() -> None:
     (letter,) = letters(broker)
     assert (letter.id, letter.why_not) == ("q", "it was never in a topic")
     assert replay(broker, [letter]) == 0
+
+
+def error_of(value: bytes) -> DecodeError:
+    try:
+        decode(value, Query)
+    except DecodeError as error:
+        return error
+    raise AssertionError("it is a query")
+
+
+def test_letters_of_one_cause_share_a_digest_and_others_do_not() -> None:
+    unreadable, too_large = error_of(b"{"), error_of(b" " * 1_000_001)
+    assert stack_digest(unreadable) == stack_digest(error_of(b'{"id"'))
+    assert stack_digest(unreadable) != stack_digest(too_large)
+    assert len(stack_digest(too_large)) == 12
+
+
+def test_the_digest_is_read_back() -> None:
+    broker = MemoryBroker()
+    buried(broker, value=b"x", stack="abc")
+    assert letters(broker)[0].stack == "abc"
+
+
+@given(
+    st.integers(0, 3), st.integers(0, 2_000_000), st.sampled_from([0, 10, MAX_MESSAGE_BYTES + 5])
+)
+def test_whatever_was_in_a_record_a_letter_fits_and_says_what_it_lacks(
+    headers: int, header_bytes: int, value_bytes: int
+) -> None:
+    theirs = [(f"h{n}", b"x" * header_bytes) for n in range(headers)]
+    record = QUERY._replace(value=b"v" * value_bytes, headers=tuple(theirs))
+    letter = dead_letter("c1", "why", record)
+    size = len(letter.value or b"") + sum(len(n) + len(v) for n, v in letter.headers)
+    assert size < DLQ_MESSAGE_BYTES - 1_000
+    kept = list(original_headers(letter.headers))
+    assert kept == theirs[: len(kept)]
+    cut = len(kept) < len(theirs) or letter.value != record.value
+    assert ("anabranch-truncated-bytes" in dict(letter.headers)) == cut

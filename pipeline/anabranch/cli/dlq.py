@@ -95,12 +95,12 @@ def _list(letters: Sequence[Letter], *, json: bool) -> int:
     if json:
         print_json([_summary(letter) for letter in letters])
         return 0
-    table = Table("place", "age", "topic", "id", "replayed", "reason", box=None)
+    table = Table("place", "age", "topic", "id", "replayed", "stack", "reason", box=None)
     for letter in letters:
         age = f"{max(0, time.time() - letter.time_ms / 1000):.0f} s"
         cells = (letter.place, age, letter.topic or "", letter.id or "")
-        table.add_row(*cells, "yes" if letter.replayed else "", letter.reason)
-    out().print(table)
+        table.add_row(*cells, "yes" if letter.replayed else "", letter.stack, letter.reason)
+    out().print(table if letters else "there are no dead letters")
     return 0
 
 

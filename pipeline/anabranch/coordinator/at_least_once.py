@@ -102,8 +102,7 @@ class AtLeastOnce:
                 )
         except (BrokerError, TimeoutError) as error:
             self._brain.counters.replies_lost += 1
-            reason = str(error) or "not acknowledged in time"
-            self._in_flight.add(await self._burial.reply(out, reason))
+            self._in_flight.add(await self._burial.reply(out, error))
         await self._send(out._replace(reply_to=None))
 
 

@@ -21,7 +21,7 @@ from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.pace import Pace
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.pulse import Pulse
-from anabranch.errors import BrokerError, ProduceError, ProducerFenced
+from anabranch.errors import BrokerError, ProduceError, ProducerFenced, TopicError
 from anabranch.kafka.transport import Acked, Committed, TopicPartition, TransactionalProducer
 
 __all__ = ["ExactlyOnce"]
@@ -197,7 +197,7 @@ class ExactlyOnce:
         if await seat.producer.partitions(out.reply_to):
             return True
         self._brain.counters.replies_lost += 1
-        self._in_flight.add(await self._burial.reply(out, "there is no such topic"))
+        self._in_flight.add(await self._burial.reply(out, TopicError("there is no such topic")))
         return False
 
     def _offsets(self, number: int, commit: Committed) -> dict[TopicPartition, Committed]:

@@ -37,6 +37,8 @@ class DeadLetterOut(NamedTuple):
 
     record: Record
     reason: str
+    stack: str = ""
+    """The error's `stack_digest`."""
     owner: QueryPartition | None = None
     answer: AnswerOut | None = None
 

@@ -35,6 +35,7 @@ from anabranch.events import (
     encode,
     read_id,
 )
+from anabranch.kafka.dead_letters import stack_digest
 from anabranch.kafka.progress import Bounds, Progress, Window
 from anabranch.kafka.transport import Committed, Record
 from anabranch.observe.spans import Trace
@@ -138,7 +139,9 @@ class QueryPartition:
             partial = decode(record.value, Partial)
         except DecodeError as error:
             self._brain.counters.dead_letters += 1
-            self._brain.outbox.dead_letters.append(DeadLetterOut(record, str(error)))
+            self._brain.outbox.dead_letters.append(
+                DeadLetterOut(record, str(error), stack_digest(error))
+            )
             return
         open_query = self._open.get(partial.offset)
         if open_query is not None and open_query.query.id != partial.query:
@@ -213,7 +216,8 @@ class QueryPartition:
         try:
             query = brain.intake.read(record)
         except DecodeError as error:
-            self._reject(record, trace, "invalid_query", str(error), error.query_id)
+            stack = stack_digest(error)
+            self._reject(record, trace, "invalid_query", str(error), error.query_id, stack)
             return
         if self._ids.is_repeat(query.id, record.offset, now_ms):
             brain.counters.duplicates += 1
@@ -346,7 +350,13 @@ class QueryPartition:
                 self._brain.sharing.ended(open_query, layer, self._brain.now_ms())
 
     def _reject(
-        self, record: Record, trace: Trace, code: ErrorCode, reason: str, id_: str | None
+        self,
+        record: Record,
+        trace: Trace,
+        code: ErrorCode,
+        reason: str,
+        id_: str | None,
+        stack: str = "",
     ) -> None:
         """A dead letter, then a failed answer if somebody can be told."""
         brain = self._brain
@@ -358,7 +368,7 @@ class QueryPartition:
             failed = failure(id_, Error(code, reason), epoch=self.epoch, trace_id=trace.trace_id)
             headers = answer_headers(record, trace)
             answer = AnswerOut(self, record.offset, id_.encode(), encode(failed), headers)
-        brain.outbox.dead_letters.append(DeadLetterOut(record, reason, self, answer))
+        brain.outbox.dead_letters.append(DeadLetterOut(record, reason, stack, self, answer))
 
     def _forget(self, open_query: OpenQuery) -> None:
         del self._open[open_query.offset]

@@ -58,7 +58,7 @@ class Publisher:
         sent.add_done_callback(self._in_flight.arrived)
 
     async def _dead_letter(self, letter: DeadLetterOut) -> None:
-        sent = await self._burial.record(letter.record, letter.reason)
+        sent = await self._burial.record(letter.record, letter.reason, letter.stack)
         self._in_flight.add(sent, partial(self._buried, letter))
 
     def _buried(self, letter: DeadLetterOut, _: Acked) -> None:

@@ -29,6 +29,7 @@ from anabranch.coordinator.pulse import Pulse
 from anabranch.diagnostics import StatsReport
 from anabranch.errors import BrokerError, DecodeError
 from anabranch.events import ControlRecord, MemberHealth, decode
+from anabranch.kafka.dead_letters import stack_digest
 from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
@@ -292,7 +293,9 @@ class Coordinator(Service):
                 self._obey(record)
         except DecodeError as error:
             self.brain.counters.dead_letters += 1
-            self.brain.outbox.dead_letters.append(DeadLetterOut(record, str(error)))
+            self.brain.outbox.dead_letters.append(
+                DeadLetterOut(record, str(error), stack_digest(error))
+            )
 
     def _obey(self, record: Record) -> None:
         if not record.value:

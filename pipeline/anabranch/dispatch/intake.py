@@ -29,7 +29,8 @@ class Intake:
         try:
             query = decode(record.value, Query)
         except DecodeError as error:
-            raise DecodeError(str(error), read_id(record.value)) from None
+            error.query_id = read_id(record.value)
+            raise
         if not self.layers(query):
             raise DecodeError(f"{self._no_layers(query)}; name them in `layers`", query.id)
         if query.reply_to is not None and not _allowed(query.reply_to, self._reply_topics):

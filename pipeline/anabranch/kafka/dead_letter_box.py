@@ -21,6 +21,7 @@ from anabranch.kafka.dead_letters import (
     HEADER_REASON,
     HEADER_REPLAYED,
     HEADER_SOURCE_OFFSET,
+    HEADER_STACK,
     HEADER_TOPIC,
     HEADER_TRUNCATED,
     original_headers,
@@ -38,6 +39,8 @@ class Letter(Struct, frozen=True):
     place: str
     time_ms: int
     reason: str
+    stack: str
+    """Letters with the same digest have the same cause; empty if no error led here."""
     instance: str
     topic: str | None
     """Where it came from; None for what could not be sent, which cannot be replayed."""
@@ -55,7 +58,7 @@ class Letter(Struct, frozen=True):
         if self.topic is None or self.partition is None:
             return "it was never in a topic"
         if self.truncated:
-            return "its value was cut"
+            return "it was cut to fit"
         return "it was replayed before" if self.replayed else None
 
 
@@ -121,6 +124,7 @@ def _letter(record: Record, *, replayed: bool) -> Letter:
         place=f"{record.partition}:{record.offset}",
         time_ms=record.timestamp,
         reason=_text(headers, HEADER_REASON) or "",
+        stack=_text(headers, HEADER_STACK) or "",
         instance=_text(headers, HEADER_INSTANCE) or "",
         topic=_text(headers, HEADER_TOPIC),
         partition=_number(headers, HEADER_PARTITION),

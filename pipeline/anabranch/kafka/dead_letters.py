@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import traceback
+from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Final, NamedTuple
 
+from anabranch.events import MAX_VALUE_BYTES
 from anabranch.kafka.topics import MAX_MESSAGE_BYTES
 from anabranch.kafka.transport import Headers, Record
 
-__all__ = ["HEADER_REASON", "HEADER_REPLAYED", "DeadLetter", "dead_letter", "original_headers"]
+__all__ = [
+    "HEADER_REASON",
+    "HEADER_REPLAYED",
+    "DeadLetter",
+    "dead_letter",
+    "original_headers",
+    "stack_digest",
+]
 
 HEADER_REASON: Final = "anabranch-reason"
 HEADER_INSTANCE: Final = "anabranch-instance"
@@ -15,8 +27,10 @@ HEADER_TOPIC: Final = "anabranch-topic"
 HEADER_PARTITION: Final = "anabranch-partition"
 HEADER_SOURCE_OFFSET: Final = "anabranch-source-offset"
 HEADER_TIMESTAMP: Final = "anabranch-timestamp"
+HEADER_STACK: Final = "anabranch-stack"
+"""`stack_digest` of the error, where there was one."""
 HEADER_TRUNCATED: Final = "anabranch-truncated-bytes"
-"""Present if the value did not fit: how many bytes it had."""
+"""Present if key, value or headers did not fit: how many bytes they had."""
 
 HEADER_REPLAYED: Final = "anabranch-replayed"
 """Of a note beside dead letters: the offset of one that was sent back, in the same partition."""
@@ -29,10 +43,13 @@ _OURS: Final = frozenset(
         HEADER_PARTITION,
         HEADER_SOURCE_OFFSET,
         HEADER_TIMESTAMP,
+        HEADER_STACK,
         HEADER_TRUNCATED,
     }
 )
-_MAX_HEADER_BYTES: Final = 16_000
+_MAX_HEADER_BYTES: Final = MAX_VALUE_BYTES // 2
+_MAX_KEY_BYTES: Final = MAX_VALUE_BYTES // 4
+"""With a value of `MAX_MESSAGE_BYTES` and what we add, a letter fits into `dlq`."""
 
 
 class DeadLetter(NamedTuple):
@@ -50,29 +67,66 @@ def dead_letter(
     *,
     key: bytes | None = None,
     value: bytes | None = None,
+    stack: str = "",
 ) -> DeadLetter:
-    """A dead letter for a record as it was read, or for one that could not be sent."""
+    """A dead letter for a record as it was read, or for one that could not be sent.
+
+    Args:
+        stack: the error's `stack_digest`.
+    """
     headers: list[tuple[str, bytes]] = [
         (HEADER_REASON, reason[:1_000].encode(errors="replace")),
         (HEADER_INSTANCE, instance.encode()),
     ]
+    if stack:
+        headers.append((HEADER_STACK, stack.encode()))
+    theirs: Headers = []
     if record is not None:
-        key, value = record.key, record.value
+        key, value, theirs = record.key, record.value, record.headers
         headers += [
             (HEADER_TOPIC, record.topic.encode()),
             (HEADER_PARTITION, b"%d" % record.partition),
             (HEADER_SOURCE_OFFSET, b"%d" % record.offset),
             (HEADER_TIMESTAMP, b"%d" % record.timestamp),
         ]
-        size = sum(len(name) + len(content or b"") for name, content in record.headers)
-        if size <= _MAX_HEADER_BYTES:
-            headers += record.headers
-    if value is not None and len(value) > MAX_MESSAGE_BYTES:
-        headers.append((HEADER_TRUNCATED, b"%d" % len(value)))
-        value = value[:MAX_MESSAGE_BYTES]
-    return DeadLetter(value, key if key is not None or value is not None else b"", headers)
+    whole = _size(key, value, theirs)
+    key, value = key and key[:_MAX_KEY_BYTES], value and value[:MAX_MESSAGE_BYTES]
+    theirs = list(_fitting(theirs))
+    if _size(key, value, theirs) < whole:
+        headers.append((HEADER_TRUNCATED, b"%d" % whole))
+    key = b"" if key is None and value is None else key  # a compacted topic takes no other
+    return DeadLetter(value, key, [*headers, *theirs])
+
+
+def stack_digest(error: BaseException) -> str:
+    """Twelve hex digits that errors of one type from one place share, causes included.
+
+    Files and functions count, lines do not: letters keep together over releases that move code.
+    """
+    parts = []
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = traceback.extract_tb(cause.__traceback__)
+        parts += [type(cause).__name__, *(f"{PurePath(f.filename).name}:{f.name}" for f in frames)]
+        cause = cause.__cause__
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def original_headers(headers: Headers) -> Headers:
     """What the record had before it became a dead letter."""
     return [(name, value) for name, value in headers if name not in _OURS]
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    inside = sum(len(name.encode()) + len(content or b"") for name, content in headers)
+    return len(key or b"") + len(value or b"") + inside
+
+
+def _fitting(headers: Headers) -> Iterator[tuple[str, bytes]]:
+    """The first of them, as far as they fit."""
+    room = _MAX_HEADER_BYTES
+    for name, content in headers:
+        room -= _size(None, content, [(name, b"")])
+        if room < 0:
+            return
+        yield name, content

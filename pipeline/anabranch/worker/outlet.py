@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from msgspec import structs
 
+from anabranch.errors import DecodeError
 from anabranch.events import MAX_VALUE_BYTES, Partial, encode
-from anabranch.kafka.dead_letters import dead_letter
+from anabranch.kafka.dead_letters import dead_letter, stack_digest
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Acked, Producer, Record
 from anabranch.supervise import Stage, signalled
@@ -59,9 +60,9 @@ class Outlet:
         self._waiting.append((job, value))
         self._filled.set()
 
-    async def bury(self, record: Record, reason: str) -> None:
+    async def bury(self, record: Record, error: DecodeError) -> None:
         """A dead letter."""
-        letter = dead_letter(self._instance, reason, record)
+        letter = dead_letter(self._instance, str(error), record, stack=stack_digest(error))
         self._track(await self._producer.send(self._topics.dlq, **letter._asdict()))
 
     async def can_reply(self, partition: int) -> bool:

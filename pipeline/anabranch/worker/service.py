@@ -218,7 +218,7 @@ class Worker(Service):
         except DecodeError as error:
             trace.end(str(error))
             self.dead_letters += 1
-            await self._outlet.bury(record, str(error))
+            await self._outlet.bury(record, error)
             return
         self.tasks += 1
         self._queue.put(priority, Job(task, record, trace), self._clock.monotonic() * 1000)
