@@ -7,7 +7,7 @@ how answers come about.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, product
 
@@ -126,7 +126,9 @@ class _Checker:
         for record in broker.records(topics.results):
             offset = int(dict(record.headers)[HEADER_OFFSET])
             self._answers[record.partition, offset].append((record, decode(record.value, Answer)))
-        self._copies = {r.key for t in config.coordinator.reply_topics for r in broker.records(t)}
+        self._copies = Counter(
+            r.key for t in config.coordinator.reply_topics for r in broker.records(t)
+        )
 
     def violations(self) -> Iterator[str]:
         for place in sorted(set(self._answers) - set(self._questions)):
@@ -176,8 +178,12 @@ class _Checker:
         if self._promise.true:
             yield from self._of_layers(query, answer)
             yield from self._of_content(query, question.record, record, answer)
-        if query.reply_to is not None and record.key not in self._copies:
+        copies = self._copies[record.key]
+        if query.reply_to is not None and not copies:
             yield "answered, but not where the reply was wanted"
+        answers = sum(len(self._answers[at]) for at in self._alike[question.alike])
+        if self._promise.once and copies > answers:
+            yield f"{copies} copies of {answers} answers"
 
     def _of_time(self, query: Query, asked: Record, record: Record) -> Iterator[str]:
         if self._promise.late_ms is None:

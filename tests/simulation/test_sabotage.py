@@ -21,6 +21,7 @@ from anabranch.coordinator.restored import SeenIds
 from anabranch.events import Partial
 from anabranch.kafka.progress import Window
 from anabranch.kafka.transport import Record
+from anabranch.testing.memory.transactions import TransactionalId
 
 Patch = pytest.MonkeyPatch
 
@@ -77,6 +78,10 @@ def forget_what_is_deferred(patch: Patch) -> None:
     patch.setattr(QueryPartition, "release", release)
 
 
+def let_zombies_commit(patch: Patch) -> None:
+    patch.setattr(TransactionalId, "check", lambda self, epoch: None)
+
+
 @pytest.mark.parametrize(
     ("kind", "sabotage"),
     [
@@ -88,6 +93,7 @@ def forget_what_is_deferred(patch: Patch) -> None:
         ("calm", ignore_invalidations),
         ("calm", stamp_results_when_they_come),
         ("storm", forget_what_is_deferred),
+        ("storm exactly once", let_zombies_commit),
     ],
 )
 def test_a_broken_promise_is_noticed(

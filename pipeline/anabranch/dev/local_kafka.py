@@ -59,13 +59,16 @@ appender.stdout.layout.pattern = [%d] %p %m (%c)%n
 
 
 class Node:
-    """One Kafka process, broker and controller. `address` is for clients."""
+    """One Kafka process, broker and controller.
+
+    `address` is where clients are sent: to the node itself, or to a proxy before it.
+    """
 
     def __init__(self, number: int, folder: Path, ports: Sequence[int]) -> None:
         self.number = number
         self.folder = folder
-        self.client_port, self.broker_port, self.controller_port = ports
-        self.address = f"{HOST}:{self.client_port}"
+        self.client_port, self.broker_port, self.controller_port, *proxy = ports
+        self.address = f"{HOST}:{proxy[0] if proxy else self.client_port}"
         self._command: list[str] = []
         self._group = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -165,6 +168,10 @@ class Node:
 class LocalKafka:
     """A Kafka cluster for the time of a `with` block.
 
+    Args:
+        proxied: clients are sent to each node's `address`, where nobody listens: the caller runs
+            proxies there, in front of the `client_port`s.
+
     Attributes:
         bootstrap: the nodes' client addresses, from `start` on.
         folder: where data, settings and logs lie; removed on `stop` unless it was given. A
@@ -179,8 +186,11 @@ class LocalKafka:
         nodes: Literal[1, 3] = 1,
         folder: str | Path | None = None,
         settings: Mapping[str, str] | None = None,
+        *,
+        proxied: bool = False,
     ) -> None:
         self._count = nodes
+        self._ports = 4 if proxied else 3
         self._kept = folder is not None
         self.folder = Path(folder).resolve() if folder else Path()
         self._settings = dict(settings or {})
@@ -223,6 +233,11 @@ class LocalKafka:
             shutil.rmtree(self.folder, ignore_errors=True)
         guard.release()
 
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """All of them, from number 1 on."""
+        return self._nodes
+
     def node(self, number: int) -> Node:
         """A node by its number, from 1 on."""
         return next(node for node in self._nodes if node.number == number)
@@ -240,9 +255,9 @@ class LocalKafka:
         self.stop()
 
     def _write_settings(self) -> None:
-        ports = iter(_free_ports(3 * self._count))
+        ports = iter(_free_ports(self._ports * self._count))
         self._nodes = [
-            Node(number, self.folder / f"node-{number}", [next(ports) for _ in range(3)])
+            Node(number, self.folder / f"node-{number}", [next(ports) for _ in range(self._ports)])
             for number in range(1, self._count + 1)
         ]
         for node in self._nodes:
@@ -276,15 +291,16 @@ class LocalKafka:
 def _settings(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
     """A node's server.properties: small and quick to start, replicated where there are three."""
     replicas, in_sync = str(len(nodes)), str(min(2, len(nodes)))
-    listeners = f"CLIENT://{node.address},BROKER://{HOST}:{node.broker_port}"
+    brokers = f"BROKER://{HOST}:{node.broker_port}"
+    listens = f"CLIENT://{HOST}:{node.client_port},{brokers}"
     return {
         "process.roles": "broker,controller",
         "node.id": str(node.number),
         "controller.quorum.voters": ",".join(
             f"{each.number}@{HOST}:{each.controller_port}" for each in nodes
         ),
-        "listeners": f"{listeners},CONTROLLER://{HOST}:{node.controller_port}",
-        "advertised.listeners": listeners,
+        "listeners": f"{listens},CONTROLLER://{HOST}:{node.controller_port}",
+        "advertised.listeners": f"CLIENT://{node.address},{brokers}",
         "listener.security.protocol.map": "CLIENT:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "BROKER",
         "controller.listener.names": "CONTROLLER",
