@@ -3,7 +3,8 @@
     make chaos                                          every fault alone, then all at random
     make chaos SEED=7 QUERIES=10000 FAULTS=kill-coordinator MODE=exactly_once
 
-A seed draws the same faults in the same order at the same times. Exit code 1: a promise broke.
+A seed draws the same faults in the same order, at the same times, of the same seats in the fleet.
+Exit code 1: a promise broke.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from aiokafka import AIOKafkaProducer
-from chaos_checker import PARAMS, TIMEOUT_MS, Report, check
-from chaos_scene import FAULTS, NEEDS_NODES, Scene, standing
+from chaos_checker import Report, check, read_back, stuck
+from chaos_faults import FAULTS, hurt
+from chaos_scene import PARAMS, Scene, standing
 from fleet import SETTINGS
 from rich.console import Console
 from rich.progress import Progress
@@ -29,44 +32,47 @@ from rich.table import Table
 
 from anabranch.config import Config, load
 from anabranch.dev.local_kafka import LocalKafka
-from anabranch.kafka.client import KafkaTransport
-from anabranch.kafka.topics import Topics, ensure_topics
+from anabranch.kafka.topics import Topics
 
-__all__ = ["chaos"]
+__all__ = ["chaos", "drawn"]
 
-COLUMNS = ("fault", "mode", "seed", "sent", "answered", "lost", "twice", "late", "recovery s")
-TOPICS = "[topics]\nqueries = 6\ntasks = 4\n"
+TIMEOUT_MS: Final = 10_000
+COLUMNS: Final = (
+    "fault", "mode", "seed", "sent", "answered", "complete", "partial", "failed", "cached",
+    "lost", "twice", "late", "recovery s",
+)  # fmt: skip
+TOPICS: Final = "[topics]\nqueries = 6\ntasks = 4\n"
 
 
 async def chaos(
-    kafka: LocalKafka,
-    faults: Sequence[str],
-    *,
-    mode: str,
-    seed: int,
-    queries: int,
-    per_s: int,
-    nodes: int,
+    kafka: LocalKafka, faults: Sequence[str], *, mode: str, seed: int, queries: int, per_s: int
 ) -> Report:
-    """One run: ask at a steady rate while these faults happen, one after another."""
-    report = Report(", ".join(faults), mode, seed, queries)
+    """One run: ask at a steady rate while these faults happen."""
+    report = Report(", ".join(faults), mode, seed)
     with tempfile.TemporaryDirectory() as folder:
         path = _settings(folder, mode, kafka.bootstrap)
         config = load(path, environ={})
-        await ensure_topics(KafkaTransport(config.kafka), config, config.groups)
-        async with standing(path, kafka, seed, nodes) as scene:
+        async with standing(path, kafka, config) as scene:
             keeping = asyncio.ensure_future(scene.keep())
-            hurting = asyncio.ensure_future(_hurt(scene, faults, queries / per_s))
-            await _ask(config, queries, per_s)
+            hurting = asyncio.ensure_future(hurt(scene, faults, seed, queries / per_s))
+            await _ask(config, queries, per_s, hurting)
             await hurting
-            await check(config, report, scene.died, within_s=90)
+            await read_back(config, within_s=90)
             keeping.cancel()
             with suppress(asyncio.CancelledError):
                 await keeping
-            codes = await scene.fleet.stop()
-            report.told = [*scene.told, f"exit codes {codes}"]
-            report.wrong += scene.failures
+            report.wrong += await _stop(scene)
+            check(report, await read_back(config, within_s=10), scene)
+            report.wrong += [*scene.failures, *await stuck(config)]
+            report.told = scene.told
     return report
+
+
+async def _stop(scene: Scene) -> list[str]:
+    """Drain who is left; who does not end well."""
+    left = {seat.name for seat in scene.seats if scene.alive(seat.name)}
+    codes = await scene.fleet.stop()
+    return [f"{name} drained with {codes[name]}" for name in sorted(left) if codes[name]]
 
 
 def _settings(folder: str, mode: str, bootstrap: str) -> Path:
@@ -77,16 +83,8 @@ def _settings(folder: str, mode: str, bootstrap: str) -> Path:
     return path
 
 
-async def _hurt(scene: Scene, faults: Sequence[str], seconds: float) -> None:
-    """Faults at even distances over the time that questions are asked, somewhat shaken."""
-    between_s = seconds / (len(faults) + 1)
-    for fault in faults:
-        await asyncio.sleep(between_s * scene.rng.uniform(0.7, 1.0))
-        await FAULTS[fault](scene)
-
-
-async def _ask(config: Config, count: int, per_s: int) -> None:
-    """Plain JSON at a steady rate, by a producer that loses nothing."""
+async def _ask(config: Config, count: int, per_s: int, hurting: asyncio.Future[None]) -> None:
+    """Plain JSON at a steady rate, until so many are asked and whatever happens is over."""
     topic = Topics(config.namespace).queries
     producer = AIOKafkaProducer(
         bootstrap_servers=config.kafka.bootstrap, enable_idempotence=True, request_timeout_ms=90_000
@@ -94,7 +92,8 @@ async def _ask(config: Config, count: int, per_s: int) -> None:
     await producer.start()
     loop = asyncio.get_running_loop()
     begin, sent = loop.time(), []
-    for n in range(count):
+    while len(sent) < count or not hurting.done():
+        n = len(sent)
         await asyncio.sleep(max(0.0, begin + n / per_s - loop.time()))
         params = {"n": n % PARAMS}
         query = {"id": f"q{n}", "type": "t", "params": params, "timeout_ms": TIMEOUT_MS}
@@ -110,7 +109,10 @@ def show(reports: Sequence[Report]) -> None:
     for column in COLUMNS:
         table.add_column(column, no_wrap=True)
     for report in reports:
-        counts = (report.sent, report.answered, report.lost, report.twice, report.late)
+        counts = (
+            report.sent, report.answered, report.complete, report.partial, report.failed,
+            report.cached, report.lost, report.twice, report.late,
+        )  # fmt: skip
         kinds = dict.fromkeys(report.faults.split(", "))
         name = "at random" if len(kinds) > 1 else next(iter(kinds)) or "nothing"
         table.add_row(
@@ -120,13 +122,16 @@ def show(reports: Sequence[Report]) -> None:
     print("recovery: seconds beyond the session timeout, median / worst")
 
 
-def plans(faults: str, nodes: int, seed: int) -> list[list[str]]:
-    """Each fault alone, three times, and all of them in a drawn order; or what is asked for."""
+def plans(faults: str, times: int, seed: int) -> list[list[str]]:
+    """Each fault alone, some times, and all of them in a drawn order; or what is asked for."""
     if faults:
-        return [[name] * 3 for name in faults.split(",")]
-    possible = [name for name in FAULTS if nodes == 3 or name not in NEEDS_NODES]
-    shuffled = random.Random(seed).sample(possible, len(possible))
-    return [[], *([name] * 3 for name in possible), shuffled]
+        return [drawn(seed) if f == "random" else [f] * times for f in faults.split(",")]
+    return [[], *([name] * times for name in FAULTS), drawn(seed)]
+
+
+def drawn(seed: int) -> list[str]:
+    """Every fault once, in a drawn order."""
+    return random.Random(seed).sample(list(FAULTS), len(FAULTS))
 
 
 def main() -> int:
@@ -134,15 +139,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--per-s", type=int, default=100)
-    parser.add_argument("--faults", default="", help=f"some of {', '.join(FAULTS)}; with commas")
+    parser.add_argument(
+        "--faults", default="", help=f"some of {', '.join(FAULTS)}, random; with commas"
+    )
+    parser.add_argument("--times", type=int, default=3, help="how often each happens in its run")
     parser.add_argument("--mode", default="at_least_once")
-    parser.add_argument("--nodes", type=int, choices=(1, 3), default=3)
+    parser.add_argument("--keep", type=Path, help="write the reports there after every run")
     parser.add_argument("--json", action="store_true", help="print the reports as JSON")
     parser.add_argument("--verbose", action="store_true", help="say what was done when")
     asked = parser.parse_args()
-    runs, reports = plans(asked.faults, asked.nodes, asked.seed), []
+    runs, reports = plans(asked.faults, asked.times, asked.seed), []
     with (
-        LocalKafka(nodes=asked.nodes) as kafka,
+        LocalKafka(nodes=3, proxied=True) as kafka,
         Progress(console=Console(stderr=True), transient=True) as progress,
     ):
         bar = progress.add_task("chaos", total=len(runs))
@@ -152,11 +160,13 @@ def main() -> int:
                 asyncio.run(
                     chaos(
                         kafka, faults, mode=asked.mode, seed=asked.seed, queries=asked.queries,
-                        per_s=asked.per_s, nodes=asked.nodes,
+                        per_s=asked.per_s,
                     )
                 )
             )  # fmt: skip
             progress.advance(bar)
+            if asked.keep:
+                asked.keep.write_bytes(msgspec.json.encode(reports))
     if asked.json:
         print(msgspec.json.encode(reports).decode())
     else:

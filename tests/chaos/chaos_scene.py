@@ -1,197 +1,190 @@
-"""What a run is made of: a cluster, a fleet that is kept alive, and what is done to them."""
+"""What a run is made of: a cluster, a network before it, and a fleet that is kept alive."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Final
 
+from chaos_proxy import Network, proxied
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from fleet import Fleet
+from msgspec import Struct
 
-from anabranch.dev.local_kafka import LocalKafka
+from anabranch.config import Config
+from anabranch.dev.local_kafka import HOST, LocalKafka
+from anabranch.kafka.client import KafkaTransport
+from anabranch.kafka.topics import ensure_topics
+from anabranch.supervise import until
 
-__all__ = ["FAULTS", "NEEDS_NODES", "SESSION_S", "Scene", "standing"]
+__all__ = ["PARAMS", "ROLES", "SESSION_S", "Death", "Scene", "Seat", "standing"]
 
 SESSION_S: Final = 6.0
+PARAMS: Final = 300
+"""Questions are asked again after so many: the cache answers some of them."""
 ROLES: Final[dict[str, tuple[str, ...]]] = {
     "coordinator": ("coordinator",),
     "worker": ("worker",),
     "cpu": ("worker", "--group", "cpu"),
 }
 FLEET: Final = ("coordinator", "coordinator", "worker", "worker", "cpu", "cpu")
-NEEDS_NODES: Final = frozenset({"kill-node", "stop-node"})
+EXCUSED_S: Final = 60.0
+"""For so long after nodes failed a process may end: request timeout, session, rebalance."""
+SKEW: Final = str(Path(__file__).with_name("skew"))
+
+
+class Death(Struct):
+    """A coordinator that stopped for longer than its session: when, and what it held."""
+
+    at_s: float
+    partitions: list[int]
+
+
+class Seat:
+    """A place in the fleet; who sits there changes, and faults are drawn by seat."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.name = ""
+        self.clock_s = 0
+        """How far off the clock of whoever sits down next is."""
 
 
 class Scene:
     """Processes and nodes, kept alive: what ends is started again, under a new name."""
 
-    def __init__(self, fleet: Fleet, kafka: LocalKafka, rng: random.Random, nodes: int) -> None:
+    def __init__(self, fleet: Fleet, kafka: LocalKafka, network: Network, config: Config) -> None:
         self.fleet = fleet
         self.kafka = kafka
-        self.rng = rng
-        self.nodes = nodes
-        self.died: list[float] = []
-        """When coordinators stopped working, in epoch seconds."""
+        self.network = network
+        self.config = config
+        self.seats = [Seat(role) for role in FLEET]
+        self.node_lock = asyncio.Lock()
+        """One fault of nodes at a time: two of three are needed."""
+        self.deaths: list[Death] = []
+        self.outages: list[tuple[float, float]] = []
+        """When nodes or their connections failed, from and to, in epoch seconds."""
+        self.disturbed: list[tuple[float, float]] = []
+        """When faults happened, likewise."""
         self.told: list[str] = []
         self.failures: list[str] = []
-        """Exits that nobody caused; where nodes failed, sessions and so processes may end."""
-        self.nodes_failed = False
+        """Exits that nobody caused."""
         self._numbers = count(1)
-        self._roles: dict[str, str] = {}
         self._hurt: set[str] = set()
 
-    async def start(self, role: str) -> str:
-        name = f"{role}-{next(self._numbers)}"
-        self._roles[name] = role
-        await self.fleet.start(name, *ROLES[role])
-        return name
+    async def sit(self, seat: Seat) -> None:
+        """Start whoever takes this seat."""
+        name = f"{seat.role}-{next(self._numbers)}"
+        environ = {"PYTHONPATH": SKEW, "CHAOS_CLOCK_S": str(seat.clock_s)} if seat.clock_s else {}
+        await self.fleet.start(name, *ROLES[seat.role], **environ)
+        seat.name = name
 
     async def keep(self) -> None:
         """As a supervisor does: start another for each that ended."""
         while True:
             await asyncio.sleep(0.5)
-            for name, process in list(self.fleet.processes.items()):
-                if process.returncode is None or name not in self._roles:
-                    continue
-                role = self._roles.pop(name)
-                self.note(f"{name} ended with {process.returncode}")
-                if name not in self._hurt and not self.nodes_failed:
-                    last = self.fleet.log(name).read_text().splitlines()[-3:]
-                    self.failures.append(f"{name} ended with {process.returncode}: {last}")
-                await self.start(role)
+            for seat in self.seats:
+                if not self.alive(seat.name):
+                    self._account(seat.name)
+                    await self.sit(seat)
 
-    def one(self, *roles: str) -> str:
-        """A process of one of these roles, drawn."""
-        return self.rng.choice(sorted(n for n, role in self._roles.items() if role in roles))
+    def of(self, *roles: str) -> list[Seat]:
+        """The seats of these roles."""
+        return [seat for seat in self.seats if seat.role in roles]
 
-    def all(self) -> list[str]:
-        return sorted(self._roles)
+    def alive(self, name: str) -> bool:
+        """Whether a process has not ended; it may stand still."""
+        return self.fleet.processes[name].returncode is None
+
+    async def ready(self, seat: Seat, after: str = "") -> None:
+        """Wait until somebody else than `after` sits there and is ready."""
+        async with asyncio.timeout(90):
+            await until(lambda: seat.name != after and self.fleet.is_ready(seat.name), 0.1)
 
     def hurt(self, name: str, how: signal.Signals) -> None:
+        """A signal after which its end surprises nobody."""
         self.note(f"{how.name} {name}")
-        self._hurt.add(name)
-        if name.startswith("coordinator") and how in (signal.SIGKILL, signal.SIGSTOP):
-            self.died.append(time.time())
-        if self.fleet.processes[name].returncode is None:
+        self.excuse(name)
+        if self.alive(name):
             self.fleet.signal(name, how)
 
-    def dismiss(self, name: str) -> None:
-        """End a process for good."""
-        self._roles.pop(name, None)
-        self.hurt(name, signal.SIGTERM)
+    def excuse(self, name: str) -> None:
+        """It may end now."""
+        self._hurt.add(name)
+
+    async def dies(self, name: str) -> None:
+        """Remember what a coordinator holds that is about to stop for good, or for long."""
+        if name.startswith("coordinator"):
+            held = await asyncio.to_thread(self._held_by, name)
+            self.deaths.append(Death(time.time(), held))
 
     def note(self, what: str) -> None:
+        """One line of the run's story."""
         self.told.append(f"{time.strftime('%H:%M:%S')} {what}")
+
+    @asynccontextmanager
+    async def outage(self, what: str) -> AsyncIterator[None]:
+        """Nodes or connections fail inside; answers may be as late as this takes."""
+        async with self.node_lock:
+            self.note(what)
+            begin = time.time()
+            try:
+                yield
+            finally:
+                self.outages.append((begin, time.time()))
+                self.note(f"over: {what}")
+
+    def _account(self, name: str) -> None:
+        code = self.fleet.processes[name].returncode
+        self.note(f"{name} ended with {code}")
+        recently = time.time() - EXCUSED_S
+        if name in self._hurt or self.node_lock.locked():
+            return
+        if not any(end > recently for _, end in self.outages):
+            last = self.fleet.log(name).read_text().splitlines()[-3:]
+            self.failures.append(f"{name} ended with {code}: {last}")
+
+    def _held_by(self, name: str) -> list[int]:
+        """Partitions of `queries` in a coordinator's hands, as the group has it."""
+        nodes = ",".join(f"{HOST}:{node.broker_port}" for node in self.kafka.nodes)
+        admin = AdminClient({"bootstrap.servers": nodes, "log_level": 0})
+        group = f"{self.config.namespace}coordinators"
+        try:
+            found = admin.describe_consumer_groups([group], request_timeout=3)[group].result()
+        except KafkaException:
+            return []  # nodes are down: what is not known is not measured
+        return [
+            tp.partition
+            for member in found.members
+            if member.client_id == name and member.assignment
+            for tp in member.assignment.topic_partitions
+        ]
 
 
 @asynccontextmanager
-async def standing(path: Path, kafka: LocalKafka, seed: int, nodes: int) -> AsyncIterator[Scene]:
+async def standing(path: Path, kafka: LocalKafka, config: Config) -> AsyncIterator[Scene]:
     """Two coordinators and four workers, ready; and nothing left of them afterwards."""
     fleet = Fleet(path)
-    scene = Scene(fleet, kafka, random.Random(seed), nodes)
-    try:
-        for role in FLEET:
-            await scene.start(role)
-        await fleet.ready()
-        yield scene
-    finally:
-        for process in fleet.processes.values():
-            if process.returncode is None:
-                process.kill()
-        await asyncio.gather(*(p.wait() for p in fleet.processes.values()))
+    async with proxied(kafka.nodes) as network:
+        scene = Scene(fleet, kafka, network, config)
+        await ensure_topics(KafkaTransport(config.kafka), config, config.groups)
+        try:
+            for seat in scene.seats:
+                await scene.sit(seat)
+            await fleet.ready()
+            yield scene
+        finally:
+            await _end(list(fleet.processes.values()))
 
 
-# ── faults ─────────────────────────────────────────────────────────────────────────────────
-
-
-async def kill_coordinator(scene: Scene) -> None:
-    scene.hurt(scene.one("coordinator"), signal.SIGKILL)
-
-
-async def kill_worker(scene: Scene) -> None:
-    scene.hurt(scene.one("worker", "cpu"), signal.SIGKILL)
-
-
-async def stop_coordinator(scene: Scene) -> None:
-    """Shorter or longer than its session, drawn."""
-    await _stand_still(scene, scene.one("coordinator"))
-
-
-async def stop_worker(scene: Scene) -> None:
-    await _stand_still(scene, scene.one("worker", "cpu"))
-
-
-async def join(scene: Scene) -> None:
-    """Scaling up, and down again."""
-    name = await scene.start(scene.rng.choice(sorted(ROLES)))
-    scene.note(f"start {name}")
-    await scene.fleet.ready(name)
-    scene.dismiss(name)
-
-
-async def rolling(scene: Scene) -> None:
-    """Everything is restarted, one after another."""
-    for name in scene.all():
-        scene.hurt(name, signal.SIGTERM)
-        await asyncio.sleep(1.0)
-
-
-async def kill_node(scene: Scene) -> None:
-    node = scene.kafka.node(scene.rng.randint(1, scene.nodes))
-    scene.note(f"SIGKILL node {node.number}")
-    scene.nodes_failed = True
-    await asyncio.to_thread(node.kill)
-    await asyncio.sleep(2.0)
-    await asyncio.to_thread(node.start)
-    scene.note(f"node {node.number} is back")
-
-
-async def stop_node(scene: Scene) -> None:
-    node = scene.kafka.node(scene.rng.randint(1, scene.nodes))
-    scene.note(f"SIGSTOP node {node.number}")
-    scene.nodes_failed = True
-    node.suspend()
-    await asyncio.sleep(scene.rng.uniform(2.0, 8.0))
-    node.resume()
-    scene.note(f"SIGCONT node {node.number}")
-
-
-async def no_nodes(scene: Scene) -> None:
-    """Nobody answers at all for a while."""
-    scene.note("SIGSTOP all nodes")
-    scene.nodes_failed = True
-    nodes = [scene.kafka.node(n) for n in range(1, scene.nodes + 1)]
-    for node in nodes:
-        node.suspend()
-    await asyncio.sleep(scene.rng.uniform(2.0, 4.0))
-    for node in nodes:
-        node.resume()
-    scene.note("SIGCONT all nodes")
-
-
-async def _stand_still(scene: Scene, name: str) -> None:
-    seconds = scene.rng.choice([SESSION_S / 2, SESSION_S + 3])
-    scene.hurt(name, signal.SIGSTOP)
-    await asyncio.sleep(seconds)
-    scene.note(f"SIGCONT {name}")
-    if scene.fleet.processes[name].returncode is None:
-        scene.fleet.signal(name, signal.SIGCONT)
-
-
-FAULTS: Final[dict[str, Callable[[Scene], Awaitable[None]]]] = {
-    "kill-coordinator": kill_coordinator,
-    "kill-worker": kill_worker,
-    "stop-coordinator": stop_coordinator,
-    "stop-worker": stop_worker,
-    "join": join,
-    "rolling": rolling,
-    "kill-node": kill_node,
-    "stop-node": stop_node,
-    "no-nodes": no_nodes,
-}
+async def _end(processes: Sequence[asyncio.subprocess.Process]) -> None:
+    for process in processes:
+        if process.returncode is None:
+            process.kill()
+    await asyncio.gather(*(process.wait() for process in processes))

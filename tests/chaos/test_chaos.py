@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
 import pytest
-from chaos_run import chaos
-from chaos_scene import FAULTS
+from chaos_run import chaos, drawn
 
 from anabranch.dev.local_kafka import LocalKafka
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
 @pytest.fixture(scope="module")
 def three_nodes() -> Iterator[LocalKafka]:
-    with LocalKafka(nodes=3) as kafka:
+    with LocalKafka(nodes=3, proxied=True) as kafka:
         yield kafka
 
 
@@ -24,7 +22,6 @@ def three_nodes() -> Iterator[LocalKafka]:
 async def test_faults_lose_no_answer_and_double_none_that_was_promised_once(
     three_nodes: LocalKafka, mode: str
 ) -> None:
-    faults = random.Random(1).sample(list(FAULTS), len(FAULTS))
-    report = await chaos(three_nodes, faults, mode=mode, seed=1, queries=2_000, per_s=25, nodes=3)
-    assert report.answered == 2_000
+    report = await chaos(three_nodes, drawn(1), mode=mode, seed=1, queries=2_000, per_s=16)
+    assert report.answered == report.sent >= 2_000
     assert not report.broken, "\n".join([*report.broken, "what happened:", *report.told])

@@ -47,12 +47,12 @@ class Fleet:
         self._path = path
         self.processes: dict[str, asyncio.subprocess.Process] = {}
 
-    async def start(self, name: str, *command: str) -> None:
+    async def start(self, name: str, *command: str, **environ: str) -> None:
         with self.log(name).open("wb") as log:
             self.processes[name] = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "anabranch", *command, "--config", str(self._path),
                 stdout=log, stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, "ANABRANCH_INSTANCE": name},
+                env={**os.environ, "ANABRANCH_INSTANCE": name, **environ},
             )  # fmt: skip
 
     def log(self, name: str) -> Path:
@@ -63,10 +63,16 @@ class Fleet:
         """Wait until these, or all, say that they are."""
         async with asyncio.timeout(90):
             for name in names or tuple(self.processes):
-                while not any(line.startswith("ready") for line in self._said(name)):
+                while not self.is_ready(name):
                     ended = self.processes[name].returncode
                     assert ended is None, f"{name} ended before it was ready: {self._said(name)}"
                     await asyncio.sleep(0.1)
+
+    def is_ready(self, name: str) -> bool:
+        """Whether it said so, and runs."""
+        if self.processes[name].returncode is not None:
+            return False
+        return any(line.startswith("ready") for line in self._said(name))
 
     def _said(self, name: str) -> list[str]:
         return self.log(name).read_text().splitlines()

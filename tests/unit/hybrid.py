@@ -16,6 +16,7 @@ from records import FakeRecord
 
 from anabranch.config import Config, SelectConfig, TypeConfig
 from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.restored import Restored
 from anabranch.events import (
@@ -62,6 +63,7 @@ class Hybrid:
         self.now_ms = 1_000_000.0
         self.sent: list[Sent] = []
         self.answers: dict[str, Answer] = {}
+        self.letters: list[DeadLetterOut] = []
         self.orders: list[dict[str, Any]] = []
         self._select = select or SelectConfig()
         self._queries: list[list[FakeRecord]] = [[] for _ in range(partitions)]
@@ -233,7 +235,8 @@ class Hybrid:
                 self._announce(brain, f"member/worker/{group}{n}", member)
 
     def _announce(self, brain: Brain, key: str, value: bytes) -> None:
-        brain.directory.learn(FakeRecord(value, key=key.encode()), self.now_ms)
+        record = FakeRecord(value, key=key.encode(), timestamp=int(self.now_ms))
+        brain.directory.learn(record, self.now_ms)
 
     def _obey(self, brain: Brain, offset: int) -> None:
         brain.cache.invalidate(generation=offset, **self.orders[offset])
@@ -255,6 +258,7 @@ class Hybrid:
 
     def _collect(self) -> None:
         out = self.brain.outbox.take()
+        self.letters += out.dead_letters
         for task_out in out.tasks:
             task = decode(task_out.value, Task)
             self._bundles += 1

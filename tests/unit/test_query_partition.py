@@ -76,7 +76,9 @@ class World:
             for n in range(2):
                 member = encode(MemberHealth(f"w{n}", "worker", "ready", group=group))
                 key = f"member/worker/{group}{n}".encode()
-                brain.directory.learn(FakeRecord(member, key=key), self.now_ms)
+                brain.directory.learn(
+                    FakeRecord(member, key=key, timestamp=int(self.now_ms)), self.now_ms
+                )
             brain.directory.topics_exist(group, 5)
         return brain
 

@@ -12,7 +12,7 @@ from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.open_query import OpenQuery
 from anabranch.events import MAX_VALUE_BYTES, Answer, AnswerLayer, Error, Missing, encode
 
-__all__ = ["compose", "encode_bounded", "failure"]
+__all__ = ["attributes", "compose", "encode_bounded", "failure"]
 
 NOT_SELECTED: Final = AnswerLayer(status="skipped", error="not selected")
 
@@ -130,3 +130,15 @@ def _error(join: Join, open_query: OpenQuery, now_ms: float) -> Error:
 
 def _why(join: Join) -> str:
     return "; ".join(f"{missing.layer}: {missing.why}" for missing in _missing(join))
+
+
+def attributes(answer: Answer) -> dict[str, str | float | int]:
+    """The decision and the outcome, as span attributes."""
+    return {
+        "anabranch.query.id": answer.id,
+        "anabranch.status": answer.status,
+        "anabranch.strategy": answer.strategy or "none",
+        "anabranch.reason": answer.reason,
+        "anabranch.confidence": answer.confidence,
+        "anabranch.items": sum(layer.count for layer in answer.layers.values()),
+    }

@@ -12,6 +12,7 @@ from anabranch.aggregate.result_aggregator import ResultAggregator
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.config import UNCONFIGURED, Config, TypeConfig
 from anabranch.coordinator.guessing import Guessing
+from anabranch.coordinator.mortality import Mortality
 from anabranch.coordinator.outbox import Outbox
 from anabranch.coordinator.sharing import Sharing
 from anabranch.coordinator.trial import Court
@@ -120,6 +121,7 @@ class Brain:
         self.tracer = Tracer()
         self.counters = Counters()
         self.court = Court()
+        self.mortality = Mortality()
         self.sharing = Sharing()
         self.guessing = Guessing(self)
         self.control_position = 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Raw, Struct
 
 from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.cache.keys import Question
 from anabranch.cache.records import Slot
-from anabranch.events import HEADER_CLIENT, HEADER_OFFSET, Query, Source
+from anabranch.dispatch.attempts import Attempt
+from anabranch.dispatch.tasks import task_layers
+from anabranch.events import HEADER_CLIENT, HEADER_OFFSET, MemberHealth, Query, Source, Task
 from anabranch.kafka.transport import Headers, Record
 from anabranch.learn.dependency_graph import LayerSelection
 from anabranch.observe.spans import Trace
@@ -24,7 +26,7 @@ class OpenQuery:
     __slots__ = (
         "context", "deadline_ms", "decision", "digest", "generation", "headers", "join", "key",
         "leading", "memo", "offset", "partition", "patient_until_ms", "query",
-        "read_ms", "routes", "selection", "slots", "trace",
+        "read_ms", "record", "routes", "selection", "slots", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +40,7 @@ class OpenQuery:
         deadline_ms: float,
     ) -> None:
         self.query = query
+        self.record = record
         self.partition = record.partition
         self.offset = record.offset
         self.trace = trace
@@ -66,6 +69,28 @@ class OpenQuery:
     def place(self) -> tuple[int, int]:
         """Names it among all queries of a coordinator."""
         return self.partition, self.offset
+
+    def task(self, attempts: Sequence[Attempt]) -> Task:
+        """What a worker group is asked for these attempts."""
+        query = self.query
+        return Task(
+            query=query.id,
+            partition=self.partition,
+            offset=self.offset,
+            type=query.type,
+            params=query.params,
+            scope=query.scope,
+            limit=query.limit,
+            deadline_ms=int(self.deadline_ms),
+            layers=task_layers(attempts),
+            key=self.digest,
+            generation=self.generation,
+        )
+
+    def may_be_at(self, worker: MemberHealth, until_ms: float) -> bool:
+        """Whether a task of it is outstanding that a worker may have read by then."""
+        theirs = ((worker.group, partition) for partition in worker.partitions)
+        return self.read_ms <= until_ms and not set(self.routes.values()).isdisjoint(theirs)
 
     def refreshed_by(self, layer: JoinLayer) -> Source:
         """How a layer was fetched that the cache had, beside what it had not."""

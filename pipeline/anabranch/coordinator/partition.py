@@ -11,26 +11,26 @@ from msgspec import structs
 
 from anabranch.aggregate.coverage import enough, patience_ms
 from anabranch.aggregate.join import JoinLayer
-from anabranch.coordinator.answering import compose, encode_bounded, failure
+from anabranch.coordinator.answering import attributes, compose, encode_bounded, failure
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial, memoise
 from anabranch.coordinator.learning import lesson
+from anabranch.coordinator.mortality import DEATHS
 from anabranch.coordinator.open_query import OpenQuery, answer_headers
 from anabranch.coordinator.outbox import AnswerOut, DeadLetterOut, TaskOut
 from anabranch.coordinator.planning import choose_layers, plan, probe
 from anabranch.coordinator.restored import Restored, SeenIds
 from anabranch.coordinator.trial import MAX_TRIALS, Trials
 from anabranch.dispatch.attempts import Attempt, next_attempts
-from anabranch.dispatch.tasks import bundle, task_layers
+from anabranch.dispatch.tasks import bundle
 from anabranch.errors import DecodeError
 from anabranch.events import (
-    Answer,
     Error,
     ErrorCode,
+    MemberHealth,
     Partial,
     PartialResult,
     Query,
-    Task,
     decode,
     encode,
     read_id,
@@ -89,6 +89,10 @@ class QueryPartition:
     def partials_position(self) -> int:
         """The next offset of `partials` to read."""
         return self._bounds.partials
+
+    def asked_of(self, worker: MemberHealth, until_ms: float) -> list[OpenQuery]:
+        """Queries whose tasks a worker may have read by then."""
+        return [each for each in self._open.values() if each.may_be_at(worker, until_ms)]
 
     def snapshot(self) -> Progress:
         """What to commit now."""
@@ -183,6 +187,12 @@ class QueryPartition:
             open_query.leading[layer] = True
             self._advance(open_query)
 
+    def on_death(self, offset: int) -> None:
+        """A worker died that had this query: it may be one too many."""
+        open_query = self._open.get(offset)
+        if open_query is not None:
+            self._advance(open_query)
+
     def on_acked(self, offset: int, results_offset: int | None) -> None:
         """The broker has the answer (at `results_offset`), or none was owed."""
         self._window.complete(offset)
@@ -257,6 +267,9 @@ class QueryPartition:
             self._answer(open_query)
             return
         now_ms = self._brain.now_ms()
+        if self._brain.mortality.condemns(open_query.key, now_ms):
+            self._condemn(open_query)
+            return
         mine = [a for a in next_attempts(join, self.epoch) if self._leads(open_query, a, now_ms)]
         for group, attempts in bundle(mine):
             self._send(open_query, group, attempts)
@@ -291,26 +304,14 @@ class QueryPartition:
         return leads
 
     def _send(self, open_query: OpenQuery, group: str, attempts: list[Attempt]) -> None:
-        brain, query = self._brain, open_query.query
+        brain = self._brain
         partition = brain.outstanding.choose(group, brain.directory.partitions(group))
         for attempt in attempts:
             brain.outstanding.sent(group, partition)
             open_query.routes[attempt.layer.name, attempt.shard] = (group, partition)
-        task = Task(
-            query=query.id,
-            partition=self.number,
-            offset=open_query.offset,
-            type=query.type,
-            params=query.params,
-            scope=query.scope,
-            limit=query.limit,
-            deadline_ms=int(open_query.deadline_ms),
-            layers=task_layers(attempts),
-            key=open_query.digest,
-            generation=open_query.generation,
-        )
-        topic = brain.topics.tasks(group, query.priority)
-        brain.outbox.tasks.append(TaskOut(topic, partition, encode(task), open_query.headers))
+        task = encode(open_query.task(attempts))
+        topic = brain.topics.tasks(group, open_query.query.priority)
+        brain.outbox.tasks.append(TaskOut(topic, partition, task, open_query.headers))
 
     def _answer(self, open_query: OpenQuery) -> None:
         brain, query = self._brain, open_query.query
@@ -318,10 +319,12 @@ class QueryPartition:
         answer = compose(brain, open_query, epoch=self.epoch, now_ms=now_ms)
         memoise(brain, open_query, answer)
         self._forget(open_query)
+        if answer.status == "complete":
+            brain.mortality.survived(open_query.key)
         learned = lesson(open_query, answer, now_ms, brain.selector.telemetry.speedups)
         if learned is not None:
             brain.selector.observe(learned)
-        open_query.trace.set(_attributes(answer))
+        open_query.trace.set(attributes(answer))
         open_query.trace.end(answer.error.message if answer.error else None)
         brain.outbox.answers.append(
             AnswerOut(
@@ -333,6 +336,12 @@ class QueryPartition:
                 query.reply_to,
             )
         )
+
+    def _condemn(self, open_query: OpenQuery) -> None:
+        self._forget(open_query)
+        reason = f"{DEATHS} workers died while they had this question"
+        id_ = open_query.query.id
+        self._reject(open_query.record, open_query.trace, "quarantined", reason, id_)
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 
@@ -385,15 +394,3 @@ class QueryPartition:
     def _bounds_at_reading(self, offset: int) -> Bounds:
         """Restored queries inherit the bounds under which they were first read."""
         return self._inherited if offset <= self._restored_up_to else self._bounds
-
-
-def _attributes(answer: Answer) -> dict[str, str | float | int]:
-    """The decision and the outcome, as span attributes."""
-    return {
-        "anabranch.query.id": answer.id,
-        "anabranch.status": answer.status,
-        "anabranch.strategy": answer.strategy or "none",
-        "anabranch.reason": answer.reason,
-        "anabranch.confidence": answer.confidence,
-        "anabranch.items": sum(layer.count for layer in answer.layers.values()),
-    }

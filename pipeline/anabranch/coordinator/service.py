@@ -22,6 +22,7 @@ from anabranch.coordinator.burial import Burial
 from anabranch.coordinator.exactly_once import ExactlyOnce
 from anabranch.coordinator.exchange import Exchange
 from anabranch.coordinator.in_flight import InFlight
+from anabranch.coordinator.mortality import mourn
 from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.ownership import Ownership
 from anabranch.coordinator.publisher import Publisher
@@ -265,6 +266,7 @@ class Coordinator(Service):
                 for record in records:
                     self._learn(record, is_health=tp.topic == topics.health)
             await self._look_up_task_topics()
+            mourn(self.brain, self.ownership.partitions)
             self.brain.control_position = max(
                 self.brain.control_position, self._signals.position(control)
             )

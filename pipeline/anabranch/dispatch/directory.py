@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from anabranch.events import LayerDescriptor, MemberHealth, decode_health
-from anabranch.kafka.transport import Record
+from anabranch.kafka.transport import LOG_APPEND_TIME, Record
 from anabranch.select.decision import GroupLoad
 
 __all__ = ["Directory"]
 
 MEMBER_SILENCE_MS = 3_000
 """A member that said nothing for so long is taken for dead."""
+
+_INTERVAL_MS = 1_000
+"""Between two records of a member that lives."""
 
 
 class Directory:
@@ -35,7 +38,7 @@ class Directory:
         health = decode_health(record.value)
         if isinstance(health, LayerDescriptor):
             self._layers[health.layer] = health
-        elif isinstance(health, MemberHealth):
+        elif isinstance(health, MemberHealth) and not _is_old(record, now_ms):
             self._members[key] = (now_ms, health)
 
     def topics_exist(self, group: str, partitions: int) -> None:
@@ -80,6 +83,23 @@ class Directory:
             and now_ms - heard_ms < MEMBER_SILENCE_MS
         ]
 
+    def deaths(self, now_ms: float) -> list[tuple[MemberHealth, float]]:
+        """Workers that fell silent without draining, each once; and until when they may have read.
+
+        All who are silent are forgotten with it.
+        """
+        silent = [
+            key
+            for key, (heard_ms, _) in self._members.items()
+            if now_ms - heard_ms >= MEMBER_SILENCE_MS
+        ]
+        gone = [self._members.pop(key) for key in silent]
+        return [
+            (member, heard_ms + _INTERVAL_MS)
+            for heard_ms, member in gone
+            if member.role == "worker" and member.state != "draining"
+        ]
+
     def loads(self, groups: Collection[str], now_ms: float) -> Mapping[str, GroupLoad]:
         """How busy each group is."""
         return {group: self._load(group, now_ms) for group in groups}
@@ -90,3 +110,9 @@ class Directory:
             return GroupLoad()
         waits = [worker.stats.get("queue_ms", 0.0) for worker in workers]
         return GroupLoad(workers=len(workers), queue_ms=sum(waits) / len(waits))
+
+
+def _is_old(record: Record, now_ms: float) -> bool:
+    """Whether a member may be dead since: compaction keeps the last words of all who ever were."""
+    trusted = record.timestamp_type == LOG_APPEND_TIME
+    return trusted and now_ms - record.timestamp >= MEMBER_SILENCE_MS

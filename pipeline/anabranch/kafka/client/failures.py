@@ -70,7 +70,7 @@ def translate(error: BaseException, doing: str) -> BrokerError:
 
 def produce_error(error: BaseException, topic: str) -> BrokerError:
     """Why a record was not acknowledged."""
-    if isinstance(error, (BrokerError, *_TOPIC)):
+    if isinstance(error, (BrokerError, *_TOPIC, *_FENCED)):
         return translate(error, f"sending to {topic}")
     return ProduceError(f"sending to {topic}: {_described(error)}")
 

@@ -1,0 +1,165 @@
+"""A question whose workers die is given up at the third death; those beside it are answered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hybrid import Hybrid
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from records import FakeRecord
+
+from anabranch.coordinator.mortality import DEATHS, Mortality, mourn
+from anabranch.coordinator.outbox import DeadLetterOut
+from anabranch.dispatch.directory import Directory
+from anabranch.events import Answer, MemberHealth, decode, encode
+
+MINUTE_MS = 60_000.0
+LONG = {"timeout_ms": 50_000}
+
+
+def heard(directory: Directory, member: MemberHealth, at_ms: float, now_ms: float) -> None:
+    key = f"member/{member.role}/{member.instance}".encode()
+    directory.learn(FakeRecord(encode(member), key=key, timestamp=int(at_ms)), now_ms)
+
+
+def worker(name: str, *, group: str = "io", state: str = "ready") -> MemberHealth:
+    return MemberHealth(name, "worker", state, group=group, partitions=[0, 1, 2, 3])  # type: ignore[arg-type]
+
+
+def die(world: Hybrid, name: str, *, state: str = "ready") -> list[DeadLetterOut]:
+    """A worker of `io` is heard of for the last time; what is given up at its death."""
+    heard(world.brain.directory, worker(name, state=state), world.now_ms, world.now_ms)
+    world.now_ms += 3_500
+    mourn(world.brain, world.partitions)
+    before = len(world.letters)
+    world._collect()
+    return world.letters[before:]
+
+
+def told(letter: DeadLetterOut) -> Answer:
+    assert letter.answer is not None
+    return decode(letter.answer.value, Answer)
+
+
+def test_the_third_death_is_a_dead_letter_and_a_failed_answer() -> None:
+    world = Hybrid()
+    poison = world.ask("a", **LONG)
+    assert die(world, "w1") == die(world, "w2") == []
+    (letter,) = die(world, "w3")
+    assert "3 workers died" in letter.reason
+    assert letter.record.offset == 0
+    answer = told(letter)
+    assert (answer.id, answer.status) == (poison, "failed")
+    assert answer.error is not None
+    assert answer.error.code == "quarantined"
+
+
+def test_it_is_not_asked_again_for_ten_minutes() -> None:
+    world = Hybrid()
+    world.ask("a", **LONG)
+    for name in ("w1", "w2", "w3"):
+        die(world, name)
+    world.sent.clear()
+    world.ask("a", **LONG)
+    assert not world.sent
+    assert len(world.letters) == 2
+    world.now_ms += 10 * MINUTE_MS
+    world.ask("a", **LONG)
+    assert world.asked() == ["a"]
+
+
+def test_those_who_wait_for_the_same_question_are_given_up_with_it() -> None:
+    world = Hybrid()
+    world.ask("a", **LONG)
+    world.ask("a", **LONG)
+    die(world, "w1")
+    die(world, "w2")
+    world.sent.clear()
+    assert len(die(world, "w3")) == 2
+    assert not world.sent, "nobody leads on"
+
+
+def test_whoever_is_answered_between_two_deaths_is_cleared() -> None:
+    world = Hybrid()
+    innocent = world.ask("a", **LONG)
+    die(world, "w1")
+    die(world, "w2")
+    world.reply("a", to=innocent)
+    world.ask("a", max_age_ms=0, **LONG)
+    assert die(world, "w3") == []
+    assert world.asked() == ["a"]
+
+
+def test_only_what_the_worker_may_have_read_is_marked() -> None:
+    world = Hybrid()
+    world.ask("d", **LONG)  # of another group
+    for name in ("w1", "w2"):
+        die(world, name)
+    heard(world.brain.directory, worker("w3"), world.now_ms, world.now_ms)
+    world.now_ms += 1_500
+    late = world.ask("a", **LONG)
+    world.now_ms += 2_000
+    mourn(world.brain, world.partitions)
+    for name in ("w4", "w5"):
+        assert die(world, name) == []
+    assert late not in world.answers
+
+
+def test_a_worker_that_drained_did_not_die() -> None:
+    world = Hybrid()
+    world.ask("a", **LONG)
+    for name in ("w1", "w2", "w3", "w4"):
+        assert die(world, name, state="draining") == []
+
+
+def test_the_last_words_of_those_who_died_long_ago_are_no_deaths() -> None:
+    directory = Directory()
+    heard(directory, worker("old"), at_ms=1_000, now_ms=100_000)
+    heard(directory, worker("young"), at_ms=99_000, now_ms=100_000)
+    assert [member.instance for member in directory.workers("io", 100_000)] == ["young"]
+    assert directory.deaths(100_000) == []
+    (death,) = directory.deaths(104_000)
+    assert death[0].instance == "young"
+    assert directory.deaths(105_000) == [], "each once"
+
+
+class MortalityMachine(RuleBasedStateMachine):
+    """Against a list of all deaths that ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mortality = Mortality()
+        self.now_ms = 0.0
+        self.deaths: dict[tuple[str], list[float]] = defaultdict(list)
+
+    @rule(questions=st.sets(st.sampled_from([("a",), ("b",), ("c",)])))
+    def worker_dies(self, questions: set[tuple[str]]) -> None:
+        self.mortality.died(questions, self.now_ms)
+        for question in questions:
+            self.deaths[question].append(self.now_ms)
+
+    @rule(question=st.sampled_from([("a",), ("b",), ("c",)]))
+    def answered(self, question: tuple[str]) -> None:
+        self.mortality.survived(question)
+        self.deaths[question].clear()
+
+    @rule(minutes=st.integers(1, 11))
+    def time_passes(self, minutes: int) -> None:
+        self.now_ms += minutes * MINUTE_MS
+
+    @invariant()
+    def condemned_are_those_with_three_deaths_in_ten_minutes(self) -> None:
+        for question, deaths in self.deaths.items():
+            recent = [at for at in deaths if self.now_ms - at < 10 * MINUTE_MS]
+            assert self.mortality.condemns(question, self.now_ms) == (len(recent) >= DEATHS)
+
+
+TestMortality = MortalityMachine.TestCase
+
+
+def test_memory_is_bounded() -> None:
+    mortality = Mortality()
+    for n in range(30_000):
+        mortality.died([("q", n)], 0.0)
+    assert len(mortality._deaths) == 10_000
