@@ -47,6 +47,12 @@ class Report(Struct):
     told: list[str] = []
 
     @property
+    def name(self) -> str:
+        """What happened, in a word or two."""
+        kinds = dict.fromkeys(self.faults.split(", "))
+        return "at random" if len(kinds) > 1 else next(iter(kinds)) or "nothing"
+
+    @property
     def broken(self) -> list[str]:
         """Promises that were not kept."""
         found = [f"{self.lost} lost"] if self.lost else []

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from anabranch.cli.common import WIDTH
 from anabranch.config import Config, load
 from anabranch.dev.local_kafka import LocalKafka
 from anabranch.kafka.topics import Topics
@@ -113,12 +114,14 @@ def show(reports: Sequence[Report]) -> None:
             report.sent, report.answered, report.complete, report.partial, report.failed,
             report.cached, report.lost, report.twice, report.late,
         )  # fmt: skip
-        kinds = dict.fromkeys(report.faults.split(", "))
-        name = "at random" if len(kinds) > 1 else next(iter(kinds)) or "nothing"
         table.add_row(
-            name, report.mode, str(report.seed), *(f"{n:,}" for n in counts), report.recovered()
+            report.name,
+            report.mode,
+            str(report.seed),
+            *(f"{n:,}" for n in counts),
+            report.recovered(),
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
     print("recovery: seconds beyond the session timeout, median / worst")
 
 
@@ -173,7 +176,7 @@ def main() -> int:
         show(reports)
     for report in reports:
         for broken in [*report.broken, *(report.told if asked.verbose else ())]:
-            print(f"{report.faults or 'nothing'}: {broken}", file=sys.stderr)
+            print(f"{report.name}: {broken}", file=sys.stderr)
     return int(any(report.broken for report in reports))
 
 

@@ -142,12 +142,12 @@ class Scene:
 
     def _account(self, name: str) -> None:
         code = self.fleet.processes[name].returncode
-        self.note(f"{name} ended with {code}")
+        last = (self.fleet.log(name).read_text().splitlines() or [""])[-1]
+        self.note(f"{name} ended with {code}: {last}")
         recently = time.time() - EXCUSED_S
         if name in self._hurt or self.node_lock.locked():
             return
         if not any(end > recently for _, end in self.outages):
-            last = self.fleet.log(name).read_text().splitlines()[-3:]
             self.failures.append(f"{name} ended with {code}: {last}")
 
     def _held_by(self, name: str) -> list[int]:
