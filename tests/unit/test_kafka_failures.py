@@ -14,6 +14,7 @@ from anabranch.errors import (
     BrokerUnavailable,
     GenerationLost,
     ProduceError,
+    ProducerFenced,
     TopicError,
 )
 from anabranch.kafka.client.failures import bounded, produce_error, translate
@@ -73,7 +74,7 @@ def test_every_error_of_aiokafka_is_one_of_ours() -> None:
         assert isinstance(error, BrokerError)
         assert "doing it" in str(error)
         assert kind.__name__ in str(error)
-        assert isinstance(produce_error(kind(), "t"), ProduceError | TopicError)
+        assert isinstance(produce_error(kind(), "t"), ProduceError | TopicError | ProducerFenced)
 
 
 @pytest.mark.parametrize(
