@@ -106,6 +106,20 @@ def test_only_what_the_worker_may_have_read_is_marked() -> None:
     assert late not in world.answers
 
 
+def test_deaths_of_a_condemned_questions_last_task_mark_nobody_else() -> None:
+    world = Hybrid()
+    world.ask("a", **LONG)
+    for name in ("w1", "w2", "w3"):
+        die(world, name)
+    world.ask("a", n=2, **LONG)
+    for name in ("w4", "w5", "w6"):
+        assert die(world, name) == []
+    world.after(50_000)  # all of them have expired
+    world.ask("a", n=3, **LONG)
+    assert die(world, "w7") == die(world, "w8") == []
+    assert len(die(world, "w9")) == 1
+
+
 def test_a_worker_that_drained_did_not_die() -> None:
     world = Hybrid()
     world.ask("a", **LONG)

@@ -1,23 +1,28 @@
 """Questions whose workers died: a layer may crash its process on one question only.
 
 Whoever gets the task next dies of it, too. Every question that a dead worker had is marked; one
-that is answered is cleared; one with three marks in ten minutes is not asked any more. Who shared
-its last three workers' fate with such a question is condemned with it, for those ten minutes.
+that is answered is cleared; one with three marks in ten minutes is not asked any more. Its last
+task is read again and again until its deadline: those deaths are explained, and mark nobody else.
+Who had the same three workers is condemned with it, for those ten minutes.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from anabranch.cache.keys import Question
+from anabranch.events import MemberHealth
 
 if TYPE_CHECKING:
     from anabranch.coordinator.brain import Brain
     from anabranch.coordinator.partition import QueryPartition
 
 __all__ = ["DEATHS", "Mortality", "mourn"]
+
+Route: TypeAlias = tuple[str, int]
+"""Group and partition of its task topics."""
 
 DEATHS: Final = 3
 _WINDOW_MS: Final = 600_000.0
@@ -30,6 +35,8 @@ class Mortality:
 
     def __init__(self) -> None:
         self._deaths: OrderedDict[Question, tuple[float, ...]] = OrderedDict()
+        self._deadly: dict[Route, float] = {}
+        """Where tasks of condemned questions still lie, and until when they are run."""
 
     def died(self, questions: Iterable[Question], now_ms: float) -> None:
         """One worker died; it had these."""
@@ -47,6 +54,16 @@ class Mortality:
         """Whether it is not to be asked any more."""
         return bool(self._deaths) and len(self._recent(question, now_ms)) >= DEATHS
 
+    def gave_up(self, routes: Iterable[Route], deadline_ms: float) -> None:
+        """A condemned question's tasks were sent there."""
+        for route in routes:
+            self._deadly[route] = max(deadline_ms, self._deadly.get(route, 0.0))
+
+    def explains(self, worker: MemberHealth, heard_ms: float) -> bool:
+        """Whether a worker died of a question that is condemned already."""
+        self._deadly = {r: until for r, until in self._deadly.items() if until > heard_ms}
+        return any((worker.group, number) in self._deadly for number in worker.partitions)
+
     def _recent(self, question: Question, now_ms: float) -> tuple[float, ...]:
         deaths = self._deaths.get(question, ())
         return tuple(at_ms for at_ms in deaths if now_ms - at_ms < _WINDOW_MS)
@@ -56,6 +73,8 @@ def mourn(brain: Brain, partitions: Mapping[int, QueryPartition]) -> None:
     """Mark what workers had that died lately, and give up what is condemned now."""
     now_ms = brain.now_ms()
     for member, until_ms in brain.directory.deaths(now_ms):
+        if brain.mortality.explains(member, until_ms):
+            continue
         had = [
             (partition, open_query)
             for partition in partitions.values()

@@ -339,6 +339,7 @@ class QueryPartition:
 
     def _condemn(self, open_query: OpenQuery) -> None:
         self._forget(open_query)
+        self._brain.mortality.gave_up(open_query.routes.values(), open_query.deadline_ms)
         reason = f"{DEATHS} workers died while they had this question"
         id_ = open_query.query.id
         self._reject(open_query.record, open_query.trace, "quarantined", reason, id_)

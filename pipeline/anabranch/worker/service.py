@@ -90,7 +90,12 @@ class Worker(Service):
         self._tracer = Tracer()
         self._outlet = Outlet(self.instance, self._producer, self._topics, self._supervisor.fail)
         self._subscription = Subscription(
-            transport, self._topics, config.namespace, group, self.instance
+            transport,
+            self._topics,
+            config.namespace,
+            group,
+            self.instance,
+            self._membership.publish,
         )
         self._queue: LocalQueue[Job] = LocalQueue(config.worker.max_low_wait_ms)
         self._throttle = Throttle(config.worker.queue)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
 from anabranch.errors import BrokerError, GenerationLost
 from anabranch.events import PRIORITIES, Priority
@@ -23,11 +23,23 @@ log = logging.getLogger(__name__)
 
 
 class Subscription:
-    """The task topics of one group, as a member of its consumer group."""
+    """The task topics of one group, as a member of its consumer group.
+
+    Args:
+        announce: tells everybody which partitions are ours, before the first task of them is
+            read: whoever dies of it must be known to have had it.
+    """
 
     def __init__(
-        self, transport: Transport, topics: Topics, namespace: str, group: str, instance: str
+        self,
+        transport: Transport,
+        topics: Topics,
+        namespace: str,
+        group: str,
+        instance: str,
+        announce: Callable[[], Awaitable[None]],
     ) -> None:
+        self._announce = announce
         self.consumer: GroupConsumer = transport.consumer(
             instance, f"{namespace}workers.{group}", topics.tasks_of(group), self
         )
@@ -102,6 +114,10 @@ class Subscription:
         self._positions.clear()
         self._committed.clear()
         self.consumer.pause(self._partitions_of(self._paused))
+        try:
+            await self._announce()
+        except BrokerError as error:
+            log.warning("could not say which partitions are read here: %s", error)
         self._lock.release()
         self.joined.set()
 
