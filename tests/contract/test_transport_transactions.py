@@ -103,6 +103,43 @@ async def test_who_starts_an_id_anew_fences_the_one_before_and_undoes_what_it_le
 
 
 @where("transactions")
+async def test_a_zombie_cannot_send_either(broker: Broker) -> None:
+    topic, group, id_ = await broker.topic(), fresh("group"), fresh("id")
+    async with (
+        running(producer(broker, id_, "zombie")) as zombie,
+        reading(broker, topic) as reader,
+    ):
+        await zombie.begin()
+        await say(zombie, topic, b"left open")
+        async with running(producer(broker, id_, "heir")) as heir:
+            with pytest.raises(BrokerError):
+                await zombie.send_and_wait(topic, b"too late", partition=0)
+            await heir.begin()
+            await say(heir, topic, b"of its heir")
+            await heir.commit({TopicPartition(topic, 0): DONE}, group)
+        assert values(await drain(reader, 1)) == {0: [b"of its heir"]}
+
+
+@where("transactions")
+async def test_what_is_left_open_too_long_is_undone_and_holds_nobody_up(broker: Broker) -> None:
+    topic, group = await broker.topic(), fresh("group")
+    async with (
+        running(producer(broker, fresh("id"), "slow")) as slow,
+        running(producer(broker, fresh("id"), "other")) as other,
+        reading(broker, topic) as reader,
+    ):
+        await slow.begin()
+        await say(slow, topic, b"never")
+        await other.begin()
+        await say(other, topic, b"behind it")
+        await other.commit({TopicPartition(topic, 0): DONE}, group)
+        assert await reader.fetch(100) == {}, "what is open holds back what comes after it"
+        assert values(await drain(reader, 1)) == {0: [b"behind it"]}
+        with pytest.raises(BrokerError):
+            await slow.commit({TopicPartition(topic, 0): DONE}, group)
+
+
+@where("transactions")
 async def test_a_partition_that_does_not_exist_is_said_at_once(broker: Broker) -> None:
     topic = await broker.topic()
     async with running(producer(broker, fresh("id"))) as sender:
