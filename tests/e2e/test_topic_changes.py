@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from pipelines import found, layers_of
 
 from anabranch.config import Config, KafkaConfig, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
+from anabranch.errors import StageFailed
 from anabranch.events import Query, encode
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
@@ -96,3 +98,12 @@ async def test_added_partitions_are_read_after_a_restart(config: Config) -> None
         assert sorted(coordinator.ownership.partitions) == [0, 1, 2, 3]
     assert set(found_) == {"q0", "q1", "q2", "q3"}
     assert {answer["status"] for given in found_.values() for answer in given} == {"complete"}
+
+
+async def test_a_topic_that_is_deleted_ends_the_coordinator_with_its_name(config: Config) -> None:
+    queries = Topics(config.namespace).queries
+    with pytest.raises(StageFailed, match=f"{queries} is gone.*`anabranch topics`"):  # noqa: PT012
+        async with asyncio.timeout(90), working(config):
+            async with admin_of(config) as admin:
+                await admin.delete_topics([queries])
+            await asyncio.Event().wait()

@@ -27,6 +27,7 @@ from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.ownership import Ownership
 from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.pulse import Pulse
+from anabranch.coordinator.topic_watch import TopicWatch
 from anabranch.diagnostics import StatsReport
 from anabranch.errors import BrokerError, DecodeError
 from anabranch.events import ControlRecord, MemberHealth, decode
@@ -97,6 +98,8 @@ class Coordinator(Service):
         self._earlier = transport.reader(f"{name}-backfill")
         self._backfill = Backfill(self.brain, self._earlier)
         self._report = StatsReport(self.brain, name, self._producer)
+        joined = (topics.queries, topics.partials, topics.results)
+        self._topic_watch = TopicWatch(joined, self._producer)
         self._signals_read = asyncio.Event()
         self.ownership = Ownership(
             self.brain,
@@ -182,6 +185,7 @@ class Coordinator(Service):
             ("backfill", self._backfill.run),
             ("stats", self._report.run),
             ("guesses", self._guess),
+            ("topics", self._topic_watch.run),
         ):
             self._supervisor.start(name, stage)
 
