@@ -79,8 +79,10 @@ async def join(scene: Scene, rng: Random) -> None:
     seat = Seat(rng.choice(sorted(ROLES)))
     await scene.sit(seat)
     scene.note(f"start {seat.name}")
+    scene.guests.append(seat)  # kept alive: it does not start while nodes are away
     await scene.ready(seat)
     await asyncio.sleep(2.0)
+    scene.guests.remove(seat)
     scene.hurt(seat.name, signal.SIGTERM)
 
 

@@ -65,6 +65,8 @@ class Scene:
         self.network = network
         self.config = config
         self.seats = [Seat(role) for role in FLEET]
+        self.guests: list[Seat] = []
+        """Kept alive likewise, but no other fault draws them."""
         self.node_lock = asyncio.Lock()
         """One fault of nodes at a time: two of three are needed."""
         self.deaths: list[Death] = []
@@ -89,7 +91,7 @@ class Scene:
         """As a supervisor does: start another for each that ended."""
         while True:
             await asyncio.sleep(0.5)
-            for seat in self.seats:
+            for seat in [*self.seats, *self.guests]:
                 if not self.alive(seat.name):
                     self._account(seat.name)
                     await self.sit(seat)
@@ -104,7 +106,7 @@ class Scene:
 
     async def ready(self, seat: Seat, after: str = "") -> None:
         """Wait until somebody else than `after` sits there and is ready."""
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(180):  # nodes may be away meanwhile
             await until(lambda: seat.name != after and self.fleet.is_ready(seat.name), 0.1)
 
     def hurt(self, name: str, how: signal.Signals) -> None:

@@ -9,7 +9,7 @@ from chaos_run import chaos, drawn
 
 from anabranch.dev.local_kafka import LocalKafka
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

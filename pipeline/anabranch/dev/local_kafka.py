@@ -126,8 +126,10 @@ class Node:
         self._end(signal.SIGKILL)
 
     def suspend(self) -> None:
-        """SIGSTOP: connections stay open, nothing answers."""
+        """SIGSTOP, and wait until it stands: connections stay open, nothing answers."""
         self._signal(signal.SIGSTOP)
+        if (pid := self.pid) is not None and hasattr(os, "waitid"):  # not everywhere on macOS
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """SIGCONT."""
