@@ -19,7 +19,8 @@ __all__ = ["TopicWatch"]
 
 log = logging.getLogger(__name__)
 
-_EVERY_S: Final = 5.0
+_TURNS: Final = 5
+"""Of a second each, between two looks: a stage that does not stamp for long counts as stuck."""
 _MISSES: Final = 3
 """Looks in a row that do not find a topic: one may fall into a change of leaders."""
 
@@ -40,8 +41,9 @@ class TopicWatch:
             TopicError: a topic is gone.
         """
         while True:
-            stage.beat()
-            await asyncio.sleep(_EVERY_S)
+            for _ in range(_TURNS):
+                stage.beat()
+                await asyncio.sleep(1.0)
             try:
                 found = {name: await self._producer.partitions(name) for name in self._topics}
             except BrokerUnavailable:
