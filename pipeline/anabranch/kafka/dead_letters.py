@@ -106,8 +106,9 @@ def stack_digest(error: BaseException) -> str:
     parts = []
     cause: BaseException | None = error
     while cause is not None:
-        frames = traceback.extract_tb(cause.__traceback__)
-        parts += [type(cause).__name__, *(f"{PurePath(f.filename).name}:{f.name}" for f in frames)]
+        codes = [frame.f_code for frame, _ in traceback.walk_tb(cause.__traceback__)]
+        places = (f"{PurePath(code.co_filename).name}:{code.co_name}" for code in codes)
+        parts += [type(cause).__name__, *places]
         cause = cause.__cause__
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
