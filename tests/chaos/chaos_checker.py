@@ -165,8 +165,8 @@ def _wrong(
                 check_content(each.answer, asked.n)
         except AssertionError as error:
             found.append(f"content: {error}")
-    asked_s, answer = asked.asked_ms / 1000, given[0].answer
-    calm = not any(begin - 10 < asked_s < end + RIPPLE_S for begin, end in disturbed)
+    answer, asked_s, deadline_s = given[0].answer, asked.asked_ms / 1000, asked.deadline_ms / 1000
+    calm = not any(begin < deadline_s and asked_s < end + RIPPLE_S for begin, end in disturbed)
     if calm and answer["status"] != "complete":
         found.append(f"{answer['status']} though nothing was wrong: {answer['error']}")
     return found

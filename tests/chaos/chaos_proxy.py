@@ -18,12 +18,12 @@ class Network:
 
     Attributes:
         delay_s: of every chunk, in both directions.
-        silent: names of instances whose connections stay open and carry nothing.
     """
 
     def __init__(self) -> None:
         self.delay_s = 0.0
         self._silent: set[str] = set()
+        """Instances whose connections stay open and carry nothing."""
         self._speaks = asyncio.Event()
         self._links: dict[asyncio.Task[None], int] = {}
 

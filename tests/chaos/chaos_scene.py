@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -67,7 +67,7 @@ class Scene:
         self.seats = [Seat(role) for role in FLEET]
         self.guests: list[Seat] = []
         """Kept alive likewise, but no other fault draws them."""
-        self.node_lock = asyncio.Lock()
+        self._node_lock = asyncio.Lock()
         """One fault of nodes at a time: two of three are needed."""
         self.deaths: list[Death] = []
         self.outages: list[tuple[float, float]] = []
@@ -133,7 +133,7 @@ class Scene:
     @asynccontextmanager
     async def outage(self, what: str) -> AsyncIterator[None]:
         """Nodes or connections fail inside; answers may be as late as this takes."""
-        async with self.node_lock:
+        async with self._node_lock:
             self.note(what)
             begin = time.time()
             try:
@@ -147,7 +147,7 @@ class Scene:
         last = (self.fleet.log(name).read_text().splitlines() or [""])[-1]
         self.note(f"{name} ended with {code}: {last}")
         recently = time.time() - EXCUSED_S
-        if name in self._hurt or self.node_lock.locked():
+        if name in self._hurt or self._node_lock.locked():
             return
         if not any(end > recently for _, end in self.outages):
             self.failures.append(f"{name} ended with {code}: {last}")
@@ -182,11 +182,4 @@ async def standing(path: Path, kafka: LocalKafka, config: Config) -> AsyncIterat
             await fleet.ready()
             yield scene
         finally:
-            await _end(list(fleet.processes.values()))
-
-
-async def _end(processes: Sequence[asyncio.subprocess.Process]) -> None:
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-    await asyncio.gather(*(process.wait() for process in processes))
+            await fleet.kill_all()

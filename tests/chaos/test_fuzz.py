@@ -62,10 +62,7 @@ async def fleet(kafka: str, tmp_path: Path) -> AsyncIterator[tuple[Config, Fleet
         await fleet.ready()
         yield config, fleet
     finally:
-        for process in fleet.processes.values():
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+        await fleet.kill_all()
 
 
 @asynccontextmanager

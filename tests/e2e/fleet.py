@@ -83,6 +83,13 @@ class Fleet:
     def signal(self, name: str, number: signal.Signals) -> None:
         self.processes[name].send_signal(number)
 
+    async def kill_all(self) -> None:
+        """Whatever still runs; nothing is left of them."""
+        for process in self.processes.values():
+            if process.returncode is None:
+                process.kill()
+        await asyncio.gather(*(process.wait() for process in self.processes.values()))
+
     async def stop(self) -> dict[str, int]:
         """Drain all; their exit codes."""
         for process in self.processes.values():

@@ -36,10 +36,7 @@ async def fleet_of(path: Path) -> AsyncIterator[Fleet]:
         await fleet.ready()
         yield fleet
     finally:
-        for process in fleet.processes.values():
-            if process.returncode is None:
-                process.kill()
-        await asyncio.gather(*(p.wait() for p in fleet.processes.values()))
+        await fleet.kill_all()
 
 
 @pytest.fixture

@@ -69,7 +69,4 @@ async def test_the_third_worker_that_dies_of_a_question_is_the_last(
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping
-        for process in fleet.processes.values():
-            if process.returncode is None:
-                process.kill()
-        await asyncio.gather(*(p.wait() for p in fleet.processes.values()))
+        await fleet.kill_all()
