@@ -16,10 +16,10 @@ from anabranch.events import MemberHealth, encode
 from anabranch.kafka.transport import LOG_APPEND_TIME, Producer, Record
 from anabranch.supervise import Stage
 
-__all__ = ["Membership", "instance_name", "package_version"]
+__all__ = ["HEALTH_INTERVAL_S", "Membership", "instance_name", "package_version"]
 
 _MAX_UNMATCHED: Final = 60
-_INTERVAL_S: Final = 1.0
+HEALTH_INTERVAL_S: Final = 1.0
 
 
 def instance_name(role: str) -> str:
@@ -77,7 +77,7 @@ class Membership:
         while True:
             stage.beat()
             await self.publish()
-            await asyncio.sleep(_INTERVAL_S)
+            await asyncio.sleep(HEALTH_INTERVAL_S)
 
     def read_back(self, record: Record) -> None:
         """Called with every record of `health`; those that are ours become samples."""

@@ -13,13 +13,16 @@ from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.config import UNCONFIGURED, Config, TypeConfig
 from anabranch.coordinator.guessing import Guessing
 from anabranch.coordinator.mortality import Mortality
-from anabranch.coordinator.outbox import Outbox
+from anabranch.coordinator.outbox import DeadLetterOut, Outbox
 from anabranch.coordinator.sharing import Sharing
 from anabranch.coordinator.trial import Court
 from anabranch.dispatch.directory import Directory
 from anabranch.dispatch.intake import Intake
 from anabranch.dispatch.routing import Outstanding
+from anabranch.errors import DecodeError
+from anabranch.kafka.dead_letters import stack_digest
 from anabranch.kafka.topics import Topics
+from anabranch.kafka.transport import Record
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.observe.spans import Tracer
@@ -126,6 +129,11 @@ class Brain:
         self.guessing = Guessing(self)
         self.control_position = 0
         """The next offset of `control`: what lookups are stamped with."""
+
+    def bury(self, record: Record, error: DecodeError) -> None:
+        """A record of no query's that nobody can read."""
+        self.counters.dead_letters += 1
+        self.outbox.dead_letters.append(DeadLetterOut(record, str(error), stack_digest(error)))
 
     def kind(self, type_: str) -> TypeConfig:
         """What is configured for a query type, or what goes for all others."""

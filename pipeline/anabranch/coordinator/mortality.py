@@ -9,20 +9,17 @@ Who had the same three workers is condemned with it, for those ten minutes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Iterable, Mapping, Set
+from typing import TYPE_CHECKING, Final
 
 from anabranch.cache.keys import Question
-from anabranch.events import MemberHealth
+from anabranch.dispatch.routing import Route
 
 if TYPE_CHECKING:
     from anabranch.coordinator.brain import Brain
     from anabranch.coordinator.partition import QueryPartition
 
 __all__ = ["DEATHS", "Mortality", "mourn"]
-
-Route: TypeAlias = tuple[str, int]
-"""Group and partition of its task topics."""
 
 DEATHS: Final = 3
 _WINDOW_MS: Final = 600_000.0
@@ -59,10 +56,10 @@ class Mortality:
         for route in routes:
             self._deadly[route] = max(deadline_ms, self._deadly.get(route, 0.0))
 
-    def explains(self, worker: MemberHealth, heard_ms: float) -> bool:
-        """Whether a worker died of a question that is condemned already."""
+    def explains(self, routes: Set[Route], heard_ms: float) -> bool:
+        """Whether a worker that read these died of a question that is condemned already."""
         self._deadly = {r: until for r, until in self._deadly.items() if until > heard_ms}
-        return any((worker.group, number) in self._deadly for number in worker.partitions)
+        return bool(routes & self._deadly.keys())
 
     def _recent(self, question: Question, now_ms: float) -> tuple[float, ...]:
         deaths = self._deaths.get(question, ())
@@ -73,13 +70,14 @@ def mourn(brain: Brain, partitions: Mapping[int, QueryPartition]) -> None:
     """Mark what workers had that died lately, and give up what is condemned now."""
     now_ms = brain.now_ms()
     for member, until_ms in brain.directory.deaths(now_ms):
-        if brain.mortality.explains(member, until_ms):
+        routes = {(member.group, number) for number in member.partitions}
+        if brain.mortality.explains(routes, until_ms):
             continue
         had = [
             (partition, open_query)
             for partition in partitions.values()
             if not partition.held
-            for open_query in partition.asked_of(member, until_ms)
+            for open_query in partition.sent_to(routes, until_ms)
         ]
         brain.mortality.died({open_query.key for _, open_query in had}, now_ms)
         for partition, open_query in had:

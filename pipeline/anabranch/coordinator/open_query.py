@@ -10,8 +10,9 @@ from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.cache.keys import Question
 from anabranch.cache.records import Slot
 from anabranch.dispatch.attempts import Attempt
+from anabranch.dispatch.routing import Route
 from anabranch.dispatch.tasks import task_layers
-from anabranch.events import HEADER_CLIENT, HEADER_OFFSET, MemberHealth, Query, Source, Task
+from anabranch.events import HEADER_CLIENT, HEADER_OFFSET, Query, Source, Task
 from anabranch.kafka.transport import Headers, Record
 from anabranch.learn.dependency_graph import LayerSelection
 from anabranch.observe.spans import Trace
@@ -62,8 +63,8 @@ class OpenQuery:
         """When it stops waiting for more than enough."""
         self.digest = ""
         self.generation = 0
-        self.routes: dict[tuple[str, int], tuple[str, int]] = {}
-        """(layer, shard) to the (group, partition) it was sent to, while outstanding."""
+        self.routes: dict[tuple[str, int], Route] = {}
+        """(layer, shard) to where it was sent, while outstanding."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -86,11 +87,6 @@ class OpenQuery:
             key=self.digest,
             generation=self.generation,
         )
-
-    def may_be_at(self, worker: MemberHealth, until_ms: float) -> bool:
-        """Whether a task of it is outstanding that a worker may have read by then."""
-        theirs = ((worker.group, partition) for partition in worker.partitions)
-        return self.read_ms <= until_ms and not set(self.routes.values()).isdisjoint(theirs)
 
     def refreshed_by(self, layer: JoinLayer) -> Source:
         """How a layer was fetched that the cache had, beside what it had not."""

@@ -7,6 +7,8 @@ of a query is `on_query` -> `planning.probe` -> `planning.plan` -> `_advance` ->
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from msgspec import structs
 
 from anabranch.aggregate.coverage import enough, patience_ms
@@ -22,12 +24,12 @@ from anabranch.coordinator.planning import choose_layers, plan, probe
 from anabranch.coordinator.restored import Restored, SeenIds
 from anabranch.coordinator.trial import MAX_TRIALS, Trials
 from anabranch.dispatch.attempts import Attempt, next_attempts
+from anabranch.dispatch.routing import Route
 from anabranch.dispatch.tasks import bundle
 from anabranch.errors import DecodeError
 from anabranch.events import (
     Error,
     ErrorCode,
-    MemberHealth,
     Partial,
     PartialResult,
     Query,
@@ -90,9 +92,13 @@ class QueryPartition:
         """The next offset of `partials` to read."""
         return self._bounds.partials
 
-    def asked_of(self, worker: MemberHealth, until_ms: float) -> list[OpenQuery]:
-        """Queries whose tasks a worker may have read by then."""
-        return [each for each in self._open.values() if each.may_be_at(worker, until_ms)]
+    def sent_to(self, routes: Set[Route], until_ms: float) -> list[OpenQuery]:
+        """Queries whose outstanding tasks somebody who reads there may have had by then."""
+        return [
+            open_query
+            for open_query in self._open.values()
+            if open_query.read_ms <= until_ms and not routes.isdisjoint(open_query.routes.values())
+        ]
 
     def snapshot(self) -> Progress:
         """What to commit now."""
@@ -142,10 +148,7 @@ class QueryPartition:
         try:
             partial = decode(record.value, Partial)
         except DecodeError as error:
-            self._brain.counters.dead_letters += 1
-            self._brain.outbox.dead_letters.append(
-                DeadLetterOut(record, str(error), stack_digest(error))
-            )
+            self._brain.bury(record, error)
             return
         open_query = self._open.get(partial.offset)
         if open_query is not None and open_query.query.id != partial.query:

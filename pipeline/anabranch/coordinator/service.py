@@ -23,7 +23,6 @@ from anabranch.coordinator.exactly_once import ExactlyOnce
 from anabranch.coordinator.exchange import Exchange
 from anabranch.coordinator.in_flight import InFlight
 from anabranch.coordinator.mortality import mourn
-from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.ownership import Ownership
 from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.pulse import Pulse
@@ -31,7 +30,6 @@ from anabranch.coordinator.topic_watch import TopicWatch
 from anabranch.diagnostics import StatsReport
 from anabranch.errors import BrokerError, DecodeError
 from anabranch.events import ControlRecord, MemberHealth, decode
-from anabranch.kafka.dead_letters import stack_digest
 from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
@@ -298,10 +296,7 @@ class Coordinator(Service):
             else:
                 self._obey(record)
         except DecodeError as error:
-            self.brain.counters.dead_letters += 1
-            self.brain.outbox.dead_letters.append(
-                DeadLetterOut(record, str(error), stack_digest(error))
-            )
+            self.brain.bury(record, error)
 
     def _obey(self, record: Record) -> None:
         if not record.value:

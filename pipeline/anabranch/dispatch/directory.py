@@ -6,15 +6,13 @@ from collections.abc import Collection, Mapping
 
 from anabranch.events import LayerDescriptor, MemberHealth, decode_health
 from anabranch.kafka.transport import LOG_APPEND_TIME, Record
+from anabranch.membership import HEALTH_INTERVAL_S
 from anabranch.select.decision import GroupLoad
 
 __all__ = ["Directory"]
 
 MEMBER_SILENCE_MS = 3_000
 """A member that said nothing for so long is taken for dead."""
-
-_INTERVAL_MS = 1_000
-"""Between two records of a member that lives."""
 
 
 class Directory:
@@ -95,7 +93,7 @@ class Directory:
         ]
         gone = [self._members.pop(key) for key in silent]
         return [
-            (member, heard_ms + _INTERVAL_MS)
+            (member, heard_ms + HEALTH_INTERVAL_S * 1000)
             for heard_ms, member in gone
             if member.role == "worker" and member.state != "draining"
         ]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Outstanding"]
+from typing import TypeAlias
+
+__all__ = ["Outstanding", "Route"]
+
+Route: TypeAlias = tuple[str, int]
+"""A worker group, and the partition of its task topics."""
 
 
 class Outstanding:
