@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
 import pytest
@@ -107,3 +107,25 @@ async def test_a_topic_that_is_deleted_ends_the_coordinator_with_its_name(config
             async with admin_of(config) as admin:
                 await admin.delete_topics([queries])
             await asyncio.Event().wait()
+
+
+async def test_a_topic_made_anew_has_new_queries_under_old_offsets(config: Config) -> None:
+    """Answers and partials of the old ones, which are still there, are not taken for theirs."""
+    queries = Topics(config.namespace).queries
+    old, new = ("old0", "old1", "old2"), ("new0", "new1", "new2", "new3")
+    with suppress(StageFailed):  # if the client's metadata never showed that it was away
+        async with working(config):
+            await ask(config, *old, partition=0)
+            await answers(config, len(old), within_s=30)
+            async with admin_of(config) as admin:
+                await admin.delete_topics([queries])
+            await ensure_topics(KafkaTransport(config.kafka), config, ["default"])
+            await ask(config, *new[:1], partition=0)
+            await answers(config, len(old) + 1, within_s=30)
+    async with working(config):
+        await ask(config, *new[1:], partition=0)
+        found_ = await answers(config, len(old) + len(new), within_s=30)
+    for id_ in new:
+        (answer,) = found_[id_]
+        assert answer["status"] == "complete"
+        assert [item["id"] for item in answer["items"]] == [f"urn:{id_}:a"]

@@ -248,12 +248,9 @@ class Hybrid:
             progress, Bounds(len(self._results[number]), len(self._partials[number]))
         )
         for offset, answer in self._results[number]:
-            restored.answered.add(offset)
-            restored.ids.append(answer.id)
+            restored.add_answer(offset, answer.id)
         for record in self._partials[number]:
-            partial = decode(record.value, Partial)
-            restored.arrived.setdefault(partial.offset, []).extend(partial.results)
-            restored.partials.append((record, partial))
+            restored.add_partial(record, decode(record.value, Partial))
         return restored
 
     def _collect(self) -> None:

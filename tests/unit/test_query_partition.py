@@ -89,12 +89,9 @@ class World:
         bounds = progress.bounds or Bounds()
         restored = Restored(progress, Bounds(len(self.results), len(self.partials)))
         for offset, answer in self.results[bounds.results :]:
-            restored.answered.add(offset)
-            restored.ids.append(answer.id)
+            restored.add_answer(offset, answer.id)
         for record in self.partials[bounds.partials :]:
-            partial = decode(record.value, Partial)
-            restored.arrived.setdefault(partial.offset, []).extend(partial.results)
-            restored.partials.append((record, partial))
+            restored.add_partial(record, decode(record.value, Partial))
         return restored
 
 

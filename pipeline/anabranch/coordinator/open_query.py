@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Raw, Struct
 
+from anabranch.aggregate.coverage import enough, patience_ms
 from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.cache.keys import Question
 from anabranch.cache.records import Slot
@@ -70,6 +71,22 @@ class OpenQuery:
     def place(self) -> tuple[int, int]:
         """Names it among all queries of a coordinator."""
         return self.partition, self.offset
+
+    def is_enough(self, now_ms: float) -> bool:
+        """Coverage is met, and waiting for the rest does not pay (`patient_until_ms`) any more."""
+        join, query = self.join, self.query
+        if not enough(join.ok, len(join.layers), query.min_coverage):
+            return False
+        if join.sequence:
+            return join.found() >= query.limit
+        until_ms = self.patient_until_ms
+        if until_ms is not None and now_ms >= until_ms:
+            return True
+        left_ms = self.deadline_ms - now_ms
+        wait_ms = patience_ms(join.ok, len(join.layers), query.min_coverage, left_ms)
+        if until_ms is None or now_ms + wait_ms < until_ms:
+            self.patient_until_ms = now_ms + wait_ms
+        return wait_ms <= 0
 
     def task(self, attempts: Sequence[Attempt]) -> Task:
         """What a worker group is asked for these attempts."""

@@ -250,9 +250,10 @@ class Ownership:
             self._reader.beginnings(queries), self._reader.ends(queries)
         )
         for number, commit in taken.items():
-            _say_what_is_gone(number, commit, beginnings[self._tp(number)])
+            at = self._tp(number)
+            _say_what_is_gone(number, commit, beginnings[at], ends[at])
         claims = {
-            n: _raised(progress_of(commit, beginnings[self._tp(n)]))
+            n: _raised(progress_of(commit, beginnings[self._tp(n)], ends[self._tp(n)]))
             for n, commit in taken.items()
             if n not in self._claimed  # by a try that was cut short: it counts once
         }
@@ -298,13 +299,21 @@ class Ownership:
         )
 
 
-def _say_what_is_gone(number: int, commit: Committed | None, beginning: int) -> None:
+def _say_what_is_gone(number: int, commit: Committed | None, beginning: int, end: int) -> None:
     if commit is not None and commit.offset < beginning:
         log.warning(
             "partition %d of queries begins at %d, but was answered only up to %d: retention took "
             "what lay between; raise topics.retention_ms above the longest outage",
             number,
             beginning,
+            commit.offset,
+        )
+    elif commit is not None and commit.offset > end:
+        log.warning(
+            "partition %d of queries ends at %d, but was read up to %d: it was made anew, or a "
+            "node lost records; it is read from its beginning, without what is answered",
+            number,
+            end,
             commit.offset,
         )
 

@@ -7,11 +7,11 @@ of a query is `on_query` -> `planning.probe` -> `planning.plan` -> `_advance` ->
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set
 
 from msgspec import structs
 
-from anabranch.aggregate.coverage import enough, patience_ms
 from anabranch.aggregate.join import JoinLayer
 from anabranch.coordinator.answering import attributes, compose, encode_bounded, failure
 from anabranch.coordinator.brain import Brain
@@ -26,7 +26,7 @@ from anabranch.coordinator.trial import MAX_TRIALS, Trials
 from anabranch.dispatch.attempts import Attempt, next_attempts
 from anabranch.dispatch.routing import Route
 from anabranch.dispatch.tasks import bundle
-from anabranch.errors import DecodeError
+from anabranch.errors import DecodeError, TopicError
 from anabranch.events import (
     Error,
     ErrorCode,
@@ -64,16 +64,16 @@ class QueryPartition:
         self.written: Committed | None = None
         """What this instance committed last."""
         self._brain = brain
-        self._window = Window(progress.offset, restored.answered)
+        self._restored = restored
+        self._window = Window(progress.offset, progress.completed)
         self._trials = Trials(progress, restored.end, brain.court)
-        self._inherited = progress.bounds or Bounds()
         self._bounds = restored.bounds
-        self._restored_up_to = restored.last
-        self._arrived = restored.arrived
+        self._latest_ms = -math.inf
         self._open: dict[int, OpenQuery] = {}
         self._ids = SeenIds(brain.config.coordinator, restored.ids, brain.now_ms())
         for record, partial in restored.partials:
             fold_partial(brain, record, partial, None)
+        restored.partials.clear()
 
     # ── what the shell asks ────────────────────────────────────────────────────────────────
 
@@ -113,12 +113,19 @@ class QueryPartition:
     # ── events ─────────────────────────────────────────────────────────────────────────────
 
     def on_query(self, record: Record) -> None:
-        """A record of `queries`."""
+        """A record of `queries`.
+
+        Raises:
+            TopicError: it is new and has an old offset.
+        """
         if record.offset < self._window.position:
+            if record.timestamp > self._latest_ms:
+                raise TopicError(f"{record.topic}[{record.partition}] begins anew; restart")
             return
-        if self._window.is_done(record.offset):
+        self._latest_ms = max(self._latest_ms, record.timestamp)
+        if self._window.is_done(record.offset) or self._restored.is_answered(record):
             self._window.skip(record.offset)
-            self._arrived.pop(record.offset, None)
+            self._restored.forget(record.offset)
             return
         self._brain.counters.queries += 1
         self._window.open(record.offset, self._bounds_at_reading(record.offset))
@@ -156,7 +163,7 @@ class QueryPartition:
         counted = [r for r in partial.results if open_query and self._accept(open_query, r)]
         fold_partial(self._brain, record, partial, open_query)
         if open_query is None and self._is_ahead(partial.offset):
-            self._arrived.setdefault(partial.offset, []).extend(partial.results)
+            self._restored.arrive(partial)
         elif open_query is None:
             self._brain.counters.late_partials += 1
         elif counted:
@@ -234,7 +241,7 @@ class QueryPartition:
             return
         if self._ids.is_repeat(query.id, record.offset, now_ms):
             brain.counters.duplicates += 1
-            self._arrived.pop(record.offset, None)
+            self._restored.forget(record.offset)
             trace.end()
             self.on_acked(record.offset, None)
             return
@@ -253,7 +260,7 @@ class QueryPartition:
         self._open[record.offset] = open_query
         probe(brain, open_query, now_ms)
         plan(brain, open_query, now_ms)
-        for result in self._arrived.pop(record.offset, ()):
+        for result in self._restored.arrived(record.offset, query.id):
             open_query.join.accept(result, now_ms)
         if now_ms >= open_query.deadline_ms:
             open_query.join.expire()
@@ -279,21 +286,12 @@ class QueryPartition:
 
     def _is_enough(self, open_query: OpenQuery) -> bool:
         """Coverage is met, and waiting for the rest does not pay any more."""
-        join, query = open_query.join, open_query.query
-        if not enough(join.ok, len(join.layers), query.min_coverage):
-            return False
-        if join.sequence:
-            return join.found() >= query.limit
-        now_ms = self._brain.now_ms()
+        before_ms = open_query.patient_until_ms
+        enough = open_query.is_enough(self._brain.now_ms())
         until_ms = open_query.patient_until_ms
-        if until_ms is not None and now_ms >= until_ms:
-            return True
-        left_ms = open_query.deadline_ms - now_ms
-        wait_ms = patience_ms(join.ok, len(join.layers), query.min_coverage, left_ms)
-        if until_ms is None or now_ms + wait_ms < until_ms:
-            open_query.patient_until_ms = now_ms + wait_ms
-            self._brain.deadlines.add(now_ms + wait_ms, self.number, open_query.offset)
-        return wait_ms <= 0
+        if until_ms is not None and until_ms != before_ms:
+            self._brain.deadlines.add(until_ms, self.number, open_query.offset)
+        return enough
 
     def _leads(self, open_query: OpenQuery, attempt: Attempt, now_ms: float) -> bool:
         """Single-flight: the first attempt of a layer meets those of other queries."""
@@ -397,4 +395,4 @@ class QueryPartition:
 
     def _bounds_at_reading(self, offset: int) -> Bounds:
         """Restored queries inherit the bounds under which they were first read."""
-        return self._inherited if offset <= self._restored_up_to else self._bounds
+        return self._restored.bounds_at(offset) or self._bounds

@@ -20,11 +20,16 @@ __all__ = ["progress_of", "read_back"]
 _FETCH_MS = 200
 
 
-def progress_of(committed: Committed | None, beginning: int) -> Progress:
-    """What a commit says; without one, a partition is read from its beginning."""
+def progress_of(committed: Committed | None, beginning: int, end: int) -> Progress:
+    """What a commit says; without one, a partition is read from its beginning.
+
+    So is one that ends before the commit: it was made anew, or a node lost what it had.
+    """
     if committed is None:
         return Progress(beginning, bounds=Bounds())
     progress = decode_progress(committed.offset, committed.metadata)
+    if progress.offset > end:
+        return Progress(beginning, bounds=Bounds(), epoch=progress.epoch)
     # Retention may have outrun the watermark: what is gone cannot be answered any more.
     return structs.replace(progress, offset=max(progress.offset, beginning))
 
@@ -77,12 +82,10 @@ def _take(restored: Restored, record: Record, topics: Topics) -> None:
 
 
 def _take_answer(restored: Restored, record: Record) -> None:
-    """An answered offset, by its header, without decoding the answer."""
+    """An answered offset, by its header and key, without decoding the answer."""
     for name, value in record.headers:
         if name == HEADER_OFFSET and value.isdigit():
-            restored.answered.add(int(value))
-    if record.key:
-        restored.ids.append(record.key.decode(errors="replace"))
+            restored.add_answer(int(value), (record.key or b"").decode(errors="replace"))
 
 
 def _take_partial(restored: Restored, record: Record) -> None:
@@ -90,5 +93,4 @@ def _take_partial(restored: Restored, record: Record) -> None:
         partial = decode(record.value, Partial)
     except DecodeError:
         return  # dead-lettered by whoever read it first
-    restored.arrived.setdefault(partial.offset, []).extend(partial.results)
-    restored.partials.append((record, partial))
+    restored.add_partial(record, partial)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from anabranch.config import CoordinatorConfig
-from anabranch.events import Partial, PartialResult
+from anabranch.events import Partial, PartialResult, read_id
 from anabranch.kafka.progress import Bounds, Progress
 from anabranch.kafka.transport import Record
 
@@ -14,7 +14,11 @@ __all__ = ["Restored", "SeenIds"]
 
 
 class Restored:
-    """Where to start, what is answered, what has arrived."""
+    """Where to start, what is answered, what has arrived: for as long as old offsets are read.
+
+    Answers and partials name their query beside its offset: a topic that was made anew has other
+    queries at the same offsets.
+    """
 
     def __init__(self, progress: Progress, bounds: Bounds, end: int = 0) -> None:
         self.progress = progress
@@ -22,16 +26,49 @@ class Restored:
         """The end of `queries` when the reading began."""
         self.bounds = bounds
         """Ends of results and partials when the reading stopped."""
-        self.answered: set[int] = set(progress.completed)
-        self.ids: list[str] = []
-        self.arrived: dict[int, list[PartialResult]] = {}
         self.partials: list[tuple[Record, Partial]] = []
         """What fills the cache again."""
+        self._answered: dict[int, str] = {}
+        self._arrived: dict[int, list[Partial]] = {}
+        self._last = max(progress.completed, default=-1)
 
     @property
-    def last(self) -> int:
-        """The highest offset that the owner before is known to have read."""
-        return max(self.answered | set(self.arrived), default=-1)
+    def ids(self) -> Iterable[str]:
+        """Ids that are answered."""
+        return self._answered.values()
+
+    def add_answer(self, offset: int, id_: str) -> None:
+        """`results` has an answer to this query."""
+        self._answered[offset] = id_
+        self._last = max(self._last, offset)
+
+    def add_partial(self, record: Record, partial: Partial) -> None:
+        """`partials` has this."""
+        self.partials.append((record, partial))
+        self.arrive(partial)
+        self._last = max(self._last, partial.offset)
+
+    def arrive(self, partial: Partial) -> None:
+        """A partial is there before its query was read (again)."""
+        self._arrived.setdefault(partial.offset, []).append(partial)
+
+    def is_answered(self, record: Record) -> bool:
+        """Whether `results` has an answer to this record; to be asked once."""
+        id_ = self._answered.pop(record.offset, None)
+        return id_ is not None and id_ == read_id(record.value)
+
+    def arrived(self, offset: int, id_: str) -> list[PartialResult]:
+        """What has arrived for a query, handed out once."""
+        partials = self._arrived.pop(offset, ())
+        return [result for p in partials if p.query == id_ for result in p.results]
+
+    def forget(self, offset: int) -> None:
+        """Nobody waits for what has arrived there."""
+        self._arrived.pop(offset, None)
+
+    def bounds_at(self, offset: int) -> Bounds | None:
+        """The bounds under which the owner before first read a query, if it has read it."""
+        return (self.progress.bounds or Bounds()) if offset <= self._last else None
 
 
 class SeenIds:

@@ -87,7 +87,8 @@ class Window:
         self.position = offset + 1
 
     def skip(self, offset: int) -> None:
-        """A record was read that needs no answer (again)."""
+        """A record was read that is answered."""
+        self._done.add(offset)
         self.position = offset + 1
 
     def complete(self, offset: int) -> None:
