@@ -157,7 +157,7 @@ def _wrong(
 ) -> list[str]:
     found = []
     attempts = [each.answer["attempt"] for each in given]
-    if attempts != sorted(set(attempts)):
+    if len(set(attempts)) < len(attempts):  # in any order: what was cut off may arrive late
         found.append(f"attempts {attempts}")
     for each in given:
         try:

@@ -88,8 +88,9 @@ async def _ask(config: Config, count: int, per_s: int, hurting: asyncio.Future[N
     """Plain JSON at a steady rate, until so many are asked and whatever happens is over."""
     topic = Topics(config.namespace).queries
     producer = AIOKafkaProducer(
-        bootstrap_servers=config.kafka.bootstrap, enable_idempotence=True, request_timeout_ms=90_000
-    )
+        bootstrap_servers=config.kafka.bootstrap, enable_idempotence=True,
+        request_timeout_ms=90_000, max_batch_size=1_000_000,
+    )  # fmt: skip
     await producer.start()
     loop = asyncio.get_running_loop()
     begin, sent = loop.time(), []

@@ -36,6 +36,8 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
 FLEET: Final = ("coordinator", "coordinator", "worker", "worker", "cpu", "cpu")
 EXCUSED_S: Final = 60.0
 """For so long after nodes failed a process may end: request timeout, session, rebalance."""
+CALM_S: Final = 8.0
+"""Between two outages: one after another without a pause are one, and longer than was meant."""
 SKEW: Final = str(Path(__file__).with_name("skew"))
 
 
@@ -141,6 +143,7 @@ class Scene:
             finally:
                 self.outages.append((begin, time.time()))
                 self.note(f"over: {what}")
+            await asyncio.sleep(CALM_S)
 
     def _account(self, name: str) -> None:
         code = self.fleet.processes[name].returncode

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from records import FakeRecord
 
-from anabranch.config import Config, SelectConfig, TypeConfig
+from anabranch.config import Config, CoordinatorConfig, SelectConfig, TypeConfig
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.partition import QueryPartition
@@ -59,13 +59,19 @@ class Sent(NamedTuple):
 class Hybrid:
     """One coordinator with its partitions; answers are acknowledged at once."""
 
-    def __init__(self, partitions: int = 1, select: SelectConfig | None = None) -> None:
+    def __init__(
+        self,
+        partitions: int = 1,
+        select: SelectConfig | None = None,
+        coordinator: CoordinatorConfig | None = None,
+    ) -> None:
         self.now_ms = 1_000_000.0
         self.sent: list[Sent] = []
         self.answers: dict[str, Answer] = {}
         self.letters: list[DeadLetterOut] = []
         self.orders: list[dict[str, Any]] = []
         self._select = select or SelectConfig()
+        self._coordinator = coordinator or CoordinatorConfig()
         self._queries: list[list[FakeRecord]] = [[] for _ in range(partitions)]
         self._partials: list[list[FakeRecord]] = [[] for _ in range(partitions)]
         self._results: list[list[tuple[int, Answer]]] = [[] for _ in range(partitions)]
@@ -87,7 +93,7 @@ class Hybrid:
         for number, partition in self.partitions.items():
             for record in self._queries[number]:
                 partition.on_query(record)
-        self._collect()
+        self.collect()
 
     def ask(self, *layers: str, at: int = 0, n: int = 1, **fields: Any) -> str:
         """Ask partition `at` the question `n`; the query's id."""
@@ -100,7 +106,7 @@ class Hybrid:
         )
         log_.append(record)
         self.partitions[at].on_query(record)
-        self._collect()
+        self.collect()
         return str(id_)
 
     def reply(self, *layers: str, to: str | None = None, **result: Any) -> None:
@@ -117,14 +123,15 @@ class Hybrid:
     def deliver(self, sent: Sent, **result: Any) -> None:
         """A partial for one slot, again and again if need be."""
         task, slot = sent.task, sent.slot
-        status = result.get("status", "ok")
+        at, status = result.pop("partition", task.partition), result.get("status", "ok")
         fields: dict[str, Any] = {
             "items": found(slot.layer, slot.shard) if status == "ok" else [],
             "error": None if status == "ok" else f"{slot.layer} broke",
             "took_ms": TOOK_MS[LAYERS[slot.layer][0]],
         }
         partial = Partial(
-            result.pop("query", task.query), task.offset, task.type, task.scope, task.limit,
+            result.pop("query", task.query), result.pop("offset", task.offset),
+            task.type, task.scope, task.limit,
             result.pop("key", task.key), task.generation, "w",
             [
                 PartialResult(
@@ -133,7 +140,7 @@ class Hybrid:
                 )
             ],
         )  # fmt: skip
-        self.tell(encode(partial), at=task.partition)
+        self.tell(encode(partial), at=at)
 
     def tell(self, value: bytes, *, at: int = 0) -> None:
         """A record of `partials`."""
@@ -145,7 +152,7 @@ class Hybrid:
             )
         )  # fmt: skip
         self.partitions[at].on_partial(records[-1])
-        self._collect()
+        self.collect()
 
     def after(self, ms: float) -> None:
         """Time passes, and whatever is due on the way happens."""
@@ -154,7 +161,7 @@ class Hybrid:
             self.now_ms = max(self.now_ms, deadlines.next_ms)
             for number, offset in deadlines.pop_due(self.now_ms):
                 self.partitions[number].on_deadline(offset)
-            self._collect()
+            self.collect()
         self.now_ms = until_ms
         self._keep_alive(self.brain)
 
@@ -166,7 +173,7 @@ class Hybrid:
     def lose(self, number: int) -> None:
         """A partition is somebody else's from now on."""
         self.partitions.pop(number).abandon()
-        self._collect()
+        self.collect()
 
     def learn(self, layer: str, *, asked: int, used: int, type_: str = "learned") -> None:
         """Others saw this layer answer so often, and contribute so often."""
@@ -202,11 +209,31 @@ class Hybrid:
         """Ids of an answer's items."""
         return {item.id for item in self.answers[id_].items}
 
+    def collect(self) -> None:
+        """Take what the coordinator sends; answers are acknowledged."""
+        out = self.brain.outbox.take()
+        self.letters += out.dead_letters
+        for task_out in out.tasks:
+            task = decode(task_out.value, Task)
+            self._bundles += 1
+            self.sent += [
+                Sent(task, slot, task_out.topic, task_out.partition, self._bundles)
+                for slot in task.layers
+            ]
+        for answer_out in out.answers:
+            answer = decode(answer_out.value, Answer)
+            assert answer.id not in self.answers, "answered twice"
+            self.answers[answer.id] = answer
+            results = self._results[answer_out.owner.number]
+            results.append((answer_out.offset, answer))
+            answer_out.owner.on_acked(answer_out.offset, len(results) - 1)
+
     # ── within ─────────────────────────────────────────────────────────────────────────────
 
     def _brain(self) -> Brain:
         config = Config(
             select=self._select,
+            coordinator=self._coordinator,
             types={
                 "t": TypeConfig(layers=["a", "b"]),
                 "learned": TypeConfig(layers=["a", "b", "d"], select="learned"),
@@ -252,24 +279,6 @@ class Hybrid:
         for record in self._partials[number]:
             restored.add_partial(record, decode(record.value, Partial))
         return restored
-
-    def _collect(self) -> None:
-        out = self.brain.outbox.take()
-        self.letters += out.dead_letters
-        for task_out in out.tasks:
-            task = decode(task_out.value, Task)
-            self._bundles += 1
-            self.sent += [
-                Sent(task, slot, task_out.topic, task_out.partition, self._bundles)
-                for slot in task.layers
-            ]
-        for answer_out in out.answers:
-            answer = decode(answer_out.value, Answer)
-            assert answer.id not in self.answers, "answered twice"
-            self.answers[answer.id] = answer
-            results = self._results[answer_out.owner.number]
-            results.append((answer_out.offset, answer))
-            answer_out.owner.on_acked(answer_out.offset, len(results) - 1)
 
 
 def found(layer: str, shard: int = 0, count: int = 2) -> list[Item]:

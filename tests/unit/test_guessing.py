@@ -107,11 +107,8 @@ def test_what_a_guess_brought_replaces_what_is_about_to_expire() -> None:
     bench.ask(1)
     bench.ask(1)
     bench.now_ms += 80_000
-    ageing = list(bench.brain.cache.ageing(bench.now_ms))
-    assert [a.key[3] for a in ageing] == [1]
-    guessing = bench.brain.guessing
-    for a in ageing:
-        guessing._fetch(a.key, a.layers, a.limit)
+    assert [a.key[3] for a in bench.brain.cache.ageing(bench.now_ms)] == [1]
+    bench.brain.guessing.refresh()
     bench.tasks()
     ((topic, task),) = bench.guesses()
     assert topic.endswith(".low")

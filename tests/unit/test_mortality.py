@@ -33,7 +33,7 @@ def die(world: Hybrid, name: str, *, state: str = "ready") -> list[DeadLetterOut
     world.now_ms += 3_500
     mourn(world.brain, world.partitions)
     before = len(world.letters)
-    world._collect()
+    world.collect()
     return world.letters[before:]
 
 

@@ -71,13 +71,17 @@ class Guessing:
         guessers = {"warming": self._warmer, "prefetch": self._prefetcher}
         return {name: g.allowance.stats() if g else {"on": 0.0} for name, g in guessers.items()}
 
+    def refresh(self) -> None:
+        """Fetch what is asked most and will expire before long."""
+        if self._warmer is not None:
+            for ageing in self._warmer.propose(self._brain.cache.ageing(self._brain.now_ms())):
+                self._fetch(ageing.key, ageing.layers, ageing.limit)
+
     async def run(self, stage: Stage, publisher: Publisher) -> None:
         """Stage: refresh what will expire before long, and send what was guessed."""
         while True:
             stage.beat()
-            if self._warmer is not None:
-                for ageing in self._warmer.propose(self._brain.cache.ageing(self._brain.now_ms())):
-                    self._fetch(ageing.key, ageing.layers, ageing.limit)
+            self.refresh()
             await publisher.flush()
             await asyncio.sleep(_INTERVAL_S)
 
