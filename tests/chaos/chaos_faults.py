@@ -199,6 +199,13 @@ async def slow(scene: Scene, rng: Random) -> None:
         scene.network.delay_s = 0.0
 
 
+async def slow_disk(scene: Scene, rng: Random) -> None:
+    """Every write of every node takes longer."""
+    async with scene.outage("disks are slow"):
+        with scene.disk.slow():
+            await asyncio.sleep(rng.uniform(8.0, 12.0))
+
+
 FAULTS: Final[dict[str, Fault]] = {
     "kill-coordinator": kill_coordinator,
     "kill-worker": kill_worker,
@@ -215,4 +222,5 @@ FAULTS: Final[dict[str, Fault]] = {
     "no-nodes": no_nodes,
     "cut": cut,
     "slow": slow,
+    "slow-disk": slow_disk,
 }

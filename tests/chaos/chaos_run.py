@@ -23,6 +23,7 @@ from typing import Final
 import msgspec
 from aiokafka import AIOKafkaProducer
 from chaos_checker import Report, check, read_back, stuck
+from chaos_disk import Disk, three_nodes
 from chaos_faults import FAULTS, hurt
 from chaos_scene import PARAMS, Scene, standing
 from fleet import SETTINGS
@@ -46,14 +47,15 @@ TOPICS: Final = "[topics]\nqueries = 6\ntasks = 4\n"
 
 
 async def chaos(
-    kafka: LocalKafka, faults: Sequence[str], *, mode: str, seed: int, queries: int, per_s: int
-) -> Report:
+    kafka: LocalKafka, disk: Disk, faults: Sequence[str], *,
+    mode: str, seed: int, queries: int, per_s: int,
+) -> Report:  # fmt: skip
     """One run: ask at a steady rate while these faults happen."""
     report = Report(", ".join(faults), mode, seed)
     with tempfile.TemporaryDirectory() as folder:
         path = _settings(folder, mode, kafka.bootstrap)
         config = load(path, environ={})
-        async with standing(path, kafka, config) as scene:
+        async with standing(path, kafka, disk, config) as scene:
             keeping = asyncio.ensure_future(scene.keep())
             hurting = asyncio.ensure_future(hurt(scene, faults, seed, queries / per_s))
             await _ask(config, queries, per_s, hurting)
@@ -154,7 +156,7 @@ def main() -> int:
     asked = parser.parse_args()
     runs, reports = plans(asked.faults, asked.times, asked.seed), []
     with (
-        LocalKafka(nodes=3, proxied=True) as kafka,
+        three_nodes() as (kafka, disk),
         Progress(console=Console(stderr=True), transient=True) as progress,
     ):
         bar = progress.add_task("chaos", total=len(runs))
@@ -163,8 +165,8 @@ def main() -> int:
             reports.append(
                 asyncio.run(
                     chaos(
-                        kafka, faults, mode=asked.mode, seed=asked.seed, queries=asked.queries,
-                        per_s=asked.per_s,
+                        kafka, disk, faults, mode=asked.mode, seed=asked.seed,
+                        queries=asked.queries, per_s=asked.per_s,
                     )
                 )
             )  # fmt: skip

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+from chaos_disk import Disk
 from chaos_proxy import Network, proxied
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -61,9 +62,12 @@ class Seat:
 class Scene:
     """Processes and nodes, kept alive: what ends is started again, under a new name."""
 
-    def __init__(self, fleet: Fleet, kafka: LocalKafka, network: Network, config: Config) -> None:
+    def __init__(
+        self, fleet: Fleet, kafka: LocalKafka, disk: Disk, network: Network, config: Config
+    ) -> None:
         self.fleet = fleet
         self.kafka = kafka
+        self.disk = disk
         self.network = network
         self.config = config
         self.seats = [Seat(role) for role in FLEET]
@@ -173,11 +177,13 @@ class Scene:
 
 
 @asynccontextmanager
-async def standing(path: Path, kafka: LocalKafka, config: Config) -> AsyncIterator[Scene]:
+async def standing(
+    path: Path, kafka: LocalKafka, disk: Disk, config: Config
+) -> AsyncIterator[Scene]:
     """Two coordinators and four workers, ready; and nothing left of them afterwards."""
     fleet = Fleet(path)
     async with proxied(kafka.nodes) as network:
-        scene = Scene(fleet, kafka, network, config)
+        scene = Scene(fleet, kafka, disk, network, config)
         await ensure_topics(KafkaTransport(config.kafka), config, config.groups)
         try:
             for seat in scene.seats:

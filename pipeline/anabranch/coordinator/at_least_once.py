@@ -1,6 +1,6 @@
 """Answers go out at once, and are committed once the broker has them.
 
-After a failure in between there may be a second answer, with a higher `attempt`.
+After a failure in between there may be a second answer, with another `attempt`.
 """
 
 from __future__ import annotations

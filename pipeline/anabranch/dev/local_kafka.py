@@ -64,9 +64,12 @@ class Node:
     `address` is where clients are sent: to the node itself, or to a proxy before it.
     """
 
-    def __init__(self, number: int, folder: Path, ports: Sequence[int]) -> None:
+    def __init__(
+        self, number: int, folder: Path, ports: Sequence[int], environ: Mapping[str, str]
+    ) -> None:
         self.number = number
         self.folder = folder
+        self._environ = environ
         self.client_port, self.broker_port, self.controller_port, *proxy = ports
         self.address = f"{HOST}:{proxy[0] if proxy else self.client_port}"
         self._command: list[str] = []
@@ -143,6 +146,7 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | self._environ,
                 process_group=self._group,
             )
 
@@ -171,6 +175,7 @@ class LocalKafka:
     """A Kafka cluster for the time of a `with` block.
 
     Args:
+        environ: environment variables of the nodes, beside those of this process.
         proxied: clients are sent to each node's `address`, where nobody listens: the caller runs
             proxies there, in front of the `client_port`s.
 
@@ -189,6 +194,7 @@ class LocalKafka:
         folder: str | Path | None = None,
         settings: Mapping[str, str] | None = None,
         *,
+        environ: Mapping[str, str] | None = None,
         proxied: bool = False,
     ) -> None:
         self._count = nodes
@@ -196,6 +202,7 @@ class LocalKafka:
         self._kept = folder is not None
         self.folder = Path(folder).resolve() if folder else Path()
         self._settings = dict(settings or {})
+        self._environ = dict(environ or {})
         self._nodes: list[Node] = []
         self._guard: Guard | None = None
         self.bootstrap = ""
@@ -257,11 +264,10 @@ class LocalKafka:
         self.stop()
 
     def _write_settings(self) -> None:
-        ports = iter(_free_ports(self._ports * self._count))
-        self._nodes = [
-            Node(number, self.folder / f"node-{number}", [next(ports) for _ in range(self._ports)])
-            for number in range(1, self._count + 1)
-        ]
+        free = iter(_free_ports(self._ports * self._count))
+        for number in range(1, self._count + 1):
+            folder, ports = self.folder / f"node-{number}", [next(free) for _ in range(self._ports)]
+            self._nodes.append(Node(number, folder, ports, self._environ))
         for node in self._nodes:
             node.folder.mkdir(parents=True, exist_ok=True)
             settings = {**_settings(node, self._nodes), **self._settings}
