@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from fleet import Fleet
 from pipelines import layers_of
 
 from anabranch.client import Client
@@ -25,7 +28,7 @@ from anabranch.config import Config, KafkaConfig, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
 from anabranch.dev.kafka_jars import java, kafka_jars
 from anabranch.dev.local_kafka import LocalKafka
-from anabranch.errors import BrokerError
+from anabranch.errors import BrokerError, StageFailed
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.layers import Item, Request
@@ -64,11 +67,26 @@ class Secured(NamedTuple):
             types={"t": TypeConfig(layers=["a"])},
         )
 
+    def deny(self, role: str, topic: str) -> None:
+        """Take a role's right to write a topic away."""
+        subprocess.run(
+            [
+                self.tool, "--bootstrap-server", self._inside, "--remove", "--force",
+                "--allow-principal", f"User:{role}", "--operation", "Write", "--topic", topic,
+            ],
+            check=True, capture_output=True,
+        )  # fmt: skip
+
+    @property
+    def _inside(self) -> str:
+        """Where administrators come in."""
+        return f"127.0.0.1:{self.kafka.node(1).broker_port}"
+
     def allow(self, namespace: str) -> None:
         """Run the documented script, as an administrator on the inside."""
         principals = {role.upper(): f"User:{role}" for role in ROLES}
         subprocess.run(
-            [ACLS, f"127.0.0.1:{self.kafka.node(1).broker_port}"],
+            [ACLS, self._inside],
             env=os.environ | principals | {"NAMESPACE": namespace, "KAFKA_ACLS": str(self.tool)},
             check=True,
             capture_output=True,
@@ -79,14 +97,7 @@ class Secured(NamedTuple):
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("tls")
     key, certificate, both = folder / "key.pem", folder / "cert.pem", folder / "both.pem"
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-            "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-            "-keyout", key, "-out", certificate,
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    _certify(key, certificate)
     both.write_text(key.read_text() + certificate.read_text())
     tool = folder / "kafka-acls"
     tool.write_text(
@@ -157,33 +168,139 @@ async def _refused(secured: Secured, namespace: str) -> None:
         await producer.stop()
 
 
-def test_a_wrong_password_is_said_and_never_shown(secured: Secured, tmp_path: Path) -> None:
+async def test_a_right_that_is_taken_away_ends_the_coordinator_and_loses_no_answer(
+    secured: Secured,
+) -> None:
+    """It says which topic refuses it; once the right is back, the query is answered."""
+    namespace = f"s{uuid4().hex[:8]}."
+    secured.allow(namespace)
+    operator = secured.config(namespace, "operator")
+    await ensure_topics(KafkaTransport(operator.kafka), operator, ["default"])
+    results = Topics(namespace).results
+    specs = layers_of({"a": answer}, "default")
+    async with AsyncExitStack() as stack:
+        worker = Worker(secured.config(namespace, "worker"), "default", specs)
+        await stack.enter_async_context(worker)
+        await worker.ready()
+        client = await stack.enter_async_context(Client(secured.config(namespace, "client")))
+        with pytest.raises(StageFailed, match=rf"not acknowledged.*Authoriz.*{results}"):  # noqa: PT012
+            async with Coordinator(secured.config(namespace, "coordinator")) as coordinator:
+                await coordinator.ready()
+                secured.deny("coordinator", results)
+                asking = asyncio.ensure_future(client.ask("t", {"n": 1}, timeout_ms=60_000))
+                async with asyncio.timeout(60):
+                    await asyncio.Event().wait()
+        secured.allow(namespace)
+        async with Coordinator(secured.config(namespace, "coordinator")):
+            got = await asking
+    assert (got.status, got.attempt) == ("complete", 2)
+
+
+CLI_SETTINGS = """
+namespace = "{namespace}"
+[kafka]
+bootstrap = "{bootstrap}"
+request_timeout_ms = 8000
+[kafka.client]
+security_protocol = "SASL_SSL"
+sasl_mechanism = "SCRAM-SHA-512"
+sasl_plain_username = "${{WHO}}"
+sasl_plain_password = "${{SECRET}}"
+ssl_cafile = "{cafile}"
+[types.t]
+layers = ["a"]
+[layers.a]
+plugin = "synthetic"
+"""
+
+
+class Terminal(NamedTuple):
+    """Where commands are run, with a configuration whose secrets are in the environment."""
+
+    settings: Path
+
+    def environ(self, role: str, secret: str = PASSWORD) -> dict[str, str]:
+        return os.environ | {"WHO": role, "SECRET": secret}
+
+    def run(self, role: str, *command: str, secret: str = PASSWORD) -> tuple[int, str]:
+        """Exit code and all that was said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "anabranch", *command, "--config", self.settings, "--debug"],
+            env=self.environ(role, secret), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def allowed(secured: Secured) -> str:
+    """A namespace in which the roles have their rights; granting them takes its time."""
+    namespace = f"s{uuid4().hex[:8]}."
+    secured.allow(namespace)
+    return namespace
+
+
+@pytest.fixture
+def terminal(secured: Secured, allowed: str, tmp_path: Path) -> Terminal:
     path = tmp_path / "anabranch.toml"
     path.write_text(
-        f"""
-        namespace = "nobody."
-        [kafka]
-        bootstrap = "{secured.kafka.bootstrap}"
-        request_timeout_ms = 5000
-        [kafka.client]
-        security_protocol = "SASL_SSL"
-        sasl_mechanism = "SCRAM-SHA-512"
-        sasl_plain_username = "client"
-        sasl_plain_password = "${{SECRET}}"
-        ssl_cafile = "{secured.certificate}"
-        """
-    )
-    for command in (["topics", "--check"], ["config"], ["diagnostics"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "anabranch", *command, "--config", path, "--debug"],
-            env=os.environ | {"SECRET": "a-wrong-password"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        CLI_SETTINGS.format(
+            namespace=allowed, bootstrap=secured.kafka.bootstrap, cafile=secured.certificate
         )
-        said = done.stdout + done.stderr
-        assert "a-wrong-password" not in said
-        if command != ["config"]:
-            assert done.returncode != 0
-            assert "kafka.client" in said
+    )
+    return Terminal(path)
+
+
+async def test_the_command_line_works_over_tls_and_shows_no_secret(terminal: Terminal) -> None:
+    code, said = terminal.run("operator", "topics")
+    assert code == 0, said
+    fleet = Fleet(terminal.settings)
+    for role in ("coordinator", "worker"):
+        await fleet.start(role, role, "--debug", **terminal.environ(role))
+    try:
+        await fleet.ready()
+        code, answered = await asyncio.to_thread(terminal.run, "client", "ask", "t", "n:=1")
+        assert code == 0, answered
+        assert "complete" in answered
+        code, shown = await asyncio.to_thread(terminal.run, "operator", "diagnostics")
+        assert code == 0, shown
+        assert set((await fleet.stop()).values()) == {0}
+    finally:
+        await fleet.kill_all()
+    logs = "".join(fleet.log(role).read_text() for role in ("coordinator", "worker"))
+    assert "ready" in logs
+    assert PASSWORD not in said + answered + shown + logs
+
+
+def test_a_certificate_of_nobody_we_know_is_said(terminal: Terminal, tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger.pem"
+    _certify(tmp_path / "stranger.key", stranger)
+    text = terminal.settings.read_text()
+    terminal.settings.write_text(re.sub("ssl_cafile = .*", f'ssl_cafile = "{stranger}"', text))
+    code, said = terminal.run("operator", "topics", "--check")
+    assert code != 0
+    assert "kafka.client" in said
+    assert "certificate verify failed" in said
+    assert PASSWORD not in said
+
+
+@pytest.mark.parametrize("command", [("topics", "--check"), ("config",), ("diagnostics",)])
+def test_a_wrong_password_is_said_and_never_shown(
+    terminal: Terminal, command: tuple[str, ...]
+) -> None:
+    code, said = terminal.run("client", *command, secret="a-wrong-password")
+    assert "a-wrong-password" not in said
+    if command != ("config",):
+        assert code != 0
+        assert "kafka.client" in said
+
+
+def _certify(key: Path, certificate: Path) -> None:
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-keyout", key, "-out", certificate,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip

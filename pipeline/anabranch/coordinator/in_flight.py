@@ -15,10 +15,10 @@ class InFlight:
     """Records and tasks that have to end before partitions are let go.
 
     Args:
-        fail: called with the error when one failed; the instance must end.
+        fail: called with the error when one failed, and what that was; the instance must end.
     """
 
-    def __init__(self, fail: Callable[[BaseException], None]) -> None:
+    def __init__(self, fail: Callable[[BaseException, str], None]) -> None:
         self._fail = fail
         self._all: set[asyncio.Future[Any]] = set()
 
@@ -39,8 +39,7 @@ class InFlight:
         """Something that takes several steps, beside everything else."""
         task = asyncio.ensure_future(work)
         self._all.add(task)
-        task.add_done_callback(self._all.discard)
-        task.add_done_callback(self.arrived)
+        task.add_done_callback(self._ran)
         return task
 
     async def settle(self, timeout_s: float) -> None:
@@ -50,11 +49,16 @@ class InFlight:
         while self._all and loop.time() < until:
             await asyncio.wait(set(self._all), timeout=until - loop.time())
 
-    def arrived(self, done: asyncio.Future[Any]) -> bool:
-        """False, and the end of the instance, if it failed."""
-        if done.cancelled():
+    def arrived(self, sent: asyncio.Future[Acked]) -> bool:
+        """False, and the end of the instance, if a record did not."""
+        if sent.cancelled():
             return False
-        error = done.exception()
+        error = sent.exception()
         if error is not None:
-            self._fail(error)
+            self._fail(error, "a record was not acknowledged")
         return error is None
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._all.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error, "")
