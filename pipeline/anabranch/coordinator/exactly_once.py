@@ -35,9 +35,9 @@ _MANY: Final = 16
 class _Seat:
     """A partition that is ours alone, and what waits for its next transaction."""
 
-    def __init__(self, producer: TransactionalProducer) -> None:
+    def __init__(self, producer: TransactionalProducer, peers: Callable[[], int]) -> None:
         self.producer = producer
-        self.pace = Pace(asyncio.get_running_loop().time)
+        self.pace = Pace(asyncio.get_running_loop().time, peers)
         self.waiting: list[AnswerOut] = []
         self.round: asyncio.Task[None] | None = None
 
@@ -120,7 +120,7 @@ class ExactlyOnce:
     async def _open(self, number: int) -> None:
         producer = self._producer_of(number)
         await producer.start()
-        self._seats[number] = _Seat(producer)
+        self._seats[number] = _Seat(producer, lambda: len(self._seats))
 
     async def _write(self, number: int, commit: Committed) -> None:
         if (seat := self._seats.get(number)) is None:
