@@ -51,12 +51,12 @@ class Pipeline:
             until(lambda: all(directory.descriptor(name) for name in layers)), 30
         )
 
-    async def create(self, topic: str) -> None:
+    async def create(self, topic: str, settings: dict[str, str] | None = None) -> None:
         """Make a topic; on the embedded broker it is there on first use."""
         admin = KafkaTransport(self.config.kafka).admin()
         await admin.start()
         with suppress(TopicError):
-            await admin.create({topic: TopicState(1, {})}, -1)
+            await admin.create({topic: TopicState(1, settings or {})}, -1)
         await admin.stop()
 
     @asynccontextmanager

@@ -167,6 +167,29 @@ async def test_a_reply_topic_that_is_not_there_stops_nothing(start: Any) -> None
     assert b"reply to replies" in dict(letter.headers)[HEADER_REASON]
 
 
+@pytest.mark.kafka
+@pytest.mark.parametrize("config", ["kafka"], indirect=True)
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+async def test_a_reply_topic_that_refuses_a_copy_costs_the_copies_alone(
+    start: Any, mode: str
+) -> None:
+    async with start(AB, mode=mode) as pipeline, pipeline.producer() as producer:
+        reply_to = f"replies.{pipeline.config.namespace}small"
+        await pipeline.create(reply_to, {"max.message.bytes": "200"})
+        queries = [{"id": f"q{n}", "type": "t", "params": {"n": n}} for n in range(6)]
+        for n, query in enumerate(queries):
+            asked = query | {"timeout_ms": 20_000} | ({"reply_to": reply_to} if n % 2 else {})
+            await producer.send(pipeline.topics.queries, json.dumps(asked).encode(), partition=0)
+        answers = await pipeline.records(pipeline.topics.results, 6)
+        letters = await pipeline.records(pipeline.topics.dlq, 3)
+    told = [json.loads(record.value) for record in answers]
+    assert {answer["id"]: answer["status"] for answer in told} == {
+        query["id"]: "complete" for query in queries
+    }
+    assert {json.loads(letter.value)["id"] for letter in letters} == {"q1", "q3", "q5"}
+    assert all(b"reply to replies" in dict(each.headers)[HEADER_REASON] for each in letters)
+
+
 async def test_headers_carry_trace_and_offset_through_everything(start: Any) -> None:
     parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
     async with start(AB) as pipeline, pipeline.producer() as producer:

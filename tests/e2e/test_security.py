@@ -186,11 +186,11 @@ async def test_a_right_that_is_taken_away_ends_the_coordinator_and_loses_no_answ
         with pytest.raises(StageFailed, match=rf"not acknowledged.*Authoriz.*{results}"):  # noqa: PT012
             async with Coordinator(secured.config(namespace, "coordinator")) as coordinator:
                 await coordinator.ready()
-                secured.deny("coordinator", results)
+                await asyncio.to_thread(secured.deny, "coordinator", results)
                 asking = asyncio.ensure_future(client.ask("t", {"n": 1}, timeout_ms=60_000))
                 async with asyncio.timeout(60):
                     await asyncio.Event().wait()
-        secured.allow(namespace)
+        await asyncio.to_thread(secured.allow, namespace)
         async with Coordinator(secured.config(namespace, "coordinator")):
             got = await asking
     assert (got.status, got.attempt) == ("complete", 2)

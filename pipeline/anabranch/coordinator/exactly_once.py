@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
@@ -21,6 +22,7 @@ from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.pace import Pace
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.pulse import Pulse
+from anabranch.coordinator.reply_topics import ReplyTopics
 from anabranch.errors import BrokerError, ProduceError, ProducerFenced, TopicError
 from anabranch.kafka.transport import Acked, Committed, TopicPartition, TransactionalProducer
 
@@ -71,6 +73,7 @@ class ExactlyOnce:
         self._pulse = pulse
         self._in_flight = in_flight
         self._seats: dict[int, _Seat] = {}
+        self._reply_topics = ReplyTopics(time.monotonic)
 
     async def open(self, numbers: Collection[int]) -> None:
         if len(self._seats) <= _MANY < len({*self._seats, *numbers}):
@@ -179,25 +182,30 @@ class ExactlyOnce:
             )
             for out in answers
         ]
-        sent += [
+        copied = [
             await send(out.reply_to or "", out.value, key=out.key, headers=out.headers)
             for out in copies
         ]
         try:
-            return (await asyncio.gather(*sent))[: len(answers)]
+            return (await asyncio.gather(*sent, *copied))[: len(answers)]
         except BrokerError:
             raise
         except Exception as error:  # the client library's own
+            self._reply_topics.blame(sent, list(zip(copies, copied, strict=True)))
             raise ProduceError(f"an answer was not acknowledged: {error!r}") from error
 
     async def _may_reply(self, seat: _Seat, out: AnswerOut) -> bool:
-        """Whether a copy is wanted and its topic exists; one that does not must abort nobody."""
+        """Whether a copy is wanted and its topic takes it; one that does not must abort nobody."""
         if out.reply_to is None:
             return False
-        if await seat.producer.partitions(out.reply_to):
+        if self._reply_topics.avoids(out.reply_to):
+            reason = "the topic refused a copy in the last minute"
+        elif not await seat.producer.partitions(out.reply_to):
+            reason = "there is no such topic"
+        else:
             return True
         self._brain.counters.replies_lost += 1
-        self._in_flight.add(await self._burial.reply(out, TopicError("there is no such topic")))
+        self._in_flight.add(await self._burial.reply(out, TopicError(reason)))
         return False
 
     def _offsets(self, number: int, commit: Committed) -> dict[TopicPartition, Committed]:
