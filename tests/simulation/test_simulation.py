@@ -23,6 +23,18 @@ def test_what_is_promised_is_kept(kind: str, seed: int) -> None:
         pytest.fail("\n".join([*outcome.violations, "", "what happened:", *outcome.trace]), False)
 
 
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("embedded", 1222),  # a rebalance between a copy and its answer: another copy
+        ("workers", 1065),  # all workers die at once: an innocent question was quarantined
+        ("cuts", 1106),  # a coordinator hears nobody for a while: likewise
+    ],
+)
+def test_what_long_runs_found_stays_mended(kind: str, seed: int) -> None:
+    assert not simulate(kind, seed).violations
+
+
 @pytest.mark.parametrize("kind", ["calm", "storm"])
 def test_a_seed_is_a_schedule(kind: str) -> None:
     once, again = simulate(kind, 1), simulate(kind, 1)

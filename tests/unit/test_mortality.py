@@ -15,6 +15,7 @@ from anabranch.dispatch.directory import Directory
 from anabranch.events import Answer, MemberHealth, decode, encode
 
 MINUTE_MS = 60_000.0
+APART_MS = 3_000.0
 LONG = {"timeout_ms": 50_000}
 
 
@@ -91,6 +92,17 @@ def test_whoever_is_answered_between_two_deaths_is_cleared() -> None:
     assert world.asked() == ["a"]
 
 
+def test_workers_that_die_together_are_one_death() -> None:
+    """Of another cause: a machine that was lost, or a coordinator that heard nobody for a while."""
+    world = Hybrid()
+    world.ask("a", **LONG)
+    for name in ("w1", "w2", "w3", "w4"):
+        heard(world.brain.directory, worker(name), world.now_ms, world.now_ms)
+    assert die(world, "w5") == []
+    assert die(world, "w6") == []
+    assert len(die(world, "w7")) == 1
+
+
 def test_only_what_the_worker_may_have_read_is_marked() -> None:
     world = Hybrid()
     world.ask("d", **LONG)  # of another group
@@ -139,11 +151,11 @@ def test_the_last_words_of_those_who_died_long_ago_are_no_deaths() -> None:
 
 
 class MortalityMachine(RuleBasedStateMachine):
-    """Against a list of all deaths that ever were."""
+    """Against a list of all deaths that ever were, those of one cause once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.mortality = Mortality()
+        self.mortality = Mortality(APART_MS)
         self.now_ms = 0.0
         self.deaths: dict[tuple[str], list[float]] = defaultdict(list)
 
@@ -151,16 +163,18 @@ class MortalityMachine(RuleBasedStateMachine):
     def worker_dies(self, questions: set[tuple[str]]) -> None:
         self.mortality.died(questions, self.now_ms)
         for question in questions:
-            self.deaths[question].append(self.now_ms)
+            counted = self.deaths[question]
+            if not counted or self.now_ms - counted[-1] >= APART_MS:
+                counted.append(self.now_ms)
 
     @rule(question=st.sampled_from([("a",), ("b",), ("c",)]))
     def answered(self, question: tuple[str]) -> None:
         self.mortality.survived(question)
         self.deaths[question].clear()
 
-    @rule(minutes=st.integers(1, 11))
-    def time_passes(self, minutes: int) -> None:
-        self.now_ms += minutes * MINUTE_MS
+    @rule(ms=st.sampled_from([1_000.0, APART_MS, *(n * MINUTE_MS for n in range(1, 12))]))
+    def time_passes(self, ms: float) -> None:
+        self.now_ms += ms
 
     @invariant()
     def condemned_are_those_with_three_deaths_in_ten_minutes(self) -> None:
@@ -173,7 +187,7 @@ TestMortality = MortalityMachine.TestCase
 
 
 def test_memory_is_bounded() -> None:
-    mortality = Mortality()
+    mortality = Mortality(APART_MS)
     for n in range(30_000):
         mortality.died([("q", n)], 0.0)
     assert len(mortality._deaths) == 10_000

@@ -82,7 +82,11 @@ class AtLeastOnce:
         await self._pulse.trust()
         if out.owner.held:
             out.owner.deferred.append(out)
-        elif not out.owner.lost:
+        else:
+            await self._produce(out)
+
+    async def _produce(self, out: AnswerOut) -> None:
+        if not out.owner.lost:
             sent = await self._producer.send(
                 self._brain.topics.results,
                 out.value,
@@ -93,7 +97,11 @@ class AtLeastOnce:
             self._in_flight.add(sent, partial(_answered, out))
 
     async def _reply_first(self, out: AnswerOut) -> None:
-        """The copy goes first: an answer found in `results` means that both are out."""
+        """The copy goes first: an answer found in `results` means that both are out.
+
+        With its copy out an answer is not held any more: whoever has the partition next would send
+        another one. A rebalance waits for both.
+        """
         await self._pulse.trust()
         try:
             async with asyncio.timeout(_REPLY_TIMEOUT_S):
@@ -103,7 +111,8 @@ class AtLeastOnce:
         except (BrokerError, TimeoutError) as error:
             self._brain.counters.replies_lost += 1
             self._in_flight.add(await self._burial.reply(out, error))
-        await self._send(out._replace(reply_to=None))
+        await self._pulse.trust()
+        await self._produce(out)
 
 
 def _answered(out: AnswerOut, acked: Acked) -> None:

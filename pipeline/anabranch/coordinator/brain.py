@@ -124,7 +124,7 @@ class Brain:
         self.tracer = Tracer()
         self.counters = Counters()
         self.court = Court()
-        self.mortality = Mortality()
+        self.mortality = Mortality(apart_ms=config.kafka.session_timeout_ms / 2)
         self.sharing = Sharing()
         self.guessing = Guessing(self)
         self.control_position = 0

@@ -3,7 +3,9 @@
 Whoever gets the task next dies of it, too. Every question that a dead worker had is marked; one
 that is answered is cleared; one with three marks in ten minutes is not asked any more. Its last
 task is read again and again until its deadline: those deaths are explained, and mark nobody else.
-Who had the same three workers is condemned with it, for those ten minutes.
+Workers that die together died of something else, or of one and the same task's bundle: they are one
+mark, since whoever gets the task next gets it only when the group has noticed that a member is
+gone. Who had the same workers each time is condemned with the guilty, for those ten minutes.
 """
 
 from __future__ import annotations
@@ -28,9 +30,14 @@ _MOST: Final = 10_000
 
 
 class Mortality:
-    """Deaths by question. `now_ms` is the broker's clock."""
+    """Deaths by question. `now_ms` is the broker's clock.
 
-    def __init__(self) -> None:
+    Args:
+        apart_ms: deaths with less time between them are one.
+    """
+
+    def __init__(self, apart_ms: float) -> None:
+        self._apart_ms = apart_ms
         self._deaths: OrderedDict[Question, tuple[float, ...]] = OrderedDict()
         self._deadly: dict[Route, float] = {}
         """Where tasks of condemned questions still lie, and until when they are run."""
@@ -38,8 +45,10 @@ class Mortality:
     def died(self, questions: Iterable[Question], now_ms: float) -> None:
         """One worker died; it had these."""
         for question in questions:
-            self._deaths[question] = (*self._recent(question, now_ms), now_ms)[-DEATHS:]
-            self._deaths.move_to_end(question)
+            recent = self._recent(question, now_ms)
+            if not recent or now_ms - recent[-1] >= self._apart_ms:
+                self._deaths[question] = (*recent, now_ms)[-DEATHS:]
+                self._deaths.move_to_end(question)
         while len(self._deaths) > _MOST:
             self._deaths.popitem(last=False)
 
