@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -31,13 +32,14 @@ def commit_what_is_open(patch: Patch) -> None:
 
 
 def complete_before_the_ack(patch: Patch) -> None:
-    send = AtLeastOnce._send
+    produce = AtLeastOnce._produce
 
     async def too_early(self: AtLeastOnce, out: AnswerOut) -> None:
         out.owner.on_acked(out.offset, None)
-        await send(self, out)
+        await asyncio.sleep(0.2)  # longer than a commit is away
+        await produce(self, out)
 
-    patch.setattr(AtLeastOnce, "_send", too_early)
+    patch.setattr(AtLeastOnce, "_produce", too_early)
 
 
 def ignore_deadlines(patch: Patch) -> None:

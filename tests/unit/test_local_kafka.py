@@ -84,7 +84,8 @@ def test_a_home_without_jars_is_named(tools: Path, monkeypatch: pytest.MonkeyPat
 
 
 def nodes(count: int) -> list[Node]:
-    return [Node(i, Path(f"/n{i}"), [i * 10, i * 10 + 1, i * 10 + 2]) for i in range(1, count + 1)]
+    ports = (range(i * 10, i * 10 + 3) for i in range(1, count + 1))
+    return [Node(i, Path(f"/n{i}"), each, {}) for i, each in enumerate(ports, 1)]
 
 
 def test_three_nodes_vote_together_and_two_must_have_a_record() -> None:
