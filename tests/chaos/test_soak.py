@@ -60,8 +60,9 @@ async def test_memory_files_threads_and_tasks_do_not_grow_under_a_steady_load(
         await fleet.start(name, *command, "--health-port", str(ports[name]))
     try:
         await fleet.ready()
+        await _load(config, fleet, "warm", 10.0)  # not all connections are there at the first
         before = {name: tasks(port) for name, port in ports.items()}
-        taken = await _load(config, fleet)
+        taken = await _load(config, fleet, "q", MINUTES * 60)
         after = {name: tasks(port) for name, port in ports.items()}
         assert not any(p.returncode for p in fleet.processes.values())
         assert await stuck(config) == []
@@ -76,16 +77,18 @@ async def test_memory_files_threads_and_tasks_do_not_grow_under_a_steady_load(
         assert after[name] <= before[name] + 8, (name, "tasks", before, after)
 
 
-async def _load(config: Config, fleet: Fleet) -> dict[str, list[tuple[int, int, int]]]:
+async def _load(
+    config: Config, fleet: Fleet, prefix: str, seconds: float
+) -> dict[str, list[tuple[int, int, int]]]:
     """Ask at a steady rate; memory in bytes, open files and threads of each process, by time."""
     producer = AIOKafkaProducer(bootstrap_servers=config.kafka.bootstrap)
     topic, taken = Topics(config.namespace).queries, defaultdict(list)
-    loop, count = asyncio.get_running_loop(), int(PER_S * MINUTES * 60)
+    loop, count = asyncio.get_running_loop(), int(PER_S * seconds)
     async with producer:
         begin = loop.time()
         for n in range(count):
             await asyncio.sleep(max(0.0, begin + n / PER_S - loop.time()))
-            query = {"id": f"q{n}", "type": "t", "params": {"n": n % 2_000}}
+            query = {"id": f"{prefix}{n}", "type": "t", "params": {"n": n % 2_000}}
             await producer.send(topic, json.dumps(query).encode(), key=b"%d" % (n % 2_000))
             if n % (count // 120) == 0:
                 for name, process in fleet.processes.items():
