@@ -19,7 +19,8 @@ class Pace:
     """Leaves more time between transactions that take longer, so that each carries more.
 
     The first after a rest begins at once: what comes alone waits for nobody. A transaction costs
-    the broker about as much as a hundred records, so that many partitions go slower each.
+    the broker as much as ten to thirty records (`benchmarks/transactions.py`), so that many
+    partitions go slower each.
 
     Args:
         now_s: a monotonic clock, in seconds.
