@@ -28,8 +28,9 @@ class JoinLayer:
     """One wanted layer of a query."""
 
     __slots__ = (
-        "_arrived", "age_ms", "arrived_ms", "attempts", "complete", "error", "fresh", "group",
-        "items", "name", "queued_ms", "refreshing", "shards", "source", "status", "took_ms",
+        "_arrived", "age_ms", "arrived_ms", "attempts", "complete", "error", "first_ms", "fresh",
+        "group", "items", "name", "queued_ms", "refreshing", "shards", "source", "status",
+        "took_ms",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -45,6 +46,8 @@ class JoinLayer:
         self.queued_ms = 0.0
         self.arrived_ms: float | None = None
         """When its last shard came, on the broker's clock."""
+        self.first_ms: float | None = None
+        """When its first shard came."""
         self.error: str | None = None
         self.attempts: dict[int, tuple[int, int]] = {}
         """The latest attempt by shard, as (epoch, n)."""
@@ -58,6 +61,11 @@ class JoinLayer:
     def whole(self) -> bool:
         """Ok, and no shard of it is missing."""
         return self.status == "ok" and self.error is None
+
+    @property
+    def results(self) -> list[PartialResult]:
+        """What has come of it, by shard."""
+        return [self._arrived[shard] for shard in sorted(self._arrived)]
 
     @property
     def open_shards(self) -> list[int]:
@@ -91,6 +99,8 @@ class JoinLayer:
             return False
         self._arrived[result.shard] = result
         self.arrived_ms = now_ms
+        if self.first_ms is None:
+            self.first_ms = now_ms
         if len(self._arrived) == self.shards:
             self._settle()
         return True
@@ -110,7 +120,7 @@ class JoinLayer:
             self.end("timeout", "no answer before the deadline")
 
     def _settle(self) -> None:
-        arrived = [self._arrived[shard] for shard in sorted(self._arrived)]
+        arrived = self.results
         good = [result for result in arrived if result.status == "ok"]
         self.took_ms = max(result.took_ms for result in arrived)
         self.queued_ms = max(result.queued_ms for result in arrived)

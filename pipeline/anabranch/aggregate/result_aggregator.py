@@ -122,13 +122,16 @@ class ResultAggregator:
         chosen = self._one_per_layer(parts)
         entries = _fuse(chosen, fusion, weights or {})
         agreement = _agreement(entries, sum(bool(part.items) for part in chosen))
-        confidence = self._scorer.score(wanted, chosen, agreement)
         return Merged(
             items=[_answer_item(entry) for entry in entries[:limit]],
             truncated=len(entries) > limit or not all(part.complete for part in chosen),
             agreement=agreement,
-            confidence=min(1.0, max(0.0, _finite(confidence))),
+            confidence=self.confidence(chosen, wanted=wanted, agreement=agreement),
         )
+
+    def confidence(self, parts: Sequence[LayerPart], *, wanted: int, agreement: float) -> float:
+        """How far these parts can be trusted now, 0..1; one for each layer that is ok."""
+        return min(1.0, max(0.0, _finite(self._scorer.score(wanted, parts, agreement))))
 
     def resolve(self, cached: LayerPart, fresh: LayerPart) -> LayerPart:
         """Which of two parts of one layer counts.

@@ -10,7 +10,15 @@ from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.aggregate.result_aggregator import LayerPart, Merged
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.open_query import OpenQuery
-from anabranch.events import MAX_VALUE_BYTES, Answer, AnswerLayer, Error, Missing, encode
+from anabranch.events import (
+    MAX_VALUE_BYTES,
+    Answer,
+    AnswerItem,
+    AnswerLayer,
+    Error,
+    Missing,
+    encode,
+)
 
 __all__ = ["attributes", "compose", "encode_bounded", "failure"]
 
@@ -20,7 +28,7 @@ NOT_SELECTED: Final = AnswerLayer(status="skipped", error="not selected")
 def compose(brain: Brain, open_query: OpenQuery, *, epoch: int, now_ms: float) -> Answer:
     """The answer to a query whose join is over."""
     query, join, decision = open_query.query, open_query.join, open_query.decision
-    merged = open_query.memo or _merge(brain, open_query)
+    merged = _remembered(brain, open_query) or _merge(brain, open_query)
     status = _status(join)
     layers = {name: _report(brain, open_query, layer) for name, layer in join.layers.items()}
     layers |= dict.fromkeys(open_query.selection.left_out, NOT_SELECTED)
@@ -30,7 +38,7 @@ def compose(brain: Brain, open_query: OpenQuery, *, epoch: int, now_ms: float) -
         strategy=decision.strategy if decision else None,
         reason=decision.reason if decision else "",
         confidence=merged.confidence,
-        items=merged.items,  # type: ignore[arg-type]  # of a memo: encoded already
+        items=merged.items,
         truncated=merged.truncated,
         layers=layers,
         missing=_missing(join),
@@ -62,14 +70,30 @@ def failure(query_id: str, error: Error, *, epoch: int, trace_id: str | None) ->
 
 def _merge(brain: Brain, open_query: OpenQuery) -> Merged:
     kind = brain.kind(open_query.query.type)
-    layers = [layer for layer in open_query.join.layers.values() if layer.status == "ok"]
     return brain.aggregator.aggregate(
-        [_part(brain, open_query, layer) for layer in layers],
+        _parts(brain, open_query),
         wanted=len(open_query.join.layers),
         limit=open_query.query.limit,
         fusion=kind.fusion,
         weights=kind.weights,
     )
+
+
+def _remembered(brain: Brain, open_query: OpenQuery) -> Merged | None:
+    """Of a memo; how far it can be trusted is asked anew, for it ages."""
+    memo = open_query.memo
+    if memo is None:
+        return None
+    confidence = brain.aggregator.confidence(
+        _parts(brain, open_query), wanted=len(open_query.join.layers), agreement=memo.agreement
+    )
+    items: list[AnswerItem] = memo.items  # type: ignore[assignment]  # encoded already
+    return Merged(items, memo.truncated, memo.agreement, confidence)
+
+
+def _parts(brain: Brain, open_query: OpenQuery) -> list[LayerPart]:
+    layers = [layer for layer in open_query.join.layers.values() if layer.status == "ok"]
+    return [_part(brain, open_query, layer) for layer in layers]
 
 
 def _part(brain: Brain, open_query: OpenQuery, layer: JoinLayer) -> LayerPart:
@@ -80,6 +104,7 @@ def _part(brain: Brain, open_query: OpenQuery, layer: JoinLayer) -> LayerPart:
         items=layer.items,
         age_ms=layer.age_ms,
         complete=layer.complete,
+        weight=brain.directory.weight(layer.name),
     )
     if layer.fresh is None:
         return part
@@ -88,6 +113,7 @@ def _part(brain: Brain, open_query: OpenQuery, layer: JoinLayer) -> LayerPart:
         source=open_query.refreshed_by(layer),
         items=layer.fresh.items,
         complete=layer.fresh.complete,
+        weight=part.weight,
     )
     return brain.aggregator.resolve(part, fresh)
 

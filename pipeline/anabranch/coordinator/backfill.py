@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from anabranch.config import LAYER_TTL_MS
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial
 from anabranch.errors import DecodeError
 from anabranch.events import Partial, decode
+from anabranch.kafka.topics import longest_ttl_ms
 from anabranch.kafka.transport import Reader, Record, TopicPartition
 from anabranch.supervise import Stage
 
@@ -34,7 +34,7 @@ class Backfill:
         self._brain = brain
         self._reader = reader
         self._waiting: deque[tuple[int, int]] = deque()
-        self._oldest_ttl_ms = max(LAYER_TTL_MS.values())
+        self._configured_ttl_ms = longest_ttl_ms(brain.config)
 
     def want(self, partition: int, before: int) -> None:
         """Read a partition's partials before an offset, when there is time."""
@@ -81,4 +81,6 @@ class Backfill:
         fold_partial(self._brain, record, partial, None)
 
     def _is_stale(self, record: Record) -> bool:
-        return record.timestamp < self._brain.now_ms() - self._oldest_ttl_ms
+        announced_ms = self._brain.directory.longest_ttl_ms
+        longest_ms = max(self._configured_ttl_ms, announced_ms)
+        return record.timestamp < self._brain.now_ms() - longest_ms

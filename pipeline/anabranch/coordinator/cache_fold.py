@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from msgspec import Raw
 
@@ -19,40 +20,52 @@ MAX_MEMO_BYTES: Final = MAX_VALUE_BYTES // 2
 """Whoever is answered from a memo gets it whole: it must fit into a record."""
 
 
+class _Whole(NamedTuple):
+    """All that a layer gave: results of its shards, and what they make together."""
+
+    shards: Sequence[PartialResult]
+    items: list[Item]
+    complete: bool
+    since_ms: float
+
+
 def fold_partial(
     brain: Brain, record: Record, partial: Partial, open_query: OpenQuery | None
 ) -> None:
     """Keep what a partial brought; under its digest where the question is not known any more.
 
-    Only whole layers are kept: of a layer in shards the slot is filled when its join is.
+    Only whole layers are kept: of a layer in shards the slot is filled when its join is. Layers
+    that nobody has announced are not kept. What the coordinator knows of an open query counts,
+    not what a worker wrote of it into the partial.
     """
     if not partial.key:
         return
     key: Question | str = partial.key
+    limit = partial.limit
+    # Nobody can have looked up after what is read of `control` by now.
+    generation = min(partial.generation, brain.control_position)
     if open_query is None:
         key = brain.guessing.question(partial.key) or partial.key
     else:
         if open_query.digest != partial.key:
             return  # not the question that was asked: never under its key
-        key = open_query.key
+        key, limit = open_query.key, open_query.query.limit
+        generation = open_query.generation
     for result in partial.results:
         if open_query is not None:
             brain.guessing.worked(result.took_ms)
-        if result.status != "ok":
-            continue
-        whole = _whole(result, open_query)
-        if whole is not None:
-            items, complete = whole
+        whole, layer = _whole(record, result, open_query), brain.directory.descriptor(result.layer)
+        if whole is not None and layer is not None:
             slot = Slot(
-                items=items,
-                complete=complete,
-                limit=partial.limit,
-                stored_ms=float(record.timestamp),
-                ttl_ms=_ttl_ms(brain, result),
-                generation=partial.generation,
-                tags=tuple(result.tags),
-                cost_ms=result.took_ms,
-                size_bytes=size_of(items),
+                items=whole.items,
+                complete=whole.complete,
+                limit=limit,
+                stored_ms=whole.since_ms,
+                ttl_ms=min(layer.ttl_ms if s.ttl_ms is None else s.ttl_ms for s in whole.shards),
+                generation=generation,
+                tags=tuple(dict.fromkeys(tag for s in whole.shards for tag in s.tags)),
+                cost_ms=sum(s.took_ms for s in whole.shards),
+                size_bytes=size_of(whole.items),
             )
             brain.cache.store(key, result.layer, slot, brain.now_ms())
 
@@ -66,26 +79,23 @@ def memoise(brain: Brain, open_query: OpenQuery, answer: Answer) -> None:
         items=Raw(encode(answer.items)),
         truncated=answer.truncated,
         agreement=answer.agreement,
-        confidence=answer.confidence,
         used=tuple({name for item in answer.items for name in item.layers}),
+        weighed=brain.directory.revision,
     )
     if len(memo.items) < MAX_MEMO_BYTES:
         limit = open_query.query.limit
         brain.cache.remember(open_query.key, names, limit, open_query.slots, encode(memo))
 
 
-def _whole(result: PartialResult, open_query: OpenQuery | None) -> tuple[list[Item], bool] | None:
-    if result.shards == 1:
-        return result.items, result.complete
-    layer = open_query.join.layers.get(result.layer) if open_query else None
-    if layer is None or not layer.whole or layer.source == "cache":
+def _whole(record: Record, result: PartialResult, open_query: OpenQuery | None) -> _Whole | None:
+    """What a layer's (last) result completes, as old as its first."""
+    at_ms = float(record.timestamp)
+    if result.status != "ok":
         return None
-    return list(layer.items), layer.complete
-
-
-def _ttl_ms(brain: Brain, result: PartialResult) -> int:
-    """The result's own, else the layer's as its workers announced it."""
-    if result.ttl_ms is not None:
-        return result.ttl_ms
-    descriptor = brain.directory.descriptor(result.layer)
-    return descriptor.ttl_ms if descriptor else brain.cache.ttl_for(result.layer)
+    if result.shards == 1:
+        return _Whole([result], result.items, result.complete, at_ms)
+    layer = open_query.join.layers.get(result.layer) if open_query else None
+    if layer is None or not layer.whole or not any(part is result for part in layer.results):
+        return None
+    since_ms = at_ms if layer.first_ms is None else min(at_ms, layer.first_ms)
+    return _Whole(layer.results, list(layer.items), layer.complete, since_ms)

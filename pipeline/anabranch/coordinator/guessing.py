@@ -51,9 +51,7 @@ class Guessing:
             if not layers or self._brain.cache.holds(other, layers, now_ms):
                 continue
             cost_ms = sum(self._brain.profiler.latency_ms(layer) for layer in layers)
-            if self._prefetcher.guess(
-                other, cost_ms, now_ms + self._brain.cache.ttl_for(layers[0])
-            ):
+            if self._prefetcher.guess(other, cost_ms, now_ms + self._ttl_ms(layers)):
                 self._fetch(other, layers, limit=20)
 
     def worked(self, cost_ms: float) -> None:
@@ -84,6 +82,11 @@ class Guessing:
             self.refresh()
             await publisher.flush()
             await asyncio.sleep(_INTERVAL_S)
+
+    def _ttl_ms(self, layers: Sequence[str]) -> int:
+        """How long all of what is fetched can be served."""
+        found = [self._brain.directory.descriptor(layer) for layer in layers]
+        return min((layer.ttl_ms for layer in found if layer is not None), default=0)
 
     def _fetch(self, key: Question, layers: Sequence[str], limit: int) -> None:
         """One task per group, LOW, on behalf of any partition that is ours."""

@@ -116,9 +116,10 @@ class Memo(Struct, frozen=True):
     items: Raw
     truncated: bool
     agreement: float
-    confidence: float
     used: tuple[str, ...]
     """Layers that contributed an item."""
+    weighed: int = 0
+    """The revision of the layers' announcements by whose weights they were merged."""
 
 
 def answer_headers(record: Record, trace: Trace) -> Headers:

@@ -43,7 +43,8 @@ def probe(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
     )
     open_query.slots = found.hits
     if found.memo is not None:
-        open_query.memo = _memos.decode(found.memo)
+        memo = _memos.decode(found.memo)
+        open_query.memo = memo if memo.weighed == brain.directory.revision else None
     for name, slot in found.hits.items():
         age_ms = max(0, int(now_ms - slot.stored_ms))
         join.layers[name].serve(slot.items, complete=slot.complete, age_ms=age_ms)

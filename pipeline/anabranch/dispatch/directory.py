@@ -22,6 +22,8 @@ class Directory:
         self._layers: dict[str, LayerDescriptor] = {}
         self._members: dict[str, tuple[float, MemberHealth]] = {}
         self._task_partitions: dict[str, int] = {}
+        self.revision = 0
+        """Rises whenever what is announced of a layer changes."""
 
     def learn(self, record: Record, now_ms: float) -> None:
         """Take one record of `health`.
@@ -35,6 +37,7 @@ class Directory:
             return
         health = decode_health(record.value)
         if isinstance(health, LayerDescriptor):
+            self.revision += self._layers.get(health.layer) != health
             self._layers[health.layer] = health
         elif isinstance(health, MemberHealth) and not _is_old(record, now_ms):
             self._members[key] = (now_ms, health)
@@ -59,6 +62,11 @@ class Directory:
         """A layer's say in the fusion."""
         found = self._layers.get(layer)
         return found.weight if found else 1.0
+
+    @property
+    def longest_ttl_ms(self) -> int:
+        """The longest time that an announced layer's results may be served; 0 without one."""
+        return max((layer.ttl_ms for layer in self._layers.values()), default=0)
 
     def partitions(self, group: str) -> int:
         """Partitions of a group's task topics."""
@@ -105,7 +113,7 @@ class Directory:
     def _load(self, group: str, now_ms: float) -> GroupLoad:
         workers = self.workers(group, now_ms)
         if not workers:
-            return GroupLoad()
+            return GroupLoad(workers=0)
         waits = [worker.stats.get("queue_ms", 0.0) for worker in workers]
         return GroupLoad(workers=len(workers), queue_ms=sum(waits) / len(waits))
 

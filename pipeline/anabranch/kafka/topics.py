@@ -75,7 +75,7 @@ def topic_specs(config: Config, groups: Collection[str]) -> dict[str, TopicState
     health = common | {"cleanup.policy": "compact", "segment.ms": str(HEALTH_SEGMENT_MS)}
     control = kept | {
         "cleanup.policy": "compact,delete",
-        "retention.ms": str(max(wanted.retention_ms, 2 * _longest_ttl_ms(config))),
+        "retention.ms": str(max(wanted.retention_ms, 2 * longest_ttl_ms(config))),
     }
     dead = kept | {
         "max.message.bytes": str(DLQ_MESSAGE_BYTES),
@@ -93,7 +93,7 @@ def topic_specs(config: Config, groups: Collection[str]) -> dict[str, TopicState
     }
 
 
-def _longest_ttl_ms(config: Config) -> int:
+def longest_ttl_ms(config: Config) -> int:
     """How long a cached result may live: an invalidation must be readable for longer."""
     configured = (layer.ttl_ms for layer in config.layers.values() if layer.ttl_ms is not None)
     return max([*LAYER_TTL_MS.values(), *configured])
