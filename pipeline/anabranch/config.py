@@ -19,6 +19,7 @@ from anabranch.explain import explain
 from anabranch.sources import Origin, Sources
 
 __all__ = [
+    "MAX_RESULT_BYTES",
     "UNCONFIGURED",
     "Config",
     "CoordinatorConfig",
@@ -33,6 +34,9 @@ __all__ = [
     "load",
     "provenance",
 ]
+
+MAX_RESULT_BYTES: Final = 900_000
+"""Of one layer's result, so that with what a partial adds it fits into a record."""
 
 S = TypeVar("S", bound=Struct)
 Positive = Annotated[int, Meta(ge=1)]
@@ -136,7 +140,7 @@ class LayerConfig(Struct, frozen=True):
     ttl_ms: Annotated[int, Meta(ge=0)] | None = None
     weight: Annotated[float, Meta(gt=0)] = 1.0
     timeout_ms: Positive | None = None
-    max_bytes: Positive = 512_000
+    max_bytes: Annotated[int, Meta(ge=1, le=MAX_RESULT_BYTES)] = 512_000
     settings: dict[str, Any] = {}
 
 

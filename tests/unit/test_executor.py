@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from records import FakeRecord
 
-from anabranch.errors import LayerError
+from anabranch.errors import ConfigError, LayerError
 from anabranch.events import Item, Partial, PartialResult, Task, TaskLayer, decode, encode
-from anabranch.layers import LayerSpec, Request, Result, layer
+from anabranch.layers import Ask, LayerSpec, Request, Result, layer
+from anabranch.middleware import Wrapper
 from anabranch.observe.spans import Tracer
 from anabranch.supervise import until
 from anabranch.testing.virtual_time import VirtualClock, run
 from anabranch.worker.executor import Executor, Job
 from anabranch.worker.queue import LocalQueue
+from anabranch.worker.threads import LayerThreads
 from anabranch.worker.wrappers import guard
 
 ITEMS = [Item(f"urn:{n}", 1.0 - n / 10) for n in range(5)]
@@ -46,6 +47,7 @@ def execute(
     *jobs_of: tuple[tuple[str, ...], float],
     slots: int = 32,
     limit: int = 20,
+    wrappers: Sequence[Wrapper] = (),
     **settings: Any,
 ) -> list[Partial]:
     """Run jobs (their layers, and how many ms they have) to their end; what was published."""
@@ -54,25 +56,24 @@ def execute(
         clock = VirtualClock()
         published: list[Partial] = []
         queue: LocalQueue[Job] = LocalQueue(1_000)
-        with ThreadPoolExecutor(1) as threads:
-            specs = [LayerSpec(layer(name)(f), **settings) for name, f in functions.items()]
-            executor = Executor(
-                "w1",
-                {spec.layer.name: guard(spec, threads) for spec in specs},
-                queue,
-                lambda _, partial: published.append(partial),
-                clock,
-                clock.time_ms,
-                Tracer(),
-                slots=slots,
-                reserve_ms=20,
-            )
-            for names, for_ms in jobs_of:
-                made = job(*names, deadline_ms=clock.time_ms() + for_ms, limit=limit)
-                queue.put("medium", made, clock.monotonic() * 1000)
-            executor.pump()
-            await until(lambda: executor.idle, every_s=0.001)
-            return published
+        specs = [LayerSpec(layer(name)(f), **settings) for name, f in functions.items()]
+        executor = Executor(
+            "w1",
+            {s.layer.name: guard(s, LayerThreads(s.layer.name, 1), wrappers) for s in specs},
+            queue,
+            lambda _, partial: published.append(partial),
+            clock,
+            clock.time_ms,
+            Tracer(),
+            slots=slots,
+            reserve_ms=20,
+        )
+        for names, for_ms in jobs_of:
+            made = job(*names, deadline_ms=clock.time_ms() + for_ms, limit=limit)
+            queue.put("medium", made, clock.monotonic() * 1000)
+        executor.pump()
+        await until(lambda: executor.idle, every_s=0.001)
+        return published
 
     return run(body())
 
@@ -288,3 +289,138 @@ def test_the_layer_sees_what_was_asked_and_how_long_it_has() -> None:
     assert (request.type, request.params, request.scope) == ("t", {"text": "x"}, "s")
     assert (request.limit, request.attempt) == (20, (2, 1))
     assert 970 <= request.remaining_ms <= 980
+
+
+class Foreign(BaseException):
+    """Some library's own way out."""
+
+
+class MuteError(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        Foreign(),
+        GeneratorExit(),
+        StopIteration(),
+        MuteError(),
+        BaseExceptionGroup("several", [SystemExit(1), ValueError("x")]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("blocking", [False, True])
+def test_whatever_a_layer_raises_costs_its_own_part_only(
+    error: BaseException, blocking: bool
+) -> None:
+    async def raises(_: Request) -> Result:
+        raise error
+
+    def raises_in_thread(_: Request) -> Result:
+        raise error
+
+    async def found(_: Request) -> list[Item]:
+        return ITEMS
+
+    layers = {"a": raises_in_thread if blocking else raises, "b": found}
+    partials = execute(layers, (("a", "b"), 1_000), (("b",), 1_000))
+    results = {result.layer: result for partial in partials for result in partial.results}
+    assert results["a"].status == "error"
+    assert results["b"].items == ITEMS
+    assert [decode(encode(partial), Partial) for partial in partials] == partials
+
+
+def test_a_lone_surrogate_in_an_error_costs_its_neighbours_nothing() -> None:
+    async def broken(_: Request) -> Result:
+        raise LayerError("no such file: caf\udce9")
+
+    async def found(_: Request) -> list[Item]:
+        return ITEMS
+
+    (partial,) = execute({"a": broken, "b": found}, (("a", "b"), 1_000))
+    results = {result.layer: result for result in decode(encode(partial), Partial).results}
+    assert results["a"].error == "no such file: caf?"
+    assert results["b"].items == ITEMS
+
+
+def test_a_layer_that_cancels_the_task_it_runs_in_is_an_error() -> None:
+    async def gone(_: Request) -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+        raise AssertionError
+
+    assert "cancelled itself" in (only(execute({"a": gone}, (("a",), 1_000))).error or "")
+
+
+def test_what_one_layer_does_to_the_params_no_other_sees() -> None:
+    seen: list[Any] = []
+
+    async def changes(request: Request) -> list[Item]:
+        seen.append(dict(request.params))
+        request.params["text"] = "mine"
+        request.params["more"] = [1]
+        return []
+
+    execute({"a": changes, "b": changes}, (("a", "b"), 1_000))
+    assert seen == [{"text": "x"}, {"text": "x"}]
+
+
+def test_what_a_wrapper_gives_is_held_to_the_same_rules() -> None:
+    def forgets(_: LayerSpec, ask: Ask) -> Ask:
+        async def ask_and_forget(request: Request) -> Any:
+            await ask(request)
+
+        return ask_and_forget
+
+    async def found(_: Request) -> list[Item]:
+        return ITEMS
+
+    result = only(execute({"a": found}, (("a",), 1_000), wrappers=[forgets]))
+    assert (result.status, "gave NoneType" in (result.error or "")) == ("error", True)
+
+
+def test_a_wrapper_that_hangs_is_ended_at_the_deadline() -> None:
+    def hangs(_: LayerSpec, ask: Ask) -> Ask:
+        async def ask_never(request: Request) -> Result:
+            await asyncio.Event().wait()
+            return await ask(request)
+
+        return ask_never
+
+    async def found(_: Request) -> list[Item]:
+        return ITEMS
+
+    assert only(execute({"a": found}, (("a",), 1_000), wrappers=[hangs])).status == "timeout"
+
+
+def test_a_wrapper_gets_a_result_whatever_the_layer_gave() -> None:
+    given: list[Any] = []
+
+    def looks(_: LayerSpec, ask: Ask) -> Ask:
+        async def ask_and_look(request: Request) -> Result:
+            given.append(await ask(request))
+            return given[-1]
+
+        return ask_and_look
+
+    async def found(_: Request) -> list[Item]:
+        return ITEMS
+
+    assert only(execute({"a": found}, (("a",), 1_000), wrappers=[looks])).items == ITEMS
+    assert given == [Result(items=ITEMS)]
+
+
+def test_a_wrapper_that_makes_no_function_is_refused_at_once() -> None:
+    def broken(_: LayerSpec, ask: Ask) -> Ask:
+        return None  # type: ignore[return-value]
+
+    with pytest.raises(ConfigError, match=r"layers\.a: the wrapper 'broken' gave NoneType"):
+        execute({"a": lambda _: []}, (("a",), 1_000), wrappers=[broken])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import urllib.error
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
+from anabranch.cli import health_port
 from anabranch.cli.health_port import Health, answering
 from anabranch.errors import ConfigError
+from anabranch.supervise import until
 
 
 async def get(health: Health, path: str) -> tuple[int, dict[str, object]]:
@@ -69,3 +73,26 @@ async def test_an_address_that_is_taken_is_said() -> None:
         with pytest.raises(ConfigError, match="choose another"):
             async with answering(f"127.0.0.1:{port}"):
                 pass
+
+
+async def test_idle_and_trickling_connections_keep_nobody_from_asking() -> None:
+    async with answering("0") as health:
+        before = threading.active_count()
+        held = [socket.create_connection(("127.0.0.1", health.port)) for _ in range(100)]
+        for connection in held[::2]:
+            with suppress(OSError):
+                connection.sendall(b"GET /live HTTP/1.1\r\nX-")
+        assert (await get(health, "/live"))[0] == 200
+        await until(lambda: threading.active_count() <= before + 16 + 4)
+        for connection in held:
+            connection.close()
+
+
+async def test_a_request_that_does_not_end_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_port, "_REQUEST_S", 0.2)
+    async with answering("0") as health:
+        reader, writer = await asyncio.open_connection("127.0.0.1", health.port)
+        writer.write(b"GET /live HTTP/1.1\r\nX-")
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+        writer.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,6 +33,8 @@ COMMANDS: Final = {
     "plugins": "List the layers that are installed, with their settings.",
 }
 
+_LAST_S: Final = 3.0
+
 
 def _version() -> str:
     from anabranch.membership import package_version
@@ -51,7 +54,13 @@ for _name, _help in COMMANDS.items():
 
 def main() -> None:
     """The `anabranch` command."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if any(not thread.daemon for thread in threading.enumerate()[1:]):
+        # Threads that a layer started, and left hanging, must not keep the process.
+        last = threading.Timer(_LAST_S, os._exit, [code])
+        last.daemon = True
+        last.start()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

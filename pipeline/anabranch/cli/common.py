@@ -7,8 +7,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+import threading
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -39,6 +41,7 @@ WIDTH: Final = 160
 """Characters a line, where the output goes to no terminal."""
 INTERRUPTED: Final = 130
 """Exit code of a command that a signal kept from its end."""
+_LAST_S: Final = 3.0
 _GROUP: Final = Group("Common options", sort_key=99)
 
 
@@ -125,9 +128,21 @@ def print_json(value: Any) -> None:
 def serve(body: Coroutine[Any, Any, int], *, when_stopped: int = 0) -> int:
     """Run until done, or until a signal cancels the body, whose contexts then drain.
 
-    A second signal exits at once. The exit code is the body's, or `when_stopped`.
+    A second signal exits at once. The exit code is the body's, or `when_stopped`. Once the body
+    has ended, threads of the loop's own pool that hang keep the process for `_LAST_S` at most.
     """
-    return uvloop.run(_stoppable(body, when_stopped))
+    overdue: list[threading.Timer] = []
+
+    def ends_with(leave: Callable[[], None]) -> None:
+        overdue.append(threading.Timer(_LAST_S, leave))
+        overdue[0].daemon = True
+        overdue[0].start()
+
+    try:
+        return uvloop.run(_stoppable(body, when_stopped, ends_with))
+    finally:
+        for timer in overdue:
+            timer.cancel()
 
 
 def observe(service: str) -> None:
@@ -141,7 +156,11 @@ def observe(service: str) -> None:
     export_traces(service)
 
 
-async def _stoppable(body: Coroutine[Any, Any, int], when_stopped: int) -> int:
+async def _stoppable(
+    body: Coroutine[Any, Any, int],
+    when_stopped: int,
+    ends_with: Callable[[Callable[[], None]], None],
+) -> int:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     stopping = False
 
@@ -161,4 +180,8 @@ async def _stoppable(body: Coroutine[Any, Any, int], when_stopped: int) -> int:
     except asyncio.CancelledError:
         if not stopping:
             raise
+        ends_with(partial(os._exit, when_stopped))
         return when_stopped
+    except Exception as error:
+        ends_with(partial(give_up, error))
+        raise

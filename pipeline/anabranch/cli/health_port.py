@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -29,6 +30,10 @@ __all__ = ["Health", "answering"]
 log = logging.getLogger(__name__)
 
 _HOST: Final = "127.0.0.1"
+_MOST: Final = 16
+"""Connections at a time; one more closes the oldest: who asks and goes is always served."""
+_REQUEST_S: Final = 5.0
+"""For a whole request, however it trickles in."""
 _BEAT_S: Final = 0.25
 _STUCK_S: Final = 5.0
 
@@ -106,13 +111,50 @@ async def answering(address: str | None) -> AsyncIterator[Health]:
         server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    """A thread a connection, so many at most, each for so long at most."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._begun_s: dict[socket.socket, float] = {}
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        open_now = list(self._begun_s)
+        if len(open_now) >= _MOST:
+            _hang_up(open_now[0])
+            self._begun_s.pop(open_now[0], None)
+        self._begun_s[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._begun_s.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called by the library twice a second."""
+        late_s = time.monotonic() - _REQUEST_S
+        for request, begun_s in list(self._begun_s.items()):
+            if begun_s < late_s:
+                _hang_up(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever hung up, or was hung up on, is nothing to tell of."""
+        log.debug("a health request of %s ended early", client_address, exc_info=True)
+
+
+def _hang_up(request: socket.socket) -> None:
+    """Ends the wait of the thread that reads from it, which then closes it."""
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
 async def _turn(health: Health) -> None:
     while True:
         health.turned(len(asyncio.all_tasks()))
         await asyncio.sleep(_BEAT_S)
 
 
-def _bound(address: str, health: Health) -> ThreadingHTTPServer:
+def _bound(address: str, health: Health) -> _Server:
     host, _, port = address.rpartition(":")
     if not port.isdigit() or int(port) > 65_535:
         raise ConfigError(
@@ -133,7 +175,7 @@ def _bound(address: str, health: Health) -> ThreadingHTTPServer:
             """Asked every few seconds: nothing to tell."""
 
     try:
-        return ThreadingHTTPServer((host or _HOST, int(port)), Handler)
+        return _Server((host or _HOST, int(port)), Handler)
     except OSError as error:
         raise ConfigError(
             f"--health-port {address}: {error.strerror or error}; choose another, or 0 for any"

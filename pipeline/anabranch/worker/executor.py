@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from anabranch.clock import Clock
 from anabranch.errors import LayerError, LayerTimeout
 from anabranch.events import HEADER_OFFSET, Partial, PartialResult, Task, TaskLayer
 from anabranch.kafka.transport import Headers, Record
-from anabranch.layers import Ask, Request
+from anabranch.layers import Ask, Request, Result
 from anabranch.observe.spans import Trace, Tracer
 from anabranch.worker.queue import LocalQueue
 
@@ -68,6 +70,7 @@ class Executor:
         self._slots = slots
         self._reserve_ms = reserve_ms
         self._running: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self.expired = 0
         self.wait_ms = 0.0
         """Running average of the wait in the local queue."""
@@ -90,6 +93,7 @@ class Executor:
 
     async def stop(self) -> None:
         """Cancel what runs. Cancellation is not failure: nothing is published for it."""
+        self._stopping = True
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -128,46 +132,22 @@ class Executor:
     async def _ask(
         self, job: Job, slot: TaskLayer, deadline: float, remaining_ms: float
     ) -> PartialResult:
-        ask, task = self._asks.get(slot.layer), job.task
+        ask = self._asks.get(slot.layer)
         if ask is None:
             return _ended(slot, "error", f"this worker has no layer {slot.layer!r}")
-        request = Request(
-            type=task.type,
-            params=task.params,
-            scope=task.scope,
-            limit=task.limit,
-            deadline=deadline,
-            remaining_ms=remaining_ms,
-            shard=slot.shard,
-            shards=slot.shards,
-            attempt=slot.attempt,
-        )
         try:
-            result = await ask(request)
+            result = await ask(_request(job.task, slot, deadline, remaining_ms))
+            return _found(slot, job.task.limit, result)
         except asyncio.CancelledError:
-            if (current := asyncio.current_task()) is None or current.cancelling():
+            if self._stopping:
                 raise
             return _ended(slot, "error", "the layer cancelled itself")
         except LayerTimeout as error:
-            return _ended(slot, "timeout", str(error))
+            return _ended(slot, "timeout", _text(error))
         except LayerError as error:
-            return _ended(slot, "error", str(error), transient=error.transient)
-        except Exception as error:  # a layer may raise anything; it costs its own answer only
-            return _ended(slot, "error", f"{type(error).__name__}: {error}")
-        items = list(result.items[: task.limit])
-        complete = result.complete
-        if complete is None:
-            complete = len(result.items) < task.limit
-        return PartialResult(
-            layer=slot.layer,
-            shard=slot.shard,
-            shards=slot.shards,
-            attempt=slot.attempt,
-            items=items,
-            complete=complete and len(items) == len(result.items),
-            ttl_ms=result.ttl_ms,
-            tags=list(result.tags),
-        )
+            return _ended(slot, "error", _text(error), transient=error.transient)
+        except BaseException as error:  # SystemExit, too: a layer costs its own part only
+            return _ended(slot, "error", f"{type(error).__name__}: {_text(error)}")
 
     def _finish(self, job: Job, result: PartialResult) -> None:
         """Collect; what finishes in the same turn of the loop travels together."""
@@ -197,6 +177,45 @@ class Executor:
         )
         if not job.open:
             job.trace.end()
+
+
+def _request(task: Task, slot: TaskLayer, deadline: float, remaining_ms: float) -> Request:
+    return Request(
+        type=task.type,
+        params=msgspec.to_builtins(task.params),  # a copy: what one layer changes is its own
+        scope=task.scope,
+        limit=task.limit,
+        deadline=deadline,
+        remaining_ms=remaining_ms,
+        shard=slot.shard,
+        shards=slot.shards,
+        attempt=slot.attempt,
+    )
+
+
+def _found(slot: TaskLayer, limit: int, result: Result) -> PartialResult:
+    items = list(result.items[:limit])
+    complete = result.complete
+    if complete is None:
+        complete = len(result.items) < limit
+    return PartialResult(
+        layer=slot.layer,
+        shard=slot.shard,
+        shards=slot.shards,
+        attempt=slot.attempt,
+        items=items,
+        complete=complete and len(items) == len(result.items),
+        ttl_ms=result.ttl_ms,
+        tags=list(result.tags),
+    )
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, as text that can be sent; some cannot even say it."""
+    try:
+        return str(error)[:MAX_ERROR_CHARS].encode(errors="replace").decode()
+    except Exception:
+        return "(its text cannot be had)"
 
 
 def _ended(slot: TaskLayer, status: str, error: str, *, transient: bool = False) -> PartialResult:

@@ -6,12 +6,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
-from anabranch.errors import BrokerError, BrokerUnavailable, ConfigError, DecodeError
+from anabranch.errors import BrokerError, BrokerUnavailable, ConfigError, DecodeError, LayerError
 from anabranch.events import (
     MemberHealth,
     Priority,
@@ -30,6 +29,7 @@ from anabranch.worker.executor import Executor, Job
 from anabranch.worker.outlet import Outlet
 from anabranch.worker.queue import LocalQueue, Throttle
 from anabranch.worker.subscription import Subscription
+from anabranch.worker.threads import LayerThreads
 from anabranch.worker.wrappers import guard
 
 __all__ = ["Worker"]
@@ -86,7 +86,7 @@ class Worker(Service):
         )
         self._now_ms = self._membership.broker_clock.now_ms
         self._signals = transport.reader(f"{self.instance}-signals")
-        self._threads = ThreadPoolExecutor(config.worker.slots, thread_name_prefix="layer")
+        self._threads = [LayerThreads(s.layer.name, config.worker.slots) for s in self._layers]
         self._tracer = Tracer()
         self._outlet = Outlet(self.instance, self._producer, self._topics, self._supervisor.fail)
         self._subscription = Subscription(
@@ -106,7 +106,10 @@ class Worker(Service):
     def _make_executor(self, wrappers: Sequence[Wrapper]) -> Executor:
         return Executor(
             self.instance,
-            {s.layer.name: guard(s, self._threads, wrappers) for s in self._layers},
+            {
+                spec.layer.name: guard(spec, threads, wrappers)
+                for spec, threads in zip(self._layers, self._threads, strict=True)
+            },
             self._queue,
             self._outlet.publish,
             self._clock,
@@ -157,16 +160,18 @@ class Worker(Service):
     async def _close(self) -> None:
         await self._supervisor.stop()
         await self._executor.stop()
+        timeout_s = self._config.worker.drain_timeout_ms / 1000
         clients = (self._subscription.consumer, self._signals, self._producer)
         done = await asyncio.gather(
-            *(_call(spec, "stop") for spec in self._layers),
+            *(_stop(spec, timeout_s) for spec in self._layers),
             *(client.stop() for client in clients),
             return_exceptions=True,
         )
         for error in done:
             if isinstance(error, Exception):
                 log.debug("while closing: %s", error)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in self._threads:
+            threads.shutdown()
 
     # ── stages ─────────────────────────────────────────────────────────────────────────────
 
@@ -269,7 +274,28 @@ def _of_group(
 
 
 async def _call(spec: LayerSpec, method: str) -> None:
-    """A layer's optional `start` or `stop`."""
+    """A layer's optional `start` or `stop`.
+
+    Raises:
+        LayerError: it wanted to end the process.
+    """
     function = getattr(spec.layer, method, None)
-    if function is not None:
+    if function is None:
+        return
+    try:
         await function()
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:  # SystemExit in a task ends the loop, whoever waits for it
+        raise LayerError(f"layers.{spec.layer.name}: {method}() raised {error!r}") from error
+
+
+async def _stop(spec: LayerSpec, timeout_s: float) -> None:
+    """A layer's end; ours does not depend on it."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _call(spec, "stop")
+    except TimeoutError:
+        log.warning("layers.%s: stop() took over %g s", spec.layer.name, timeout_s)
+    except (Exception, asyncio.CancelledError) as error:
+        log.warning("layers.%s: stop() failed with %r", spec.layer.name, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
@@ -13,39 +13,70 @@ from anabranch.errors import LayerError, LayerTimeout
 from anabranch.events import MAX_DEPTH, Item, encode, is_deeper
 from anabranch.layers import Ask, LayerSpec, Request, Result
 from anabranch.middleware import Wrapper, fold
+from anabranch.worker.threads import LayerThreads
 
-__all__ = ["BUILT_IN", "bounded", "guard", "timed"]
+__all__ = ["bounded", "checked", "guard", "in_time", "timed"]
 
 
-def guard(spec: LayerSpec, threads: Executor, wrappers: Sequence[Wrapper] = ()) -> Ask:
-    """A layer as the worker calls it, with the user's wrappers outside the built-in ones."""
-    return fold([*wrappers, *BUILT_IN], spec, _innermost(spec, threads))
+def guard(spec: LayerSpec, threads: LayerThreads, wrappers: Sequence[Wrapper] = ()) -> Ask:
+    """A layer as the worker calls it.
+
+    The user's wrappers stand between ours: they get a `Result` from within, and what they give,
+    and how long they take, is held to the bounds from without.
+
+    Raises:
+        ConfigError: a wrapper gave no function.
+    """
+    inside = [checked, timed] if wrappers else [timed]
+    return fold([bounded, in_time, *wrappers, *inside], spec, _innermost(spec, threads))
+
+
+def in_time(spec: LayerSpec, ask: Ask) -> Ask:
+    """End a layer, wrappers included, at its deadline."""
+
+    async def ask_in_time(request: Request) -> Result:
+        scope = asyncio.timeout_at(request.deadline)
+        return await _within(scope, ask, request, request.remaining_ms)
+
+    return ask_in_time
 
 
 def timed(spec: LayerSpec, ask: Ask) -> Ask:
-    """End a layer at its deadline, or at its own `timeout_ms` if that is earlier."""
-    own_s = math.inf if spec.timeout_ms is None else spec.timeout_ms / 1000
+    """End a layer after its own `timeout_ms`, if it has one."""
+    own_ms = spec.timeout_ms
+    if own_ms is None:
+        return ask
 
-    async def ask_in_time(request: Request) -> Result:
-        loop = asyncio.get_running_loop()
-        until = min(request.deadline, loop.time() + own_s)
-        scope = asyncio.timeout_at(until)
-        try:
-            async with scope:
-                return await ask(request)
-        except TimeoutError as error:
-            if not scope.expired():
-                raise  # the layer's own, not ours
-            raise LayerTimeout(f"no answer within {request.remaining_ms:.0f} ms") from error
+    async def ask_timed(request: Request) -> Result:
+        return await _within(asyncio.timeout(own_ms / 1000), ask, request, own_ms)
 
-    return ask_in_time
+    return ask_timed
+
+
+async def _within(scope: asyncio.Timeout, ask: Ask, request: Request, within_ms: float) -> Result:
+    try:
+        async with scope:
+            return await ask(request)
+    except TimeoutError as error:
+        if not scope.expired():
+            raise  # the layer's own, not ours
+        raise LayerTimeout(f"no answer within {within_ms:.0f} ms") from error
+
+
+def checked(spec: LayerSpec, ask: Ask) -> Ask:
+    """What a layer gave, as a `Result`: wrappers need not know what else a layer may give."""
+
+    async def ask_checked(request: Request) -> Result:
+        return _checked(await ask(request))
+
+    return ask_checked
 
 
 def bounded(spec: LayerSpec, ask: Ask) -> Ask:
     """Refuse what is no list of items, or is larger than `max_bytes` when encoded."""
 
     async def ask_bounded(request: Request) -> Result:
-        result = _checked(spec, await ask(request))
+        result = _checked(await ask(request))
         encoded = encode(result)
         size_bytes = len(encoded)
         if is_deeper(encoded, MAX_RESULT_DEPTH):
@@ -62,21 +93,19 @@ def bounded(spec: LayerSpec, ask: Ask) -> Ask:
 MAX_RESULT_DEPTH: Final = MAX_DEPTH - 8
 """What a partial puts round a result must fit too, or its neighbours would be lost with it."""
 
-BUILT_IN: Final[tuple[Wrapper, ...]] = (bounded, timed)
 
-
-def _innermost(spec: LayerSpec, threads: Executor) -> Ask:
+def _innermost(spec: LayerSpec, threads: LayerThreads) -> Ask:
     ask = spec.layer.ask
     if iscoroutinefunction(ask):
         return ask
 
     async def ask_in_thread(request: Request) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(threads, ask, request)
+        return await threads.run(partial(ask, request))
 
     return ask_in_thread
 
 
-def _checked(spec: LayerSpec, given: Any) -> Result:
+def _checked(given: Any) -> Result:
     """What a layer gave, as a `Result` whose items are fit to be sent.
 
     Raises:
@@ -84,7 +113,10 @@ def _checked(spec: LayerSpec, given: Any) -> Result:
     """
     result = given if isinstance(given, Result) else Result(items=given)
     if not isinstance(result.items, Sequence) or isinstance(result.items, str | bytes):
-        raise LayerError(f"gave {type(given).__name__}; a layer gives a Result or a list of Item")
+        raise LayerError(
+            f"the layer, or a wrapper round it, gave {type(given).__name__}; it has to be a Result "
+            f"or a list of Item"
+        )
     if result.ttl_ms is not None and not _is_count(result.ttl_ms):
         raise LayerError(f"gave ttl_ms = {result.ttl_ms!r}; write whole milliseconds from 0 on")
     if isinstance(result.tags, str) or not isinstance(result.tags, Sequence):
