@@ -160,7 +160,7 @@ class Hybrid:
         while deadlines.next_ms is not None and deadlines.next_ms <= until_ms:
             self.now_ms = max(self.now_ms, deadlines.next_ms)
             for number, offset in deadlines.pop_due(self.now_ms):
-                self.partitions[number].on_deadline(offset)
+                self.partitions[number].queries.on_deadline(offset)
             self.collect()
         self.now_ms = until_ms
         self._keep_alive(self.brain)

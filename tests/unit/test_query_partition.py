@@ -222,7 +222,7 @@ class PartitionMachine(RuleBasedStateMachine):
     def time_passes(self, ms: int) -> None:
         self.world.now_ms += ms
         for _, offset in self.brain.deadlines.pop_due(self.world.now_ms):
-            self.partition.on_deadline(offset)
+            self.partition.queries.on_deadline(offset)
         self._collect()
 
     @rule(landed=st.booleans())

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from anabranch.cache import single_flight
 from anabranch.cache.keys import make_key
 from anabranch.cache.single_flight import Flights, Join, Lead, Ticket
 
@@ -91,7 +92,7 @@ def test_after_a_failure_the_waiter_with_most_time_left_leads() -> None:
         flights.enter(KEY, "graph", ticket(id, deadline_ms=deadline_ms))
     (lead,) = flights.fail(KEY, "graph", 1, 400.0)
     assert lead.ticket.id == 3
-    assert [t.id for t in flights.waiting(KEY, "graph", 3)] == [4, 2]
+    assert {t.id for t in flights.waiting(KEY, "graph", 3)} == {4, 2}
 
 
 def test_a_failure_without_waiters_ends_the_flight() -> None:
@@ -166,6 +167,57 @@ def test_entering_twice_is_refused() -> None:
         flights.enter(KEY, "graph", ticket(1))
 
 
+def test_whose_own_deadline_has_come_does_not_begin_to_fetch() -> None:
+    flights = Flights()
+    for id, deadline_ms in ((1, 500.0), (2, 500.0), (3, 499.0)):
+        flights.enter(KEY, "graph", ticket(id, deadline_ms=deadline_ms))
+    assert flights.leave(1, 500.0) == ()
+    assert len(flights) == 0
+    assert flights.leave(2, 500.0) == ()
+
+
+def test_of_many_who_suit_nobody_each_fetches_for_itself() -> None:
+    flights = Flights()
+    for id in range(100):
+        assert isinstance(flights.enter(KEY, "graph", ticket(id, limit=1 + id)), Lead)
+    assert len(flights) == single_flight._MOST_FLIGHTS
+    assert flights.leave(99, 10.0) == ()
+    assert flights.leave(0, 10.0) == ()
+
+
+def test_handing_over_and_leaving_look_at_few() -> None:
+    """Twice as many who wait cost twice as much, whoever leaves first."""
+    costs = [_comparisons(count) for count in (500, 1_000)]
+    assert costs[1] < 3 * costs[0]
+
+
+def _comparisons(count: int) -> int:
+    """How often one ticket is compared with another while all of them lead in turn."""
+    compared = 0
+
+    class Counted(Ticket, frozen=True, gc=False):
+        def may_join(self, leader: Ticket, started_ms: float) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().may_join(leader, started_ms)
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return self is other
+
+        __hash__ = None  # type: ignore[assignment]
+
+    flights = Flights()
+    for id in range(count):
+        base = ticket(id, deadline_ms=1_000.0 + count - id)
+        flights.enter(KEY, "graph", Counted(*(getattr(base, f) for f in base.__struct_fields__)))
+    for id in range(count):
+        flights.leave(id, 10.0)
+    assert len(flights) == 0
+    return compared
+
+
 class FlightsMachine(RuleBasedStateMachine):
     """Queries that come, are served, fail and leave in any order, checked against a plain model."""
 
@@ -202,7 +254,7 @@ class FlightsMachine(RuleBasedStateMachine):
         else:
             able = [id for id in self.leads if new.may_join(self.tickets[id], self.leads[id])]
             assert not able, "it fetches although a flight was good enough"
-            self.leads[new.id] = self.now_ms
+            self._leads(new.id)
 
     @rule(step_ms=st.integers(1, 50))
     def time_passes(self, step_ms: int) -> None:
@@ -236,13 +288,22 @@ class FlightsMachine(RuleBasedStateMachine):
         assert was_leader or not leads
         for lead in leads:
             assert lead.ticket.id in followers
+            assert lead.ticket.deadline_ms > self.now_ms, "it fetches what comes too late"
             del self.follows[lead.ticket.id]
-            self.leads[lead.ticket.id] = self.now_ms
+            self._leads(lead.ticket.id)
         self._find_new_leaders(followers)
+
+    def _leads(self, id: int) -> None:
+        """It fetches; for others too, unless there are as many flights as may be."""
+        if len(self.leads) < single_flight._MOST_FLIGHTS:
+            self.leads[id] = self.now_ms
 
     def _find_new_leaders(self, followers: list[int]) -> None:
         for waiter in followers:
-            if waiter in self.follows:
+            due = self.tickets[waiter].deadline_ms <= self.now_ms
+            if waiter in self.follows and due and waiter not in self.flights._places:
+                del self.follows[waiter]  # its own deadline has come as well
+            elif waiter in self.follows:
                 by = [
                     leader
                     for leader in self.leads

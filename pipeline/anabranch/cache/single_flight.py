@@ -1,19 +1,28 @@
 """Identical misses meet: of those who need a layer's result one fetches it, the rest wait.
 
-Pure state: nobody is woken here. The caller fetches for whoever leads, tells how it ended, and
-sends off every waiter at its own deadline (`leave`). A waiter never waits for nobody: when its
-leader is gone without a result, one of the waiters leads, and the caller is told which.
+A layer of a question has a few flights at most; for whom none of them is good enough, that one
+fetches for itself alone. Pure state: nobody is woken here. The caller fetches for whoever leads,
+tells how it ended, and sends off every waiter at its own deadline (`leave`). A waiter never waits
+for nobody: when its leader is gone without a result, one of the waiters leads, and the caller is
+told which.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Hashable
+from typing import Final
 
 from msgspec import Struct
 
 from anabranch.cache.keys import Question
 
 __all__ = ["Flights", "Join", "Lead", "Ticket"]
+
+_MOST_FLIGHTS: Final = 16
+"""Of one layer of one question."""
+_MOST_GONE: Final = 16
+"""Heirs that are gone and may lie about, beside as many as there are waiters."""
 
 
 class Ticket(Struct, frozen=True, gc=False):
@@ -64,10 +73,59 @@ class Join(Struct, frozen=True):
     leader: Ticket
 
 
-class _Flight(Struct):
-    leader: Ticket
-    started_ms: float
-    waiting: list[Ticket]
+class _Flight:
+    """A fetch under way, and who waits for it; heirs are found without looking at everybody."""
+
+    def __init__(self, leader: Ticket, started_ms: float) -> None:
+        self.leader = leader
+        self.started_ms = started_ms
+        self.waiting: dict[Hashable, Ticket] = {}
+        self._heirs: list[tuple[float, int, Ticket]] = []
+        """Whoever waits, most time left first, and some who have left."""
+        self._boarded = 0
+        self._wants = (0, 0, 0)
+        """What a leader needs at most to be good enough for everybody."""
+
+    def board(self, ticket: Ticket) -> None:
+        """One more waits."""
+        self.waiting[ticket.id] = ticket
+        self._boarded += 1
+        heapq.heappush(self._heirs, (-ticket.deadline_ms, self._boarded, ticket))
+        limit, urgency, generation = self._wants
+        self._wants = (
+            max(limit, ticket.limit),
+            max(urgency, ticket.urgency),
+            max(generation, ticket.generation),
+        )
+
+    def leave(self, ticket: Hashable) -> Ticket | None:
+        """One waits no more; None if it did not wait here."""
+        left = self.waiting.pop(ticket, None)
+        if left is not None and len(self._heirs) > 2 * len(self.waiting) + _MOST_GONE:
+            self._heirs = [heir for heir in self._heirs if self.waiting.get(heir[2].id) is heir[2]]
+            heapq.heapify(self._heirs)
+        return left
+
+    def heir(self) -> Ticket | None:
+        """Who has most time left of those who wait."""
+        while self._heirs:
+            ticket = self._heirs[0][2]
+            if self.waiting.get(ticket.id) is ticket:
+                return ticket
+            heapq.heappop(self._heirs)
+        return None
+
+    def pass_to(self, heir: Ticket, now_ms: float) -> None:
+        """One of those who wait begins to fetch."""
+        self.leave(heir.id)
+        self.leader, self.started_ms = heir, now_ms
+
+    def suits_all(self, leader: Ticket) -> bool:
+        """Whether everybody may wait for what this one begins to fetch."""
+        limit, urgency, generation = self._wants
+        return (
+            leader.limit >= limit and leader.urgency >= urgency and leader.generation >= generation
+        )
 
 
 Place = tuple[Question, str]
@@ -100,22 +158,31 @@ class Flights:
         flight = self._end((key, layer), leader)
         if flight is None:
             return ()
-        for ticket in flight.waiting:
+        for ticket in flight.waiting.values():
             self._forget(ticket, (key, layer))
         self.joined += len(flight.waiting)
-        return tuple(flight.waiting)
+        return tuple(flight.waiting.values())
 
     def fail(self, key: Question, layer: str, leader: Hashable, now_ms: float) -> tuple[Lead, ...]:
         """The leader gets no result: end its flight, and say who fetches now.
 
         The waiter with most time left leads, unless another flight is good enough for it. More
-        than one leads if that is not good enough for all of them.
+        than one leads if that is not good enough for all of them. Whose own deadline has come as
+        well is neither: it waits for nothing any more.
         """
         place = (key, layer)
         flight = self._end(place, leader)
-        left = sorted(flight.waiting if flight else (), key=lambda ticket: -ticket.deadline_ms)
-        boarded = [self._board(place, ticket, now_ms) for ticket in left]
-        return tuple(role for role in boarded if isinstance(role, Lead))
+        if flight is None:
+            return ()
+        heir = flight.heir()
+        if heir is None or heir.deadline_ms <= now_ms or not flight.suits_all(heir):
+            return self._board_anew(place, flight, now_ms)
+        others = self._flights.setdefault(place, [])
+        if any(heir.may_join(other.leader, other.started_ms) for other in others):
+            return self._board_anew(place, flight, now_ms)
+        flight.pass_to(heir, now_ms)
+        others.append(flight)
+        return (Lead(*place, heir),)
 
     def leave(self, ticket: Hashable, now_ms: float) -> tuple[Lead, ...]:
         """A query is answered, cancelled, or at its deadline: it neither waits nor leads.
@@ -135,7 +202,7 @@ class Flights:
         """Who waits for what a leader fetches."""
         for flight in self._flights.get((key, layer), ()):
             if flight.leader.id == leader:
-                return tuple(flight.waiting)
+                return tuple(flight.waiting.values())
         return ()
 
     def __len__(self) -> int:
@@ -145,10 +212,23 @@ class Flights:
         flights = self._flights.setdefault(place, [])
         for flight in flights:
             if ticket.may_join(flight.leader, flight.started_ms):
-                flight.waiting.append(ticket)
+                flight.board(ticket)
                 return Join(*place, ticket, flight.leader)
-        flights.append(_Flight(ticket, now_ms, []))
+        if len(flights) < _MOST_FLIGHTS:
+            flights.append(_Flight(ticket, now_ms))
+        else:
+            self._forget(ticket, place)
         return Lead(*place, ticket)
+
+    def _board_anew(self, place: Place, flight: _Flight, now_ms: float) -> tuple[Lead, ...]:
+        """Everybody who waited looks for another flight, those with most time left first."""
+        boarded = []
+        for ticket in sorted(flight.waiting.values(), key=lambda ticket: -ticket.deadline_ms):
+            if ticket.deadline_ms > now_ms:
+                boarded.append(self._board(place, ticket, now_ms))
+            else:
+                self._forget(ticket, place)
+        return tuple(role for role in boarded if isinstance(role, Lead))
 
     def _end(self, place: Place, leader: Hashable) -> _Flight | None:
         flights = self._flights.get(place, [])
@@ -163,11 +243,9 @@ class Flights:
 
     def _stop_waiting(self, place: Place, ticket: Hashable) -> None:
         for flight in self._flights[place]:
-            for waiter in flight.waiting:
-                if waiter.id == ticket:
-                    flight.waiting.remove(waiter)
-                    self._forget(waiter, place)
-                    return
+            if (waiter := flight.leave(ticket)) is not None:
+                self._forget(waiter, place)
+                return
 
     def _forget(self, ticket: Ticket, place: Place) -> None:
         places = self._places[ticket.id]

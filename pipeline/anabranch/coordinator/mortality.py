@@ -86,8 +86,8 @@ def mourn(brain: Brain, partitions: Mapping[int, QueryPartition]) -> None:
             (partition, open_query)
             for partition in partitions.values()
             if not partition.held
-            for open_query in partition.sent_to(routes, until_ms)
+            for open_query in partition.queries.sent_to(routes, until_ms)
         ]
         brain.mortality.died({open_query.key for _, open_query in had}, now_ms)
         for partition, open_query in had:
-            partition.on_death(open_query.offset)
+            partition.queries.on_death(open_query.offset)

@@ -1,38 +1,28 @@
-"""One owned partition of `queries`: the whole life of a query, without I/O.
+"""One owned partition of `queries`: its records, and how far it is, without I/O.
 
-Records and ticks go in; tasks, answers and dead letters come out through the outbox. The path
-of a query is `on_query` -> `planning.probe` -> `planning.plan` -> `_advance` -> `_answer`, with
-`on_partial`, `on_served`, `on_leading` and `on_deadline` re-entering at `_advance`.
+Records and ticks go in; tasks, answers and dead letters come out through the outbox. What becomes
+of a query between its reading and its answer is `open_queries`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Set
 
 from msgspec import structs
 
-from anabranch.aggregate.join import JoinLayer
-from anabranch.coordinator.answering import attributes, compose, encode_bounded, failure
+from anabranch.coordinator.answering import failure
 from anabranch.coordinator.brain import Brain
-from anabranch.coordinator.cache_fold import fold_partial, memoise
-from anabranch.coordinator.learning import lesson
-from anabranch.coordinator.mortality import DEATHS
-from anabranch.coordinator.open_query import OpenQuery, answer_headers
-from anabranch.coordinator.outbox import AnswerOut, DeadLetterOut, TaskOut
-from anabranch.coordinator.planning import choose_layers, plan, probe
+from anabranch.coordinator.cache_fold import fold_partial
+from anabranch.coordinator.open_queries import OpenQueries
+from anabranch.coordinator.open_query import answer_headers
+from anabranch.coordinator.outbox import AnswerOut, DeadLetterOut
 from anabranch.coordinator.restored import Restored, SeenIds
 from anabranch.coordinator.trial import MAX_TRIALS, Trials
-from anabranch.dispatch.attempts import Attempt, next_attempts
-from anabranch.dispatch.routing import Route
-from anabranch.dispatch.tasks import bundle
 from anabranch.errors import DecodeError, TopicError
 from anabranch.events import (
     Error,
     ErrorCode,
     Partial,
-    PartialResult,
-    Query,
     decode,
     encode,
     read_id,
@@ -69,7 +59,7 @@ class QueryPartition:
         self._trials = Trials(progress, restored.end, brain.court)
         self._bounds = restored.bounds
         self._latest_ms = -math.inf
-        self._open: dict[int, OpenQuery] = {}
+        self.queries = OpenQueries(self, brain)
         self._ids = SeenIds(brain.config.coordinator, restored.ids, brain.now_ms())
         for record, partial in restored.partials:
             fold_partial(brain, record, partial, None)
@@ -91,14 +81,6 @@ class QueryPartition:
     def partials_position(self) -> int:
         """The next offset of `partials` to read."""
         return self._bounds.partials
-
-    def sent_to(self, routes: Set[Route], until_ms: float) -> list[OpenQuery]:
-        """Queries whose outstanding tasks somebody who reads there may have had by then."""
-        return [
-            open_query
-            for open_query in self._open.values()
-            if open_query.read_ms <= until_ms and not routes.isdisjoint(open_query.routes.values())
-        ]
 
     def snapshot(self) -> Progress:
         """What to commit now."""
@@ -145,7 +127,7 @@ class QueryPartition:
         if self._trials.count > MAX_TRIALS:
             trace = self._brain.tracer.process(suspect, f"process {suspect.topic}")
             reason = f"it was on trial {MAX_TRIALS} times, and whoever started it died"
-            self._reject(suspect, trace, "quarantined", reason, read_id(suspect.value))
+            self.reject(suspect, trace, "quarantined", reason, read_id(suspect.value))
         else:
             self._read(suspect)
 
@@ -157,51 +139,16 @@ class QueryPartition:
         except DecodeError as error:
             self._brain.bury(record, error)
             return
-        open_query = self._open.get(partial.offset)
-        if open_query is not None and open_query.query.id != partial.query:
-            open_query = None
-        counted = [r for r in partial.results if open_query and self._accept(open_query, r)]
+        open_query = self.queries.find(partial.offset, partial.query)
+        counted = self.queries.take(open_query, partial.results) if open_query else []
         fold_partial(self._brain, record, partial, open_query)
         if open_query is None and self._is_ahead(partial.offset):
             self._restored.arrive(partial)
         elif open_query is None:
             self._brain.counters.late_partials += 1
         elif counted:
-            self._pass_on(open_query, counted)
-            self._advance(open_query)
-
-    def on_deadline(self, offset: int) -> None:
-        """A time that a query waits for has come; nothing happens if it was answered."""
-        open_query = self._open.get(offset)
-        if open_query is None:
-            return
-        now_ms = self._brain.now_ms()
-        if now_ms >= open_query.deadline_ms:
-            open_query.join.expire()
-            self._answer(open_query)
-        elif open_query.patient_until_ms is not None and now_ms >= open_query.patient_until_ms:
-            self._advance(open_query)
-
-    def on_served(self, offset: int, layer: JoinLayer) -> None:
-        """Another query's fetch brought a layer that this one waits for."""
-        open_query = self._open.get(offset)
-        if open_query is not None:
-            open_query.join.layers[layer.name].share(layer)
-            self._advance(open_query)
-
-    def on_leading(self, offset: int, layer: str) -> None:
-        """The query that fetched for this one is gone: it fetches itself."""
-        open_query = self._open.get(offset)
-        if open_query is not None:
-            open_query.join.layers[layer].attempts.clear()
-            open_query.leading[layer] = True
-            self._advance(open_query)
-
-    def on_death(self, offset: int) -> None:
-        """A worker died that had this query: it may be one too many."""
-        open_query = self._open.get(offset)
-        if open_query is not None:
-            self._advance(open_query)
+            self.queries.go_on(open_query, counted)
+            self._brain.sharing.settle()
 
     def on_acked(self, offset: int, results_offset: int | None) -> None:
         """The broker has the answer (at `results_offset`), or none was owed."""
@@ -224,9 +171,7 @@ class QueryPartition:
         """Somebody else's now: whatever was outstanding is forgotten."""
         self.lost = True
         self._trials.adjourn()
-        for open_query in list(self._open.values()):
-            self._forget(open_query)
-            open_query.trace.end("partition lost")
+        self.queries.abandon()
 
     # ── the path of a query ────────────────────────────────────────────────────────────────
 
@@ -237,7 +182,7 @@ class QueryPartition:
             query = brain.intake.read(record)
         except DecodeError as error:
             stack = stack_digest(error)
-            self._reject(record, trace, "invalid_query", str(error), error.query_id, stack)
+            self.reject(record, trace, "invalid_query", str(error), error.query_id, stack)
             return
         if self._ids.is_repeat(query.id, record.offset, now_ms):
             brain.counters.duplicates += 1
@@ -245,122 +190,13 @@ class QueryPartition:
             trace.end()
             self.on_acked(record.offset, None)
             return
-        self._start(query, record, trace, now_ms)
-
-    def _start(self, query: Query, record: Record, trace: Trace, now_ms: float) -> None:
-        brain = self._brain
-        open_query = OpenQuery(
-            query,
-            record,
-            trace,
-            choose_layers(brain, query),
-            read_ms=now_ms,
-            deadline_ms=brain.intake.deadline_ms(query, record, now_ms),
-        )
-        self._open[record.offset] = open_query
-        probe(brain, open_query, now_ms)
-        plan(brain, open_query, now_ms)
-        for result in self._restored.arrived(record.offset, query.id):
-            open_query.join.accept(result, now_ms)
-        if now_ms >= open_query.deadline_ms:
-            open_query.join.expire()
-        elif open_query.join.open:
-            brain.deadlines.add(open_query.deadline_ms, self.number, record.offset)
-        self._advance(open_query)
-
-    def _advance(self, open_query: OpenQuery) -> None:
-        """Answer if there is enough; otherwise make the attempts that are due."""
-        join = open_query.join
-        if join.open and self._is_enough(open_query):
-            join.abandon("enough came from the other layers")
-        if not join.open:
-            self._answer(open_query)
-            return
-        now_ms = self._brain.now_ms()
-        if self._brain.mortality.condemns(open_query.key, now_ms):
-            self._condemn(open_query)
-            return
-        mine = [a for a in next_attempts(join, self.epoch) if self._leads(open_query, a, now_ms)]
-        for group, attempts in bundle(mine):
-            self._send(open_query, group, attempts)
-
-    def _is_enough(self, open_query: OpenQuery) -> bool:
-        """Coverage is met, and waiting for the rest does not pay any more."""
-        before_ms = open_query.patient_until_ms
-        enough = open_query.is_enough(self._brain.now_ms())
-        until_ms = open_query.patient_until_ms
-        if until_ms is not None and until_ms != before_ms:
-            self._brain.deadlines.add(until_ms, self.number, open_query.offset)
-        return enough
-
-    def _leads(self, open_query: OpenQuery, attempt: Attempt, now_ms: float) -> bool:
-        """Single-flight: the first attempt of a layer meets those of other queries."""
-        name = attempt.layer.name
-        if attempt.layer.refreshing:
-            return True
-        leads = open_query.leading.get(name)
-        if leads is None:
-            leads = self._brain.sharing.must_fetch(open_query, name, now_ms)
-            open_query.leading[name] = leads
-        return leads
-
-    def _send(self, open_query: OpenQuery, group: str, attempts: list[Attempt]) -> None:
-        brain = self._brain
-        partition = brain.outstanding.choose(group, brain.directory.partitions(group))
-        for attempt in attempts:
-            brain.outstanding.sent(group, partition)
-            open_query.routes[attempt.layer.name, attempt.shard] = (group, partition)
-        task = encode(open_query.task(attempts))
-        topic = brain.topics.tasks(group, open_query.query.priority)
-        brain.outbox.tasks.append(TaskOut(topic, partition, task, open_query.headers))
-
-    def _answer(self, open_query: OpenQuery) -> None:
-        brain, query = self._brain, open_query.query
-        now_ms = brain.now_ms()
-        answer = compose(brain, open_query, epoch=self.epoch, now_ms=now_ms)
-        memoise(brain, open_query, answer)
-        self._forget(open_query)
-        if answer.status == "complete":
-            brain.mortality.survived(open_query.key)
-        learned = lesson(open_query, answer, now_ms, brain.selector.telemetry.speedups)
-        if learned is not None:
-            brain.selector.observe(learned)
-        open_query.trace.set(attributes(answer))
-        open_query.trace.end(answer.error.message if answer.error else None)
-        brain.outbox.answers.append(
-            AnswerOut(
-                self,
-                open_query.offset,
-                query.id.encode(),
-                encode_bounded(answer),
-                open_query.headers,
-                query.reply_to,
-            )
-        )
-
-    def _condemn(self, open_query: OpenQuery) -> None:
-        self._forget(open_query)
-        self._brain.mortality.gave_up(open_query.routes.values(), open_query.deadline_ms)
-        reason = f"{DEATHS} workers died while they had this question"
-        id_ = open_query.query.id
-        self._reject(open_query.record, open_query.trace, "quarantined", reason, id_)
+        arrived = self._restored.arrived(record.offset, query.id)
+        self.queries.start(query, record, trace, now_ms, arrived)
+        brain.sharing.settle()
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 
-    def _accept(self, open_query: OpenQuery, result: PartialResult) -> bool:
-        route = open_query.routes.pop((result.layer, result.shard), None)
-        if route is not None:
-            self._brain.outstanding.ended(*route)
-        return open_query.join.accept(result, self._brain.now_ms())
-
-    def _pass_on(self, open_query: OpenQuery, results: list[PartialResult]) -> None:
-        """Tell those who wait for what this query fetched."""
-        for result in results:
-            layer = open_query.join.layers[result.layer]
-            if layer.status != "open" and open_query.leading.get(result.layer):
-                self._brain.sharing.ended(open_query, layer, self._brain.now_ms())
-
-    def _reject(
+    def reject(
         self,
         record: Record,
         trace: Trace,
@@ -380,13 +216,6 @@ class QueryPartition:
             headers = answer_headers(record, trace)
             answer = AnswerOut(self, record.offset, id_.encode(), encode(failed), headers)
         brain.outbox.dead_letters.append(DeadLetterOut(record, reason, stack, self, answer))
-
-    def _forget(self, open_query: OpenQuery) -> None:
-        del self._open[open_query.offset]
-        for route in open_query.routes.values():
-            self._brain.outstanding.ended(*route)
-        if open_query.leading:
-            self._brain.sharing.left(open_query, self._brain.now_ms())
 
     def _is_ahead(self, offset: int) -> bool:
         """Whether a partial is for a query that is still to be read (again): a takeover."""

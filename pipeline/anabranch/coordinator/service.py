@@ -250,7 +250,7 @@ class Coordinator(Service):
             now_ms = self.brain.now_ms()
             for number, offset in deadlines.pop_due(now_ms):
                 if (partition := self.ownership.partitions.get(number)) is not None:
-                    partition.on_deadline(offset)
+                    partition.queries.on_deadline(offset)
             await self._publisher.flush()
             earlier.clear()
             next_ms = deadlines.next_ms

@@ -1,31 +1,27 @@
-"""Identical misses of all partitions meet: one fetches, the others are served by it."""
+"""Identical misses of all partitions meet: one fetches, the others are served by it.
+
+What happens to one query is news to others; it is told after the event that brought it, in one
+loop, as telling may bring more.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from anabranch.aggregate.join import JoinLayer
 from anabranch.cache.single_flight import Flights, Lead, Ticket
 from anabranch.coordinator.open_query import OpenQuery
 from anabranch.events import PRIORITIES
 
-__all__ = ["Sharing", "Traveller"]
+if TYPE_CHECKING:
+    from anabranch.coordinator.partition import QueryPartition
+
+__all__ = ["Sharing"]
 
 Place = tuple[int, int]
 """(partition, offset) of a query."""
-
-
-class Traveller(Protocol):
-    """A partition, as far as its queries travel with others'."""
-
-    def on_served(self, offset: int, layer: JoinLayer) -> None:
-        """Somebody else's fetch brought a layer that a query waits for."""
-        ...
-
-    def on_leading(self, offset: int, layer: str) -> None:
-        """Nobody fetches for a query any more: it has to do it itself."""
-        ...
 
 
 class Sharing:
@@ -33,7 +29,9 @@ class Sharing:
 
     def __init__(self) -> None:
         self.flights = Flights()
-        self.partitions: Mapping[int, Traveller] = {}
+        self.partitions: Mapping[int, QueryPartition] = {}
+        self._news: deque[tuple[Place, JoinLayer | str]] = deque()
+        """Queries that are served by a layer, or have to fetch one."""
 
     def must_fetch(self, open_query: OpenQuery, layer: str, now_ms: float) -> bool:
         """Whether a query has to fetch a layer itself; else it is served when it is there."""
@@ -44,9 +42,8 @@ class Sharing:
         """A fetched layer has ended: serve those who wait for it, or let one of them lead."""
         key, place = open_query.key, open_query.place
         if layer.whole:
-            for ticket in self.flights.succeed(key, layer.name, place):
-                number, offset = _place(ticket)
-                self.partitions[number].on_served(offset, layer)
+            served = self.flights.succeed(key, layer.name, place)
+            self._news.extend((_place(ticket), layer) for ticket in served)
         else:
             self._lead(self.flights.fail(key, layer.name, place, now_ms))
 
@@ -54,11 +51,19 @@ class Sharing:
         """A query is over: whoever it fetched for goes on without it."""
         self._lead(self.flights.leave(open_query.place, now_ms))
 
+    def settle(self) -> None:
+        """Tell the news, and what telling it brings."""
+        while self._news:
+            (number, offset), news = self._news.popleft()
+            if (partition := self.partitions.get(number)) is None:
+                continue
+            if isinstance(news, str):
+                partition.queries.on_leading(offset, news)
+            else:
+                partition.queries.on_served(offset, news)
+
     def _lead(self, leads: Iterable[Lead]) -> None:
-        for lead in leads:
-            number, offset = _place(lead.ticket)
-            if (partition := self.partitions.get(number)) is not None:
-                partition.on_leading(offset, lead.layer)
+        self._news.extend((_place(lead.ticket), lead.layer) for lead in leads)
 
 
 def _place(ticket: Ticket) -> Place:

@@ -1,0 +1,238 @@
+"""The open queries of one partition, from their reading to their answer, without I/O.
+
+The path of a query is `start` -> `planning.probe` -> `planning.plan` -> `_advance` -> `_answer`,
+with `take`, `on_served`, `on_leading`, `on_death` and `on_deadline` re-entering at `_advance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from typing import TYPE_CHECKING
+
+from anabranch.aggregate.join import JoinLayer
+from anabranch.coordinator.answering import attributes, compose, encode_bounded
+from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.cache_fold import memoise
+from anabranch.coordinator.learning import lesson
+from anabranch.coordinator.mortality import DEATHS
+from anabranch.coordinator.open_query import OpenQuery
+from anabranch.coordinator.outbox import AnswerOut, TaskOut
+from anabranch.coordinator.planning import choose_layers, plan, probe
+from anabranch.dispatch.attempts import Attempt, next_attempts
+from anabranch.dispatch.routing import Route
+from anabranch.dispatch.tasks import bundle
+from anabranch.events import PartialResult, Query, encode
+from anabranch.kafka.transport import Record
+from anabranch.observe.spans import Trace
+
+if TYPE_CHECKING:
+    from anabranch.coordinator.partition import QueryPartition
+
+__all__ = ["OpenQueries"]
+
+
+class OpenQueries:
+    """What is read and not answered of one partition.
+
+    What an event brings to queries that share fetches with its own happens after it, never
+    inside it: whoever calls in here from outside calls `Sharing.settle` then.
+    """
+
+    def __init__(self, owner: QueryPartition, brain: Brain) -> None:
+        self._owner = owner
+        self._brain = brain
+        self._open: dict[int, OpenQuery] = {}
+
+    def find(self, offset: int, id_: str) -> OpenQuery | None:
+        """The open query at an offset, if it is the one that is meant."""
+        found = self._open.get(offset)
+        return found if found is not None and found.query.id == id_ else None
+
+    def sent_to(self, routes: Set[Route], until_ms: float) -> list[OpenQuery]:
+        """Queries whose outstanding tasks somebody who reads there may have had by then."""
+        return [
+            open_query
+            for open_query in self._open.values()
+            if open_query.read_ms <= until_ms and not routes.isdisjoint(open_query.routes.values())
+        ]
+
+    # ── events ─────────────────────────────────────────────────────────────────────────────
+
+    def start(
+        self,
+        query: Query,
+        record: Record,
+        trace: Trace,
+        now_ms: float,
+        arrived: Sequence[PartialResult],
+    ) -> None:
+        """A query was read; `arrived` is what had come for it before."""
+        brain = self._brain
+        open_query = OpenQuery(
+            query,
+            record,
+            trace,
+            choose_layers(brain, query),
+            read_ms=now_ms,
+            deadline_ms=brain.intake.deadline_ms(query, record, now_ms),
+        )
+        self._open[record.offset] = open_query
+        probe(brain, open_query, now_ms)
+        plan(brain, open_query, now_ms)
+        for result in arrived:
+            open_query.join.accept(result, now_ms)
+        if now_ms >= open_query.deadline_ms:
+            open_query.join.expire()
+        elif open_query.join.open:
+            brain.deadlines.add(open_query.deadline_ms, self._owner.number, record.offset)
+        self._advance(open_query)
+
+    def take(self, open_query: OpenQuery, results: Sequence[PartialResult]) -> list[PartialResult]:
+        """Take what a partial brought; those results that count."""
+        return [result for result in results if self._accept(open_query, result)]
+
+    def go_on(self, open_query: OpenQuery, counted: Sequence[PartialResult]) -> None:
+        """After `take`: tell those who wait for the same, then do what is due now."""
+        for result in counted:
+            layer = open_query.join.layers[result.layer]
+            if layer.status != "open" and open_query.leading.get(result.layer):
+                self._brain.sharing.ended(open_query, layer, self._brain.now_ms())
+        self._advance(open_query)
+
+    def on_deadline(self, offset: int) -> None:
+        """A time that a query waits for has come; nothing happens if it was answered."""
+        open_query = self._open.get(offset)
+        if open_query is None:
+            return
+        now_ms = self._brain.now_ms()
+        if now_ms >= open_query.deadline_ms:
+            open_query.join.expire()
+            self._answer(open_query)
+        elif open_query.patient_until_ms is not None and now_ms >= open_query.patient_until_ms:
+            self._advance(open_query)
+        self._brain.sharing.settle()
+
+    def on_served(self, offset: int, layer: JoinLayer) -> None:
+        """Another query's fetch brought a layer that this one waits for."""
+        open_query = self._open.get(offset)
+        if open_query is not None:
+            open_query.join.layers[layer.name].share(layer)
+            self._advance(open_query)
+
+    def on_leading(self, offset: int, layer: str) -> None:
+        """The query that fetched for this one is gone: it fetches itself, if there is time."""
+        open_query = self._open.get(offset)
+        if open_query is not None and self._brain.now_ms() < open_query.deadline_ms:
+            open_query.join.layers[layer].attempts.clear()
+            open_query.leading[layer] = True
+            self._advance(open_query)
+
+    def on_death(self, offset: int) -> None:
+        """A worker died that had this query: it may be one too many."""
+        open_query = self._open.get(offset)
+        if open_query is not None:
+            self._advance(open_query)
+        self._brain.sharing.settle()
+
+    def abandon(self) -> None:
+        """The partition is somebody else's: whatever was outstanding is forgotten."""
+        for open_query in list(self._open.values()):
+            self._forget(open_query)
+            open_query.trace.end("partition lost")
+        self._brain.sharing.settle()
+
+    # ── details ────────────────────────────────────────────────────────────────────────────
+
+    def _advance(self, open_query: OpenQuery) -> None:
+        """Answer if there is enough; otherwise make the attempts that are due."""
+        join = open_query.join
+        if join.open and self._is_enough(open_query):
+            join.abandon("enough came from the other layers")
+        if not join.open:
+            self._answer(open_query)
+            return
+        now_ms = self._brain.now_ms()
+        if self._brain.mortality.condemns(open_query.key, now_ms):
+            self._condemn(open_query)
+            return
+        mine = [
+            attempt
+            for attempt in next_attempts(join, self._owner.epoch)
+            if self._leads(open_query, attempt, now_ms)
+        ]
+        for group, attempts in bundle(mine):
+            self._send(open_query, group, attempts)
+
+    def _is_enough(self, open_query: OpenQuery) -> bool:
+        """Coverage is met, and waiting for the rest does not pay any more."""
+        before_ms = open_query.patient_until_ms
+        enough = open_query.is_enough(self._brain.now_ms())
+        until_ms = open_query.patient_until_ms
+        if until_ms is not None and until_ms != before_ms:
+            self._brain.deadlines.add(until_ms, self._owner.number, open_query.offset)
+        return enough
+
+    def _leads(self, open_query: OpenQuery, attempt: Attempt, now_ms: float) -> bool:
+        """Single-flight: the first attempt of a layer meets those of other queries."""
+        name = attempt.layer.name
+        if attempt.layer.refreshing:
+            return True
+        leads = open_query.leading.get(name)
+        if leads is None:
+            leads = self._brain.sharing.must_fetch(open_query, name, now_ms)
+            open_query.leading[name] = leads
+        return leads
+
+    def _send(self, open_query: OpenQuery, group: str, attempts: list[Attempt]) -> None:
+        brain = self._brain
+        partition = brain.outstanding.choose(group, brain.directory.partitions(group))
+        for attempt in attempts:
+            brain.outstanding.sent(group, partition)
+            open_query.routes[attempt.layer.name, attempt.shard] = (group, partition)
+        task = encode(open_query.task(attempts))
+        topic = brain.topics.tasks(group, open_query.query.priority)
+        brain.outbox.tasks.append(TaskOut(topic, partition, task, open_query.headers))
+
+    def _accept(self, open_query: OpenQuery, result: PartialResult) -> bool:
+        route = open_query.routes.pop((result.layer, result.shard), None)
+        if route is not None:
+            self._brain.outstanding.ended(*route)
+        return open_query.join.accept(result, self._brain.now_ms())
+
+    def _answer(self, open_query: OpenQuery) -> None:
+        brain, query = self._brain, open_query.query
+        now_ms = brain.now_ms()
+        answer = compose(brain, open_query, epoch=self._owner.epoch, now_ms=now_ms)
+        memoise(brain, open_query, answer)
+        self._forget(open_query)
+        if answer.status == "complete":
+            brain.mortality.survived(open_query.key)
+        learned = lesson(open_query, answer, now_ms, brain.selector.telemetry.speedups)
+        if learned is not None:
+            brain.selector.observe(learned)
+        open_query.trace.set(attributes(answer))
+        open_query.trace.end(answer.error.message if answer.error else None)
+        brain.outbox.answers.append(
+            AnswerOut(
+                self._owner,
+                open_query.offset,
+                query.id.encode(),
+                encode_bounded(answer),
+                open_query.headers,
+                query.reply_to,
+            )
+        )
+
+    def _condemn(self, open_query: OpenQuery) -> None:
+        self._forget(open_query)
+        self._brain.mortality.gave_up(open_query.routes.values(), open_query.deadline_ms)
+        reason = f"{DEATHS} workers died while they had this question"
+        record, id_ = open_query.record, open_query.query.id
+        self._owner.reject(record, open_query.trace, "quarantined", reason, id_)
+
+    def _forget(self, open_query: OpenQuery) -> None:
+        del self._open[open_query.offset]
+        for route in open_query.routes.values():
+            self._brain.outstanding.ended(*route)
+        if open_query.leading:
+            self._brain.sharing.left(open_query, self._brain.now_ms())
