@@ -11,7 +11,6 @@ from typing import Final
 
 from msgspec import structs
 
-from anabranch.errors import DecodeError
 from anabranch.events import MAX_VALUE_BYTES, Partial, PartialResult, encode
 from anabranch.kafka.dead_letters import dead_letter, stack_digest
 from anabranch.kafka.topics import Topics
@@ -80,7 +79,7 @@ class Outlet:
         else:  # the task's own names fill the record: whoever wrote it is no coordinator of ours
             log.error("nothing is sent for the task of query %.80s: %s", event.query, why)
 
-    async def bury(self, record: Record, error: DecodeError) -> None:
+    async def bury(self, record: Record, error: Exception) -> None:
         """A dead letter."""
         letter = dead_letter(self._instance, str(error), record, stack=stack_digest(error))
         self._track(await self._producer.send(self._topics.dlq, **letter._asdict()))

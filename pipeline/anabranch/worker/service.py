@@ -23,7 +23,7 @@ from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.layers import LayerSpec, describe
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.middleware import Wrapper
-from anabranch.observe.spans import Tracer
+from anabranch.observe.spans import Trace, Tracer
 from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
 from anabranch.worker.executor import Executor, Job
 from anabranch.worker.outlet import Outlet
@@ -220,18 +220,29 @@ class Worker(Service):
     async def _take(self, record: Record, priority: Priority) -> None:
         trace = self._tracer.process(record, f"process {record.topic}")
         try:
-            task = decode(record.value, Task)
-            if not task.layers:
-                raise DecodeError("the task names no layers")
-            if not await self._outlet.can_reply(task.partition):
-                raise DecodeError(f"{self._topics.partials} has no partition {task.partition}")
-        except DecodeError as error:
+            job = await self._job(record, trace)
+        except BrokerError:
+            raise
+        except Exception as error:  # whatever one record does costs that record
             trace.end(str(error))
             self.dead_letters += 1
             await self._outlet.bury(record, error)
             return
         self.tasks += 1
-        self._queue.put(priority, Job(task, record, trace), self._clock.monotonic() * 1000)
+        self._queue.put(priority, job, self._clock.monotonic() * 1000)
+
+    async def _job(self, record: Record, trace: Trace) -> Job:
+        """The task in a record.
+
+        Raises:
+            DecodeError: it is none that could be run.
+        """
+        task = decode(record.value, Task)
+        if not task.layers:
+            raise DecodeError("the task names no layers")
+        if not await self._outlet.can_reply(task.partition):
+            raise DecodeError(f"{self._topics.partials} has no partition {task.partition}")
+        return Job(task, record, trace)
 
     def _describe(self) -> MemberHealth:
         return MemberHealth(
