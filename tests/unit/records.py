@@ -18,3 +18,4 @@ class FakeRecord(NamedTuple):
     timestamp: int = 0
     timestamp_type: int = LOG_APPEND_TIME
     headers: Headers = ()
+    error: str | None = None

@@ -18,6 +18,7 @@ from msgspec import Struct
 from anabranch.kafka.dead_letters import (
     HEADER_INSTANCE,
     HEADER_PARTITION,
+    HEADER_RAW,
     HEADER_REASON,
     HEADER_REPLAYED,
     HEADER_SOURCE_OFFSET,
@@ -50,6 +51,8 @@ class Letter(Struct, frozen=True):
     """The event's, if it can be read."""
     replayed: bool
     truncated: bool
+    raw: bool
+    """Its value is what could not be unpacked."""
     record: Record
 
     @property
@@ -57,6 +60,8 @@ class Letter(Struct, frozen=True):
         """Why it cannot be replayed, or None if it can."""
         if self.topic is None or self.partition is None:
             return "it was never in a topic"
+        if self.raw:
+            return "it could not be unpacked: these are bytes of the log"
         if self.truncated:
             return "it was cut to fit"
         return "it was replayed before" if self.replayed else None
@@ -123,7 +128,7 @@ def _letter(record: Record, *, replayed: bool) -> Letter:
     return Letter(
         place=f"{record.partition}:{record.offset}",
         time_ms=record.timestamp,
-        reason=_text(headers, HEADER_REASON) or "",
+        reason=record.error or _text(headers, HEADER_REASON) or "",
         stack=_text(headers, HEADER_STACK) or "",
         instance=_text(headers, HEADER_INSTANCE) or "",
         topic=_text(headers, HEADER_TOPIC),
@@ -132,6 +137,7 @@ def _letter(record: Record, *, replayed: bool) -> Letter:
         id=_id(record.value),
         replayed=replayed,
         truncated=HEADER_TRUNCATED in headers,
+        raw=HEADER_RAW in headers or record.error is not None,
         record=record,
     )
 

@@ -32,6 +32,9 @@ HEADER_STACK: Final = "anabranch-stack"
 HEADER_TRUNCATED: Final = "anabranch-truncated-bytes"
 """Present if key, value or headers did not fit: how many bytes they had."""
 
+HEADER_RAW: Final = "anabranch-raw"
+"""Present if the value is what could not be unpacked: bytes of the log, not of a record."""
+
 HEADER_REPLAYED: Final = "anabranch-replayed"
 """Of a note beside dead letters: the offset of one that was sent back, in the same partition."""
 
@@ -45,6 +48,7 @@ _OURS: Final = frozenset(
         HEADER_TIMESTAMP,
         HEADER_STACK,
         HEADER_TRUNCATED,
+        HEADER_RAW,
     }
 )
 _MAX_HEADER_BYTES: Final = MAX_VALUE_BYTES // 2
@@ -72,14 +76,18 @@ def dead_letter(
     """A dead letter for a record as it was read, or for one that could not be sent.
 
     Args:
+        reason: why; of a record that could not be unpacked it is that record's own `error`.
         stack: the error's `stack_digest`.
     """
+    raw = record.error if record is not None else None
     headers: list[tuple[str, bytes]] = [
-        (HEADER_REASON, reason[:1_000].encode(errors="replace")),
+        (HEADER_REASON, (raw or reason)[:1_000].encode(errors="replace")),
         (HEADER_INSTANCE, instance.encode()),
     ]
     if stack:
         headers.append((HEADER_STACK, stack.encode()))
+    if raw is not None:
+        headers.append((HEADER_RAW, b"1"))
     theirs: Headers = []
     if record is not None:
         key, value, theirs = record.key, record.value, record.headers

@@ -44,7 +44,12 @@ class TopicPartition(NamedTuple):
 
 
 class Record(Protocol):
-    """A record as read. `timestamp` is epoch milliseconds; `timestamp_type` says whose."""
+    """A record as read. `timestamp` is epoch milliseconds; `timestamp_type` says whose.
+
+    What cannot be unpacked is a record too: `error` says why, and of which offsets it is all that
+    can be had, `value` is the raw bytes, no event of ours, and `offset` the last that it stands
+    for. Whoever decodes it fails, as with any other rubbish; `dead_letter` tells the true reason.
+    """
 
     @property
     def topic(self) -> str: ...
@@ -62,6 +67,8 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Headers: ...
+    @property
+    def error(self) -> str | None: ...
 
 
 class Acked(Protocol):

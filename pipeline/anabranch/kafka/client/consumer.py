@@ -16,6 +16,7 @@ from anabranch.kafka.client.assignment import assignor_for
 from anabranch.kafka.client.failures import bounded
 from anabranch.kafka.client.fetching import Batches, Fetching
 from anabranch.kafka.client.lifecycle import close_consumer, made, started
+from anabranch.kafka.client.unpacking import contain
 from anabranch.kafka.transport import Committed, RebalanceListener, TopicPartition
 
 __all__ = ["KafkaGroupConsumer"]
@@ -76,6 +77,7 @@ class KafkaGroupConsumer:
         except BaseException:
             self._client = self._fetching = None
             raise
+        contain(client)
 
     async def stop(self) -> None:
         client, self._client = self._client, None

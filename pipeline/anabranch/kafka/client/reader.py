@@ -16,6 +16,7 @@ from anabranch.kafka.client.failures import bounded
 from anabranch.kafka.client.fetching import Batches, Fetching
 from anabranch.kafka.client.lifecycle import close_consumer, made, started
 from anabranch.kafka.client.lookup import count_partitions
+from anabranch.kafka.client.unpacking import contain
 from anabranch.kafka.transport import IsolationLevel, TopicPartition
 
 __all__ = ["KafkaReader"]
@@ -56,6 +57,7 @@ class KafkaReader:
             self._config,
             self._config.request_timeout_ms,
         )
+        contain(client)
         self._client = client
         self._fetching = Fetching(client)
 

@@ -27,6 +27,7 @@ class MemoryRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
+    error: str | None = None
 
 
 class Log:
