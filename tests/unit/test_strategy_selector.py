@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from anabranch.learn.execution_telemetry import (
     telemetry_of,
 )
 from anabranch.learn.profiler import LayerProfiler
-from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
+from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector, apart
 from anabranch.select.decision import Arm, Decision, GroupLoad, PlanContext
+from anabranch.select.plans import ARMS
 
 IO_CPU = {"a": "io", "b": "io", "c": "cpu"}
 
@@ -219,9 +221,28 @@ class TestPlan:
         assert found.arms == {"io": "parallel"}
         assert found.estimated_ms == pytest.approx(903, rel=0.01)
 
-    def test_the_fallback_is_the_next_best_arm(self) -> None:
-        found = informed({"a": 40.0, "b": 40.0}).decide(context())
-        assert (found.strategy, found.fallback) == ("parallel", "distributed")
+    @pytest.mark.parametrize("mode", ["rules", "learned", "shadow"])
+    def test_sequential_does_not_wait_for_a_group_without_workers(self, mode: str) -> None:
+        chooser = informed({"a": 4.0, "c": 2.0}, mode=mode, explore=0.5)
+        loads = {"io": GroupLoad(2), "cpu": GroupLoad(0)}
+        for n in range(50):
+            found = chooser.decide(context(("a", "c"), groups=IO_CPU, loads=loads, query=f"q{n}"))
+            assert "sequential" not in found.arms.values()
+            assert "cpu has no worker" in found.reason
+        alone = informed({"a": 4.0, "c": 2.0}, mode=mode)
+        found = alone.decide(context(("a", "c"), groups=IO_CPU, loads=loads))
+        assert "SEQUENTIAL cannot start" in found.reason
+
+    def test_without_any_worker_no_group_is_worse_than_another(self) -> None:
+        asked = context(("a",), loads={"io": GroupLoad(0)})
+        found = informed({"a": 4.0}).decide(asked)
+        assert found.strategy == "sequential"
+        assert "io has no worker" in found.reason
+
+    def test_the_query_that_insists_gets_sequential_anyway(self) -> None:
+        loads = {"io": GroupLoad(2), "cpu": GroupLoad(0)}
+        asked = context(("a", "c"), groups=IO_CPU, loads=loads, strategy="sequential")
+        assert selector().decide(asked).strategy == "sequential"
 
     def test_the_reason_is_one_sentence_with_its_numbers(self) -> None:
         reason = informed({"a": 40.0, "b": 40.0}).decide(context()).reason
@@ -550,4 +571,65 @@ def test_every_plan_covers_exactly_what_is_missing(
     assert set(found.arms) == set(where.values())
     assert sorted(name for part in found.parts for name in part.layers) == sorted(missing)
     assert (set(found.arms.values()) == {"sequential"}) == ("sequential" in found.arms.values())
-    assert found.fallback != found.strategy
+    if strategy == "auto" and not workers and len(set(where.values())) == 2:
+        assert found.strategy != "sequential"
+
+
+ESTIMATES = st.floats(0.01, 2_000)
+
+
+@given(
+    took=st.dictionaries(st.sampled_from("abcd"), ESTIMATES, min_size=1),
+    errors=st.dictionaries(st.sampled_from(ARMS), st.floats(0.05, 20), min_size=3),
+    waits=st.tuples(st.floats(0, 300), st.floats(0, 300)),
+    workers=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
+def test_the_plan_said_to_be_fastest_has_the_smallest_of_the_numbers_in_its_reason(
+    took: dict[str, float],
+    errors: dict[Arm, float],
+    waits: tuple[float, float],
+    workers: tuple[int, int],
+) -> None:
+    chooser = informed(took, mode="learned", explore=0.0)
+    for arm, error in errors.items():
+        odd = record(took, arm=arm, estimated_ms=50.0, formula_ms=50.0, total_ms=50.0 * error)
+        teach(chooser, odd, times=20)
+    asked = context(
+        tuple(took),
+        groups={name: "io" if name < "c" else "cpu" for name in took},
+        loads={
+            group: GroupLoad(n, queue_ms)
+            for group, n, queue_ms in zip(("io", "cpu"), workers, waits, strict=True)
+        },
+    )
+    found = chooser.decide(asked)
+    risk = chooser.cost_model.risk
+    decisive = max(found.parts, key=lambda part: part.estimated_ms * risk(part.arm))
+    cost_ms = decisive.estimated_ms
+    said = re.findall(r"(\w+) ([\d.]+)(?=[,;)])", found.reason)
+    numbers = {name: float(ms) for name, ms in said}
+    assert numbers.keys() >= set(ARMS)
+    if "it is expected to be fastest" in found.reason:
+        assert min(numbers.values()) == pytest.approx(cost_ms, abs=0.51)
+    else:
+        assert "SEQUENTIAL cannot start" in found.reason
+        assert numbers.pop("sequential") <= min(numbers.values())
+        assert min(numbers.values()) == pytest.approx(cost_ms, abs=0.51)
+    for group, n in zip(("io", "cpu"), workers, strict=True):
+        asked_there = group in {layer.group for layer in asked.missing}
+        assert (f"{group} has one worker" in found.reason) == (asked_there and n == 1)
+        assert (f"{group} has no worker" in found.reason) == (asked_there and n == 0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "texts"),
+    [
+        ((10.0, 19.0), ["10", "19"]),
+        ((10.2, 9.8), ["10.2", "9.8"]),
+        ((500.004, 500.0), ["500.004", "500.000"]),
+        ((3.0, 3.0), ["3", "3"]),
+        ((1e-12, 2e-12), ["0.000000", "0.000000"]),
+    ],
+)
+def test_numbers_that_differ_look_different(numbers: tuple[float, ...], texts: list[str]) -> None:
+    assert apart(*numbers) == texts

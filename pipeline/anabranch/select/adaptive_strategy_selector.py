@@ -24,6 +24,9 @@ Mode = Literal["rules", "learned", "shadow"]
 
 EXPLORE: Final = 0.01
 """Share of learned choices that try another arm, so that its cost stays known."""
+MAX_DECIMALS: Final = 6
+_FASTEST: Final = "it is expected to be fastest"
+_NEXT_BEST: Final = "SEQUENTIAL cannot start, and this is next best"
 
 
 class HitRate(Protocol):
@@ -109,7 +112,7 @@ class AdaptiveStrategySelector:
         if context.strategy != "auto":
             return self._decision(plans, plans.by_arm[context.strategy], "it was asked for")
         if self.mode == "learned":
-            return self._explored(context, plans, plans.best(), "it is expected to be fastest")
+            return self._explored(context, plans, plans.best(), _FASTEST)
         return self._ruled(context, plans)
 
     def observe(self, record: ExecutionTelemetry) -> None:
@@ -126,7 +129,8 @@ class AdaptiveStrategySelector:
     def _ruled(self, context: PlanContext, plans: Plans) -> Decision:
         share = len(context.cached) / max(1, len(context.wanted))
         if share > self._cache_threshold and share >= context.min_coverage:
-            what = f"{share:.0%} of the layers are cached, over {self._cache_threshold:.0%}"
+            cached, least = apart(100 * share, 100 * self._cache_threshold)
+            what = f"{cached}% of the layers are cached, over {least}%"
             return _from_cache(f"{what}: {_missing(context)} left out", share)
         arm, why = self._tree(plans)
         decision = self._explored(context, plans, plans.by_arm[arm], why)
@@ -139,24 +143,31 @@ class AdaptiveStrategySelector:
         """The original's tree for what is not in the cache."""
         names = list(plans.latency)
         benefit = self._graph.get_parallelization_benefit(names)
-        gain, least = f"together they gain {benefit:.1f}x", f"{self._parallel_threshold:.1f}x"
-        if benefit > self._parallel_threshold and len(names) <= self._parallel_max_layers:
-            return "parallel", f"{gain}, over {least}"
-        cost, limit = sum(plans.latency.values()), self._distributed_threshold
-        if cost > limit:
-            return "distributed", f"they cost {cost:.0f} ms, over {limit:.0f}"
-        return "sequential", f"they cost {cost:.0f} ms, not over {limit:.0f}, and {gain}"
+        gain, least = apart(benefit, self._parallel_threshold, decimals=1)
+        why = f"together they gain {gain}x, not over {least}x"
+        if benefit > self._parallel_threshold:
+            if len(names) <= self._parallel_max_layers:
+                return "parallel", f"together they gain {gain}x, over {least}x"
+            why = f"{len(names)} layers are more than {self._parallel_max_layers}"
+        cost_ms = sum(plans.latency.values())
+        cost, limit = apart(cost_ms, self._distributed_threshold)
+        if cost_ms > self._distributed_threshold:
+            return "distributed", f"they cost {cost} ms, over {limit}"
+        return "sequential", f"they cost {cost} ms, not over {limit}, and {why}"
 
     def _explored(self, context: PlanContext, plans: Plans, best: Plan, why: str) -> Decision:
         """`best`, or for a small share of queries whichever arm their id draws.
 
-        Only plans that are expected within the deadline are tried.
+        Only plans that can start, and are expected within the deadline, are tried.
         """
+        if plans.stuck and best == plans.by_arm["sequential"]:
+            best, why = plans.best_together(), _NEXT_BEST
         share = self._explore
         if share <= 0:
             return self._decision(plans, best, why)
         costs, limit = plans.estimates, context.remaining_ms
-        tried = [plan for arm, plan in plans.by_arm.items() if costs[arm] <= limit]
+        arms = ARMS[1:] if plans.stuck else ARMS
+        tried = [plans.by_arm[arm] for arm in arms if costs[arm] <= limit]
         if not tried:
             return self._decision(plans, best, why)
         number = draw(context.query, 3)
@@ -173,8 +184,6 @@ class AdaptiveStrategySelector:
         arm: Arm = longest.arm
         arms: dict[str, Arm]
         estimates = plans.estimates
-        others: list[Arm] = [wish for wish in ARMS if wish != arm]
-        fallback: Arm = min(others, key=estimates.__getitem__)
         if arm == "sequential":
             arms = dict.fromkeys((part.group for part in plans.by_arm["parallel"]), arm)
         else:
@@ -188,7 +197,6 @@ class AdaptiveStrategySelector:
             estimated_ms=longest.estimated_ms,
             estimates=estimates,
             probability=probability,
-            fallback=fallback,
             parts=plan,
             explored=explored,
         )
@@ -203,12 +211,30 @@ def _missing(context: PlanContext) -> str:
 
 
 def _reason(plans: Plans, plan: Plan, why: str) -> str:
+    """One sentence, with the numbers that were compared."""
     what = " and ".join(
         [f"{part.arm} for {', '.join(part.layers)} ({part.estimated_ms:.0f} ms)" for part in plan]
     )
-    costs = plans.estimates
-    lone = f"; {', '.join(plans.lone)} has one worker" if plans.lone else ""
-    return (
-        f"{what}: {why} (expected ms: sequential {costs['sequential']:.0f}, "
-        f"parallel {costs['parallel']:.0f}, distributed {costs['distributed']:.0f}{lone})"
-    )
+    workers = [f"{group} has {'one' if n else 'no'} worker" for group, n in plans.workers.items()]
+    return f"{what}: {why} ({'; '.join([_numbers(plans, plan, why), *workers])})"
+
+
+def _numbers(plans: Plans, plan: Plan, why: str) -> str:
+    """Estimates; where plans were compared, dearer for arms whose estimates err more than its."""
+    costs: dict[str, float] = dict(plans.estimates.items())
+    if why in (_FASTEST, _NEXT_BEST):
+        scale = plans.risk(plan)
+        costs = {arm: plans.weighed_ms(known) / scale for arm, known in plans.by_arm.items()}
+        if plan not in plans.by_arm.values():
+            costs["this"] = plans.weighed_ms(plan) / scale
+    listed = zip(costs, apart(*costs.values()), strict=True)
+    return f"expected ms: {', '.join(f'{name} {ms}' for name, ms in listed)}"
+
+
+def apart(*numbers: float, decimals: int = 0) -> list[str]:
+    """Numbers as text, with as many decimals as it takes to tell different ones apart."""
+    while True:
+        texts = [f"{number:.{decimals}f}" for number in numbers]
+        if decimals >= MAX_DECIMALS or len(set(texts)) == len(set(numbers)):
+            return texts
+        decimals += 1

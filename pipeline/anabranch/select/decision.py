@@ -16,7 +16,10 @@ Arm = Literal["sequential", "parallel", "distributed"]
 
 
 class GroupLoad(Struct, frozen=True, gc=False):
-    """How busy a worker group is. `queue_ms` is the expected wait before a task starts."""
+    """How busy a worker group is. `queue_ms` is the expected wait before a task starts.
+
+    No workers: none was heard of lately; tasks wait in their topic until one comes.
+    """
 
     workers: int = 1
     queue_ms: float = 0.0
@@ -71,7 +74,6 @@ class Decision(Struct, frozen=True, gc=False):
         estimated_ms: for the chosen plan.
         estimates: estimate in milliseconds for each arm that was considered.
         probability: of this choice, given the context (1.0 unless the choice explores).
-        fallback: the arm taken when the chosen one cannot start.
         parts: the plan's arms with their estimates, for `ExecutionTelemetry`.
         explored: the choice was made to learn, not because it looked best.
         shadow: the strategy that the learned model would have taken, in `shadow` mode.
@@ -86,7 +88,6 @@ class Decision(Struct, frozen=True, gc=False):
     estimated_ms: float
     estimates: Mapping[Arm, float]
     probability: float = 1.0
-    fallback: Arm | None = None
     parts: tuple[PlanPart, ...] = ()
     explored: bool = False
     shadow: Strategy | None = None

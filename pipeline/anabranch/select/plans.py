@@ -27,23 +27,27 @@ class Plans:
             start: a lone worker would get all the tasks itself, there it is PARALLEL, unless
             the query insists.
         estimates: milliseconds of each of these.
-        lone: groups with a lone worker.
+        workers: by group, where there are too few of them to spread work over.
+        stuck: groups without a worker, while others have some: SEQUENTIAL cannot start, for it
+            would wait there for what could have been asked elsewhere.
     """
 
-    __slots__ = ("_costs", "by_arm", "estimates", "latency", "lone")
+    __slots__ = ("_costs", "by_arm", "estimates", "latency", "stuck", "workers")
 
     def __init__(
         self, context: PlanContext, profiler: PerformanceProfiler, costs: CostModel, *, novel: bool
     ) -> None:
         self._costs = costs
         self.latency: dict[str, float] = {}
-        self.lone: list[str] = []
+        self.workers: dict[str, int] = {}
         groups: dict[str, list[str]] = {}
         for layer in context.missing:
             self.latency[layer.layer] = profiler.latency_ms(layer.layer)
             groups.setdefault(layer.group, []).append(layer.layer)
         least = 1 if context.strategy == "distributed" else 2
         parallel, distributed = self._by_group(groups, context.groups, novel, least)
+        empty = [group for group, workers in self.workers.items() if not workers]
+        self.stuck = empty if len(empty) < len(groups) else []
         alone = self._alone(groups, context.groups, novel)
         self.by_arm: dict[Arm, Plan] = {
             "sequential": (alone,),
@@ -76,7 +80,7 @@ class Plans:
                     group, "distributed", layers, latencies, load.queue_ms, novel
                 )
             else:
-                self.lone.append(group)
+                self.workers[group] = load.workers
             distributed.append(part)
         return tuple(parallel), tuple(distributed)
 
@@ -95,18 +99,25 @@ class Plans:
 
     def best(self) -> Plan:
         """The cheaper arm in each group, or SEQUENTIAL if that is cheaper than the dearest."""
-        risk = self._costs.risk
-        together, spread = risk("parallel"), risk("distributed")
-        plan, longest = [], 0.0
-        for part, other in zip(self.by_arm["parallel"], self.by_arm["distributed"], strict=True):
-            cost = part.estimated_ms * together
-            other_cost = other.estimated_ms * spread
-            if other is not part and other_cost < cost:
-                part, cost = other, other_cost
-            plan.append(part)
-            longest = max(longest, cost)
+        plan = self.best_together()
         alone = self.by_arm["sequential"]
-        return alone if alone[0].estimated_ms * risk("sequential") <= longest else tuple(plan)
+        return alone if self.weighed_ms(alone) <= self.weighed_ms(plan) else plan
+
+    def best_together(self) -> Plan:
+        """The cheaper arm in each group, all groups at once."""
+        pairs = zip(self.by_arm["parallel"], self.by_arm["distributed"], strict=True)
+        return tuple(min(pair, key=self._weighed_ms) for pair in pairs)
+
+    def weighed_ms(self, plan: Plan) -> float:
+        """What plans are compared by: milliseconds, raised where an arm's estimates are poor."""
+        return max(map(self._weighed_ms, plan))
+
+    def risk(self, plan: Plan) -> float:
+        """By what the estimate of the part that decides a plan's cost is raised."""
+        return self._costs.risk(max(plan, key=self._weighed_ms).arm)
+
+    def _weighed_ms(self, part: PlanPart) -> float:
+        return part.estimated_ms * self._costs.risk(part.arm)
 
 
 def cost_ms(plan: Sequence[PlanPart]) -> float:
