@@ -12,7 +12,14 @@ from typing import Any, Final, Literal, Self
 from anabranch.census import Census
 from anabranch.config import UNCONFIGURED, Config
 from anabranch.diagnostics import DiagnosticFunctions, Diagnostics, Invalidation
-from anabranch.errors import BrokerError, DecodeError, QueryRejected, QueryTimeout, TopicError
+from anabranch.errors import (
+    AnabranchError,
+    BrokerError,
+    DecodeError,
+    QueryRejected,
+    QueryTimeout,
+    StageFailed,
+)
 from anabranch.events import (
     HEADER_CLIENT,
     Answer,
@@ -22,7 +29,7 @@ from anabranch.events import (
     digest,
     encode,
 )
-from anabranch.kafka.topics import Topics
+from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Headers, Record, TopicPartition, Transport
 from anabranch.membership import instance_name
 from anabranch.supervise import Stage, Supervisor
@@ -65,8 +72,9 @@ class Client(DiagnosticFunctions):
         self._producer = transport.producer(self.name)
         self._reader = transport.reader(self.name)
         self._supervisor = Supervisor(f"client {self.name}")
+        self._supervisor.on_failure = self._fail
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
-        self._streams: set[asyncio.Queue[Answer]] = set()
+        self._streams: set[asyncio.Queue[Answer | None]] = set()
 
     async def __aenter__(self) -> Self:
         self._supervisor.attach()
@@ -112,6 +120,7 @@ class Client(DiagnosticFunctions):
             QueryRejected: the pipeline would not ask it: invalid, unavailable, overloaded.
             QueryTimeout: no answer within the timeout and the grace after it.
             BrokerError: the broker cannot be reached.
+            StageFailed: a background stage of the client died.
         """
         query = Query(
             id=id or secrets.token_hex(8),
@@ -136,8 +145,9 @@ class Client(DiagnosticFunctions):
 
         Raises:
             QueryRejected: a query with this id is in flight already.
-            QueryTimeout, BrokerError: as `ask`.
+            QueryTimeout, BrokerError, StageFailed: as `ask`.
         """
+        self._supervisor.check()
         if query.id in self._waiting:
             raise QueryRejected("invalid_query", f"{query.id} is in flight already; ids are unique")
         timeout_ms = self._types.get(query.type, UNCONFIGURED).timeout_for(query.timeout_ms)
@@ -165,13 +175,20 @@ class Client(DiagnosticFunctions):
         """All answers on `results` from now on, whoever asked; each id once.
 
         A second answer to the same query (after a takeover) is dropped.
+
+        Raises:
+            StageFailed: a background stage of the client died.
         """
-        queue: asyncio.Queue[Answer] = asyncio.Queue()
+        self._supervisor.check()
+        queue: asyncio.Queue[Answer | None] = asyncio.Queue()
         self._streams.add(queue)
         seen: dict[str, None] = {}
         try:
             while True:
                 answer = await queue.get()
+                if answer is None:
+                    self._supervisor.check()
+                    return
                 if answer.id in seen:
                     continue
                 seen[answer.id] = None
@@ -180,6 +197,13 @@ class Client(DiagnosticFunctions):
                 yield answer
         finally:
             self._streams.discard(queue)
+
+    async def wait_failed(self) -> StageFailed:
+        """Wait until a background stage has died or got stuck, and return the failure.
+
+        For whoever is not in the body, as a server that has to end itself then.
+        """
+        return await self._supervisor.wait_failed()
 
     async def census(self) -> Census:
         """See `DiagnosticFunctions`."""
@@ -210,11 +234,8 @@ class Client(DiagnosticFunctions):
 
     async def _subscribe(self) -> None:
         """Read all answers from here on. Awaited before anything is asked."""
+        await require_topics(self._reader, [self._topics.queries, self._topics.results])
         count = await self._reader.partitions(self._topics.results)
-        if not count:
-            raise TopicError(
-                f"there is no topic {self._topics.results}; create it with `anabranch topics`"
-            )
         partitions = [TopicPartition(self._topics.results, p) for p in range(count)]
         self._reader.assign(await self._reader.ends(partitions))
 
@@ -243,9 +264,18 @@ class Client(DiagnosticFunctions):
         mine = self._headers[0][1]
         return all(name != HEADER_CLIENT or value == mine for name, value in record.headers)
 
-    async def _close(self) -> None:
-        await self._supervisor.stop()
+    def _fail(self) -> None:
+        """Nothing is answered any more: whoever waits learns why, at once."""
+        self._give_up(self._supervisor.failure or BrokerError("the client was closed"))
+
+    def _give_up(self, error: AnabranchError) -> None:
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(BrokerError("the client was closed"))
+                future.set_exception(type(error)(*error.args))
+        for queue in self._streams:
+            queue.put_nowait(None)
+
+    async def _close(self) -> None:
+        await self._supervisor.stop()
+        self._give_up(BrokerError("the client was closed"))
         await asyncio.gather(self._producer.stop(), self._reader.stop(), return_exceptions=True)

@@ -18,9 +18,9 @@ from msgspec.structs import asdict
 
 from anabranch.census import Census
 from anabranch.config import Config
-from anabranch.errors import BrokerError, TopicError
+from anabranch.errors import BrokerError
 from anabranch.events import ComponentStats, ControlRecord, MemberHealth, encode
-from anabranch.kafka.topics import Topics
+from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Producer, TopicPartition, Transport
 from anabranch.membership import instance_name
 from anabranch.supervise import Stage
@@ -292,10 +292,7 @@ class Diagnostics(DiagnosticFunctions):
         )
 
     async def _follow(self) -> None:
-        if not await self._reader.partitions(self._health.topic):
-            raise TopicError(
-                f"there is no topic {self._health.topic}; create it with `anabranch topics`"
-            )
+        await require_topics(self._reader, [self._health.topic, self._control])
         self._reader.assign(await self._reader.beginnings([self._health]))
 
     async def _listen(self, enough: Callable[[Census], bool], timeout_ms: int) -> None:

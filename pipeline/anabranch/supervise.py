@@ -1,21 +1,23 @@
 """Background stages of a coordinator, a worker or a client, and what happens when one dies.
 
 A stage is a coroutine that stamps every turn of its loop. One that fails, or has not stamped
-for too long, ends the `async with` body it belongs to with `StageFailed`. Cancellation is not
-failure.
+for too long, ends the `async with` body it belongs to with `StageFailed`, and with it whatever
+else waits. Cancellation is not failure.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
 
 from anabranch.errors import StageFailed
 
 __all__ = ["Service", "Stage", "State", "Supervisor", "patience_s", "signalled", "until"]
+
+T = TypeVar("T")
 
 _WATCH_S: Final = 1.0
 
@@ -76,7 +78,10 @@ class Supervisor:
         self._watcher: asyncio.Task[None] | None = None
         self._body: asyncio.Task[object] | None = None
         self._stopping = False
+        self._failed = asyncio.Event()
         self.failure: StageFailed | None = None
+        self.on_failure: Callable[[], None] = _nobody_waits
+        """Called when there is one: whoever waits for something must be told."""
 
     def attach(self) -> None:
         """Remember the running task as the body that a failure ends."""
@@ -101,8 +106,40 @@ class Supervisor:
         where = f"{self._owner}: {what}" if what else self._owner
         self.failure = StageFailed(f"{where}: {str(error) or type(error).__name__}")
         self.failure.__cause__ = error
+        self._failed.set()
+        self.on_failure()
         if self._body is not None and not self._stopping:
             self._body.cancel()
+
+    def check(self) -> None:
+        """
+        Raises:
+            StageFailed: there was a failure; a new one for each caller, with the same words.
+        """
+        if self.failure is not None:
+            raise StageFailed(*self.failure.args) from self.failure.__cause__
+
+    async def wait_failed(self) -> StageFailed:
+        """The failure, once there is one."""
+        await self._failed.wait()
+        assert self.failure is not None
+        return self.failure
+
+    async def unless_failed(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for something, but not longer than stages live that could bring it.
+
+        Raises:
+            StageFailed: one of them died.
+        """
+        wanted, failed = asyncio.ensure_future(work), asyncio.ensure_future(self._failed.wait())
+        try:
+            await asyncio.wait({wanted, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if not wanted.done():
+                self.check()
+            return await wanted
+        finally:
+            wanted.cancel()
+            failed.cancel()
 
     async def stop(self) -> None:
         """Cancel what still runs and wait for its end.
@@ -157,6 +194,9 @@ class Supervisor:
                     self.fail(error, f"stage {stage.name} is stuck")
 
 
+def _nobody_waits() -> None: ...
+
+
 class Service(ABC):
     """The life of a coordinator or a worker: start, run beside the body, drain, close.
 
@@ -170,6 +210,13 @@ class Service(ABC):
     def state(self) -> State:
         """How far it is in its life."""
         return self._state
+
+    async def wait_failed(self) -> StageFailed:
+        """Wait until a background stage has died or got stuck, and return the failure.
+
+        For whoever is not in the body, as a server that has to end itself then.
+        """
+        return await self._supervisor.wait_failed()
 
     def _started(self) -> None:
         """It works now, unless it was told to stop meanwhile."""

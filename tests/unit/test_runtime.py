@@ -44,15 +44,51 @@ def test_a_second_pipeline_in_the_same_folder_is_refused_and_leaves_the_first_al
         assert find() == Running("b:1", "n.", os.getpid())
 
 
-def test_what_a_killed_process_left_behind_is_ignored_and_replaced(state: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+@pytest.mark.parametrize("pid", [1, os.getpid(), os.getppid()])
+def test_what_a_killed_process_left_behind_is_ignored_whoever_has_its_number(
+    pid: int, state: Path
+) -> None:
+    state.mkdir(parents=True)
     with published("b:1", "n."):
         (file,) = state.iterdir()
-    file.write_bytes(msgspec.json.encode(Running("b:1", "n.", gone.pid)))
+    file.write_bytes(msgspec.json.encode(Running("b:1", "n.", pid)))
     assert find() is None
     with published("b:2", "n."):
         assert find() == Running("b:2", "n.", os.getpid())
+
+
+def test_the_lock_ends_with_its_process_however_that_ends(state: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from anabranch.cli import runtime;"
+        f"runtime.user_state_path = lambda name: Path({str(state.parent.parent)!r}) / name\n"
+        "with runtime.published('b:1', 'n.'): print('up', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"up\n"
+    assert find() == Running("b:1", "n.", other.pid)
+    with pytest.raises(ConfigError, match=f"process {other.pid} runs a pipeline"):
+        published("b:2", "n.").__enter__()
+    other.kill()
+    other.communicate()
+    assert list(state.iterdir()), "it could not tidy up"
+    assert find() is None
+    with published("b:2", "n."):
+        assert find() == Running("b:2", "n.", os.getpid())
+
+
+def test_without_a_writable_home_it_works_and_says_once_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("a folder cannot be made in a file, not even by root")
+    monkeypatch.setattr(runtime, "user_state_path", lambda name: tmp_path / "file" / name)
+    with published("b:1", "n."):
+        assert find() is None
+    told = capsys.readouterr().err
+    assert "cannot be written" in told
+    assert told.count("XDG_STATE_HOME") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"bootstrap": 1}'])

@@ -10,9 +10,13 @@ from typing import Self
 
 import pytest
 
+from anabranch.client import Client
+from anabranch.clock import SystemClock
+from anabranch.config import Config
 from anabranch.errors import StageFailed
 from anabranch.supervise import Stage, Supervisor, signalled
 from anabranch.testing import run
+from anabranch.testing.memory import MemoryBroker
 
 
 class Owner:
@@ -202,3 +206,73 @@ def test_cancelling_the_application_is_no_failure() -> None:
         assert owner.told == ["drained", "closed"]
 
     run(scenario())
+
+
+def test_whoever_waits_for_a_stage_is_told_of_its_death_at_once() -> None:
+    async def scenario() -> None:
+        owner, told = Owner(), []
+
+        async def die(stage: Stage) -> None:
+            await asyncio.sleep(1)
+            raise ValueError("inside")
+
+        async def wait_beside() -> None:
+            with pytest.raises(StageFailed, match="stage one died: inside") as failed:
+                await owner.supervisor.unless_failed(asyncio.sleep(100))
+            assert isinstance(failed.value.__cause__, ValueError)
+            told.append(asyncio.get_running_loop().time())
+
+        waiting = asyncio.create_task(wait_beside())
+        server = asyncio.create_task(owner.supervisor.wait_failed())
+        with pytest.raises(StageFailed):
+            await live(owner, die)
+        assert "stage one died: inside" in str(await server)
+        await waiting
+        assert told == [pytest.approx(1)]
+        with pytest.raises(StageFailed, match="inside"):
+            owner.supervisor.check()
+
+    run(scenario())
+
+
+def test_what_comes_before_a_failure_is_handed_on() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        async with owner:
+            assert await owner.supervisor.unless_failed(asyncio.sleep(1, "done")) == "done"
+        owner.supervisor.check()
+
+    run(scenario())
+
+
+async def test_a_client_whose_reader_dies_tells_everybody_who_waits() -> None:
+    transport = MemoryBroker(clock=SystemClock()).transport()
+    client = Client(Config(), transport=transport)
+
+    async def serve(started: asyncio.Event) -> None:
+        """As a web server's lifespan does it: the body is in another task than the requests."""
+        async with client:
+            started.set()
+            await asyncio.sleep(3600)
+
+    async def listen() -> None:
+        async for _ in client.answers():
+            pass
+
+    started = asyncio.Event()
+    server = asyncio.create_task(serve(started))
+    await started.wait()
+    waiting = [asyncio.create_task(client.ask("t", layers=["a"], timeout_ms=60_000))]
+    waiting.append(asyncio.create_task(listen()))
+    ending = asyncio.create_task(client.wait_failed())
+    await asyncio.sleep(0)
+    client._supervisor.fail(ValueError("the reader is gone"), "stage answers died")
+    async with asyncio.timeout(10):
+        for each in waiting:
+            with pytest.raises(StageFailed, match="the reader is gone"):
+                await each
+        assert "the reader is gone" in str(await ending)
+        with pytest.raises(StageFailed, match="the reader is gone"):
+            await server
+    with pytest.raises(StageFailed, match="the reader is gone"):
+        await client.ask("t", layers=["a"])

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.config import Config, SelectConfig
-from anabranch.errors import ConfigError, DecodeError, TopicError
+from anabranch.errors import ConfigError, DecodeError
 from anabranch.events import decode
-from anabranch.kafka.topics import Topics
+from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import TopicPartition, Transport
 from anabranch.learn.records import TelemetryBatch
 from anabranch.learn.replay import Evaluation, Interval
@@ -136,9 +136,8 @@ async def read_topic(transport: Transport, topic: str) -> list[TelemetryBatch]:
     await reader.start()
     batches, unread = [], 0
     try:
+        await require_topics(reader, [topic])
         places = [TopicPartition(topic, n) for n in range(await reader.partitions(topic))]
-        if not places:
-            raise TopicError(f"there is no topic {topic}: nothing was recorded under this name")
         ends = await reader.ends(places)
         reader.assign(await reader.beginnings(places))
         while any(reader.position(place) < ends[place] for place in places):

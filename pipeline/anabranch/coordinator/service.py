@@ -30,6 +30,7 @@ from anabranch.coordinator.topic_watch import TopicWatch
 from anabranch.diagnostics import StatsReport
 from anabranch.errors import BrokerError, DecodeError
 from anabranch.events import ControlRecord, MemberHealth, decode
+from anabranch.kafka.topics import require_topics
 from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
@@ -151,8 +152,12 @@ class Coordinator(Service):
     async def ready(self) -> None:
         """Wait until partitions are being read and every configured group has announced itself.
 
-        The body's failure ends the wait.
+        Raises:
+            StageFailed: a background stage died meanwhile.
         """
+        await self._supervisor.unless_failed(self._ready())
+
+    async def _ready(self) -> None:
         await self.ownership.resumed.wait()
         await until(lambda: self.brain.directory.ready(self._config.groups))
         self._started()
@@ -167,6 +172,7 @@ class Coordinator(Service):
             self._earlier.start(),
             self._exchange.start(),
         )
+        await require_topics(self._producer, self.brain.topics.all_but_tasks)
         await self._follow_signals()
         self._supervisor.start("signals", self._read_signals)
         self._supervisor.start("health", self._membership.run)

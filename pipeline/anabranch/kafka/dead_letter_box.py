@@ -27,6 +27,7 @@ from anabranch.kafka.dead_letters import (
     HEADER_TRUNCATED,
     original_headers,
 )
+from anabranch.kafka.topics import require_topics
 from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
 
 __all__ = ["Letter", "read_letters", "send_back"]
@@ -71,6 +72,7 @@ async def read_letters(reader: Reader, topic: str) -> list[Letter]:
     """All dead letters that the broker has now, oldest first.
 
     Raises:
+        TopicError: there is no such topic.
         BrokerError: the broker cannot be read.
     """
     records = await _read_all(reader, topic)
@@ -113,6 +115,7 @@ async def send_back(producer: Producer, dlq: str, letters: Iterable[Letter]) -> 
 
 
 async def _read_all(reader: Reader, topic: str) -> list[Record]:
+    await require_topics(reader, [topic])
     partitions = [TopicPartition(topic, n) for n in range(await reader.partitions(topic))]
     beginnings, ends = await reader.beginnings(partitions), await reader.ends(partitions)
     reader.assign(beginnings)

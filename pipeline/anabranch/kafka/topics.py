@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
 from anabranch.config import LAYER_TTL_MS, Config
 from anabranch.errors import TopicError, TopicsOnFirstUse
 from anabranch.events import MAX_VALUE_BYTES, PRIORITIES, Priority
-from anabranch.kafka.transport import Admin, TopicState, Transport
+from anabranch.kafka.transport import Admin, Producer, Reader, TopicState, Transport
 
 __all__ = [
     "Topics",
@@ -23,6 +23,7 @@ __all__ = [
     "ensure_topics",
     "find_topics",
     "kafka_topics_commands",
+    "require_topics",
     "topic_specs",
 ]
 
@@ -56,6 +57,12 @@ class Topics:
     def tasks_of(self, group: str) -> tuple[str, ...]:
         """The four task topics of a worker group, highest priority first."""
         return tuple(self.tasks(group, priority) for priority in PRIORITIES)
+
+    @property
+    def all_but_tasks(self) -> tuple[str, ...]:
+        """What a coordinator needs from its start."""
+        joined = (self.queries, self.partials, self.results)
+        return (*joined, self.health, self.control, self.telemetry, self.dlq)
 
     def equal(self, groups: Collection[str]) -> list[tuple[str, ...]]:
         """Topics that must have as many partitions as each other: partition p means the same."""
@@ -183,6 +190,21 @@ async def find_topics(transport: Transport, names: Collection[str]) -> dict[str,
     """
     async with _admin(transport) as admin:
         return await admin.topics(names)
+
+
+async def require_topics(client: Producer | Reader, names: Iterable[str]) -> None:
+    """Called before anything waits for a topic: one that is missing would be waited for in vain.
+
+    Where topics appear on first use (the embedded broker), they do.
+
+    Raises:
+        TopicError: one or several are not there; names them, and what to do.
+    """
+    missing = [name for name in names if not await client.partitions(name)]
+    if missing:
+        raise TopicError(
+            f"there is no topic {', '.join(missing)}; create it with `anabranch topics`"
+        )
 
 
 async def ensure_topics(

@@ -18,7 +18,7 @@ from anabranch.events import (
     decode,
     encode,
 )
-from anabranch.kafka.topics import Topics
+from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.layers import LayerSpec, describe
 from anabranch.membership import Membership, instance_name, package_version
@@ -122,11 +122,18 @@ class Worker(Service):
     # ── lifecycle ──────────────────────────────────────────────────────────────────────────
 
     async def ready(self) -> None:
-        """Wait until the layers are announced. The body's failure ends the wait."""
-        await self._announced.wait()
+        """Wait until the layers are announced: a query for them is answered from here on.
+
+        Raises:
+            StageFailed: a background stage died meanwhile.
+        """
+        await self._supervisor.unless_failed(self._announced.wait())
 
     async def _start(self) -> None:
         await asyncio.gather(self._producer.start(), self._signals.start())
+        topics = self._topics
+        needed = (topics.health, topics.partials, topics.dlq, *topics.tasks_of(self.group))
+        await require_topics(self._producer, needed)
         await asyncio.gather(*(_call(spec, "start") for spec in self._layers))
         health = TopicPartition(self._topics.health, 0)
         self._signals.assign(await self._signals.ends([health]))

@@ -86,7 +86,7 @@ class MemoryProducer:
         return await (await self.send(topic, value, key=key, partition=partition, headers=headers))
 
     async def partitions(self, topic: str) -> int:
-        return await self._process.call(lambda: self._broker.count(topic))
+        return await self._process.call(lambda: self._broker.partitions(topic))
 
     def _check(self) -> None:
         """On the broker, before a record is appended."""

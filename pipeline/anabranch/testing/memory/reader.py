@@ -171,4 +171,4 @@ class MemoryReader:
         )
 
     async def partitions(self, topic: str) -> int:
-        return await self._process.call(lambda: self._broker.count(topic))
+        return await self._process.call(lambda: self._broker.partitions(topic))
