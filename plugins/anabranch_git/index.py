@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import logging
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -23,6 +28,8 @@ from anabranch_git.repository import Repository
 from anabranch_git.storage import Cancelled, connect, lock, prepare
 
 __all__ = ["Index", "Updated"]
+
+log = logging.getLogger(__name__)
 
 _VERSION: Final = 2
 """Raised when what is indexed of a file or commit changes: older index files are begun anew."""
@@ -126,5 +133,24 @@ def _default_path(repository: Repository, reading: Reading) -> Path:
     """In the user's cache folder, one file per repository and settings."""
     what = f"{repository.folder}\n{reading}"
     digest = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    folder = platformdirs.user_cache_path("anabranch") / "git"
+    folder = _usable(platformdirs.user_cache_path("anabranch").absolute() / "git")
     return folder / f"{repository.name}-{digest}.sqlite"
+
+
+@cache
+def _usable(folder: Path) -> Path:
+    """This folder, or one of this process's own where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        log.warning(
+            "%s cannot be written (%s), so what is indexed is lost at the end; set XDG_CACHE_HOME "
+            "to a folder that can, or `index` of each layer",
+            folder,
+            error.strerror,
+        )
+        own = tempfile.mkdtemp(prefix="anabranch-git-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        return Path(own)
+    return folder

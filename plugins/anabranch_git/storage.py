@@ -132,9 +132,16 @@ def lock(path: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
 
     Raises:
         Cancelled: `cancelled` became true while another was at it.
+        ConfigError: nothing can be written there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        locked = path.with_name(f"{path.name}.lock").open("w")
+    except OSError as error:
+        raise ConfigError(
+            f"index: {path} cannot be written: {error.strerror}; write another path"
+        ) from error
+    with locked as file:
         while not _try_lock(file.fileno()):
             if cancelled():
                 raise Cancelled

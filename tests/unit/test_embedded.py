@@ -12,9 +12,10 @@ from contextlib import suppress
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from anabranch.cli import ports
 from anabranch.dev import embedded
 from anabranch.dev.embedded import EmbeddedBroker
-from anabranch.errors import BrokerUnavailable
+from anabranch.errors import BrokerUnavailable, ConfigError
 
 HOLD_A_BROKER = """
 import sys
@@ -99,3 +100,24 @@ def test_a_child_that_does_not_come_up_is_reported(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(embedded.sys, "executable", shutil.which("false"))
     with pytest.raises(BrokerUnavailable, match="confluent-kafka"):
         EmbeddedBroker().start()
+
+
+async def test_it_is_found_at_the_port_that_was_asked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with EmbeddedBroker(port) as broker:
+        assert broker.bootstrap == f"127.0.0.1:{port}"
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            assert (await producer.send_and_wait("topic", b"value", partition=3)).offset == 0
+        with pytest.raises(BrokerUnavailable, match=f"port {port} of 127.0.0.1 cannot be had"):
+            EmbeddedBroker(port).start()
+
+
+def test_without_a_wish_it_is_the_usual_port_or_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        monkeypatch.setattr(ports, "USUAL", number)
+        assert ports.chosen(None) is None
+        with pytest.raises(ConfigError, match="choose another with --port"):
+            ports.chosen(number)
+    assert ports.chosen(None) == number

@@ -16,6 +16,7 @@ import pytest
 from git_repositories import History
 
 import anabranch_git.history as history_module
+import anabranch_git.index as index_module
 from anabranch.errors import ConfigError, LayerError, LayerTimeout
 from anabranch_git import GitConfig, Index, open_index, terminal
 from anabranch_git.index import Updated
@@ -388,3 +389,27 @@ def test_by_default_the_index_lies_in_the_users_cache(
     other = open_index(GitConfig(kind="graph", repo=str(history.path), include=("*.md",)))
     assert one.path == same.path != other.path
     assert tmp_path in one.path.parents
+
+
+def test_where_no_home_can_be_written_the_index_lies_elsewhere(
+    history: History,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "file").write_text("a folder cannot be made in a file, not even by root")
+    monkeypatch.setattr(
+        index_module.platformdirs, "user_cache_path", lambda name: tmp_path / "file" / name
+    )
+    indexes = [
+        open_index(GitConfig(kind=kind, repo=str(history.path))) for kind in ("graph", "semantic")
+    ]
+    assert indexes[0].path == indexes[1].path
+    indexes[0].update()
+    assert caplog.text.count("XDG_CACHE_HOME") == 1
+
+
+def test_an_index_that_cannot_be_written_names_the_key(history: History, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"index: .*file/index\.sqlite cannot be written"):
+        index_of(history, "file/index.sqlite").update()

@@ -9,6 +9,7 @@ from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, give_up, note, observe, out, serve
 from anabranch.cli.health_port import answering
 from anabranch.cli.pipeline import embedded, pipeline
+from anabranch.cli.ports import chosen, export
 from anabranch.config import Config
 from anabranch.dev.embedded import EmbeddedBroker
 from anabranch.errors import BrokerUnavailable
@@ -16,7 +17,7 @@ from anabranch.errors import BrokerUnavailable
 __all__ = ["up"]
 
 
-def up(*, health_port: str | None = None, common: Common = COMMON) -> int:
+def up(*, port: int | None = None, health_port: str | None = None, common: Common = COMMON) -> int:
     """Run broker, coordinator and a worker for each group, until stopped.
 
     The embedded broker, unless an option, variable or file names another; it takes one worker
@@ -24,6 +25,8 @@ def up(*, health_port: str | None = None, common: Common = COMMON) -> int:
 
     Parameters
     ----------
+    port
+        Of the embedded broker; by default 9092, or any if that is taken.
     health_port
         Answer GET /ready and /live there: a port, or host:port.
     """
@@ -32,7 +35,7 @@ def up(*, health_port: str | None = None, common: Common = COMMON) -> int:
     with ExitStack() as stack:
         broker = None
         if not common.names("kafka.bootstrap"):
-            broker = stack.enter_context(EmbeddedBroker())
+            broker = stack.enter_context(EmbeddedBroker(chosen(port)))
             config = embedded(config, broker)
         stack.enter_context(runtime.published(config.kafka.bootstrap, config.namespace))
         return serve(_up(config, broker, stack, health_port))
@@ -48,6 +51,7 @@ async def _up(
         health.state = lambda: "ready"
         try:
             out().print(f"ready {config.kafka.bootstrap}")
+            note(f"for other folders and programs: {export(config.kafka.bootstrap)}")
             if broker is None:
                 await asyncio.Event().wait()
             else:

@@ -9,6 +9,9 @@ CreateTime, and a consumer group takes one member. For development and fast test
 
 The child (`python -m anabranch.dev.embedded`) prints its address and lives until its stdin
 ends, which the kernel sees to however the parent dies. So no broker is left behind.
+
+librdkafka chooses the port itself. Where another is wanted, the child relays it: clients go there
+first, and are then told of librdkafka's own.
 """
 
 from __future__ import annotations
@@ -18,15 +21,20 @@ import ctypes
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Final, Self
 
 from anabranch.errors import BrokerUnavailable
 
-__all__ = ["EmbeddedBroker"]
+__all__ = ["EmbeddedBroker", "listen"]
 
+_HOST: Final = "127.0.0.1"
+_CHUNK_BYTES: Final = 65_536
 START_TIMEOUT_S: Final = 20.0
 STOP_TIMEOUT_S: Final = 5.0
 ORPHAN_CHECK_S: Final = 1.0
@@ -37,26 +45,34 @@ _PRODUCER: Final = 0
 class EmbeddedBroker:
     """A broker for the time of a `with` block.
 
+    Args:
+        port: where clients find it; by default any that is free.
+
     Attributes:
         bootstrap: `host:port`, from `start` on.
 
     Raises (from `start` and `with`):
-        BrokerUnavailable: the child did not come up.
+        BrokerUnavailable: the child did not come up, or the port is taken.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int | None = None) -> None:
         self.bootstrap = ""
+        self._port = port
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start the child and wait for its address."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "anabranch.dev.embedded"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the parent, which may still have to drain
-        )
+        with ExitStack() as stack:
+            listening = [stack.enter_context(listen(self._port))] if self._port else []
+            handed_on = [listener.fileno() for listener in listening]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "anabranch.dev.embedded", *map(str, handed_on)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=handed_on,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the parent, which may still have to drain
+            )
         self.bootstrap = self._read_address(self._process)
         if not self.bootstrap:
             self.stop()
@@ -111,14 +127,53 @@ class EmbeddedBroker:
 def main() -> None:
     """Run the broker, print its address, and end with stdin or the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-    sys.stdout.write(f"{_start_cluster()}\n")
+    parent, address = os.getppid(), _start_cluster()
+    if len(sys.argv) > 1:
+        address = _relay(socket.socket(fileno=int(sys.argv[1])), address)
+    sys.stdout.write(f"{address}\n")
     sys.stdout.flush()
     # A process forked off the parent may hold our stdin open: hence the look at the parent too.
     while os.getppid() == parent:
         if select.select([sys.stdin], [], [], ORPHAN_CHECK_S)[0] and not os.read(0, 4096):
             break
     os._exit(0)  # the cluster's threads have nothing worth waiting for
+
+
+def listen(port: int) -> socket.socket:
+    """
+    Raises:
+        BrokerUnavailable: somebody else does, or nobody may.
+    """
+    try:
+        return socket.create_server((_HOST, port))
+    except OSError as error:
+        raise BrokerUnavailable(
+            f"port {port} of {_HOST} cannot be had: {error.strerror}; choose another with --port"
+        ) from error
+
+
+def _relay(listener: socket.socket, to: str) -> str:
+    """Relay every connection to the broker, in a thread; the address to connect to."""
+    host, _, port = to.rpartition(":")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(_copy(reader, back), _copy(there, writer))
+
+    async def forever() -> None:
+        server = await asyncio.start_server(serve, sock=listener)
+        await server.serve_forever()
+
+    threading.Thread(target=lambda: asyncio.run(forever()), daemon=True).start()
+    return f"{_HOST}:{listener.getsockname()[1]}"
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while chunk := await reader.read(_CHUNK_BYTES):
+            writer.write(chunk)
+            await writer.drain()
+    writer.close()
 
 
 def _start_cluster() -> str:

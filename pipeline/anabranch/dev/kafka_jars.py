@@ -83,8 +83,14 @@ def kafka_jars() -> Path:
         return libs
     if home:
         raise BrokerUnavailable(f"ANABRANCH_KAFKA_HOME: there is no {libs}/kafka_2.13-*.jar")
-    with Console(stderr=True).status(f"fetching Apache Kafka {KAFKA_VERSION} (45 MB, once)"):
-        _fetch(libs)
+    try:
+        with Console(stderr=True).status(f"fetching Apache Kafka {KAFKA_VERSION} (45 MB, once)"):
+            _fetch(libs)
+    except OSError as error:
+        raise BrokerUnavailable(
+            f"Kafka cannot be kept in {libs}: {error.strerror}; set XDG_CACHE_HOME to a folder "
+            f"that can be written, or ANABRANCH_KAFKA_HOME to one with a Kafka in it"
+        ) from error
     return libs
 
 

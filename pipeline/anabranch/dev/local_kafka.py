@@ -178,6 +178,7 @@ class LocalKafka:
         environ: environment variables of the nodes, beside those of this process.
         proxied: clients are sent to each node's `address`, where nobody listens: the caller runs
             proxies there, in front of the `client_port`s.
+        port: of the first node, for clients; by default any that is free.
 
     Attributes:
         bootstrap: the nodes' client addresses, from `start` on.
@@ -196,9 +197,11 @@ class LocalKafka:
         *,
         environ: Mapping[str, str] | None = None,
         proxied: bool = False,
+        port: int | None = None,
     ) -> None:
         self._count = nodes
         self._ports = 4 if proxied else 3
+        self._port = port
         self._kept = folder is not None
         self.folder = Path(folder).resolve() if folder else Path()
         self._settings = dict(settings or {})
@@ -267,6 +270,8 @@ class LocalKafka:
         free = iter(_free_ports(self._ports * self._count))
         for number in range(1, self._count + 1):
             folder, ports = self.folder / f"node-{number}", [next(free) for _ in range(self._ports)]
+            if number == 1 and self._port is not None:
+                ports[0] = self._port
             self._nodes.append(Node(number, folder, ports, self._environ))
         for node in self._nodes:
             node.folder.mkdir(parents=True, exist_ok=True)
