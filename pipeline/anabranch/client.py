@@ -33,6 +33,7 @@ from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Headers, Record, TopicPartition, Transport
 from anabranch.membership import instance_name
 from anabranch.supervise import Stage, Supervisor
+from anabranch.turns import in_turns
 
 __all__ = ["Client"]
 
@@ -242,9 +243,8 @@ class Client(DiagnosticFunctions):
     async def _read_answers(self, stage: Stage) -> None:
         while True:
             stage.beat()
-            for records in (await self._reader.fetch(_FETCH_MS)).values():
-                for record in records:
-                    self._take(record)
+            async for _, record in in_turns(await self._reader.fetch(_FETCH_MS)):
+                self._take(record)
 
     def _take(self, record: Record) -> None:
         if not self._streams and not self._is_mine(record):

@@ -75,6 +75,8 @@ class CoordinatorConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     commit_interval_ms: Positive = 100
     max_open_queries: Positive = 20_000
+    max_open_bytes: Positive = 64_000_000
+    """Of open queries and what has arrived for them, as they lie in the logs."""
     max_timeout_ms: Positive = 60_000
     dedupe_window_ms: Positive = 600_000
     dedupe_max_ids: Positive = 100_000

@@ -24,6 +24,7 @@ from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Producer, TopicPartition, Transport
 from anabranch.membership import instance_name
 from anabranch.supervise import Stage
+from anabranch.turns import in_turns
 
 if TYPE_CHECKING:
     from anabranch.coordinator.brain import Brain
@@ -307,9 +308,8 @@ class Diagnostics(DiagnosticFunctions):
             await self._read(end)
 
     async def _read(self, end: int) -> None:
-        for records in (await self._reader.fetch(_FETCH_MS)).values():
-            for record in records:
-                self._census.learn(record, alive=record.offset >= end)
+        async for _, record in in_turns(await self._reader.fetch(_FETCH_MS)):
+            self._census.learn(record, alive=record.offset >= end)
 
     async def _close(self) -> None:
         await asyncio.gather(self._reader.stop(), self._producer.stop(), return_exceptions=True)

@@ -16,6 +16,7 @@ from records import FakeRecord
 
 from anabranch.config import Config, CoordinatorConfig, SelectConfig, TypeConfig
 from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.cache_fold import fold_partial
 from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.restored import Restored
@@ -277,7 +278,9 @@ class Hybrid:
         for offset, answer in self._results[number]:
             restored.add_answer(offset, answer.id)
         for record in self._partials[number]:
-            restored.add_partial(record, decode(record.value, Partial))
+            partial = decode(record.value, Partial)
+            fold_partial(self.brain, record, partial, None)
+            restored.add_partial(record, partial)
         return restored
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +29,10 @@ class Client:
         self.calls: list[asyncio.Future[Any]] = []
         self.timeouts: list[int] = []
         self.called = asyncio.Event()
+        self._fetcher = SimpleNamespace(_records=OrderedDict[TopicPartition, str]())
 
-    async def getmany(self, *, timeout_ms: int) -> Any:
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> Any:
+        assert max_records <= 1_000, "taken out of its batches in one turn of the loop"
         self.timeouts.append(timeout_ms)
         self.calls.append(asyncio.get_running_loop().create_future())
         self.called.set()
@@ -53,6 +57,19 @@ def test_a_call_that_is_late_is_waited_for_next_time() -> None:
         client.calls[0].set_result({AT: ["record"]})
         assert await fetching.fetch(500) == {AT: ["record"]}
         assert client.timeouts == [500]
+
+    play(scenario)
+
+
+def test_a_partition_with_a_backlog_waits_for_the_others() -> None:
+    async def scenario(client: Client, fetching: Fetching) -> None:
+        other = TopicPartition("t", 1)
+        client._fetcher._records |= {AT: "more of it", other: "little"}
+        reading = asyncio.create_task(fetching.fetch(500))
+        await client.called.wait()
+        client.calls[0].set_result({AT: ["record"]})
+        assert await reading == {AT: ["record"]}
+        assert list(client._fetcher._records) == [other, AT]
 
     play(scenario)
 

@@ -23,6 +23,7 @@ from records import FakeRecord
 
 from anabranch.config import Config, TypeConfig
 from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.cache_fold import fold_partial
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.restored import Restored
@@ -105,6 +106,8 @@ class PartitionMachine(RuleBasedStateMachine):
     def _take_over(self) -> None:
         restored = self.world.restored()
         self.brain = self.world.brain()
+        for record in self.world.partials[(restored.progress.bounds or Bounds()).partials :]:
+            fold_partial(self.brain, record, decode(record.value, Partial), None)
         self.partition = QueryPartition(0, self.brain, restored)
         self.brain.sharing.partitions = {0: self.partition}
         self.world.commit = (

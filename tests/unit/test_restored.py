@@ -47,7 +47,7 @@ def test_an_unreadable_query_is_answered_under_the_id_that_could_be_read() -> No
 def test_a_partial_goes_to_the_query_it_names_once() -> None:
     read = restored()
     read.add_partial(FakeRecord(b""), partial("q", 4))
-    read.arrive(partial("old", 4))
+    read.arrive(FakeRecord(b""), partial("old", 4))
     assert len(read.arrived(4, "q")) == 1
     assert read.arrived(4, "q") == []
 
@@ -57,7 +57,7 @@ def test_bounds_are_inherited_by_what_the_owner_before_has_read() -> None:
     read = restored(Progress(0, completed=(2,), bounds=before))
     read.add_answer(5, "q")
     read.add_partial(FakeRecord(b""), partial("q", 6))
-    read.arrive(partial("later", 9))
+    read.arrive(FakeRecord(b""), partial("later", 9))
     assert [read.bounds_at(offset) for offset in (0, 6, 7)] == [before, before, None]
 
 

@@ -172,7 +172,7 @@ def a_digest_without_its_scope(patch: pytest.MonkeyPatch) -> None:
 
 def recovery_by_offset_alone(patch: pytest.MonkeyPatch) -> None:
     def arrived(self: Restored, offset: int, id_: str) -> list[PartialResult]:
-        return [result for p in self._arrived.pop(offset, ()) for result in p.results]
+        return [result for p in self.forget(offset) for result in p.results]
 
     patch.setattr(Restored, "arrived", arrived)
 

@@ -23,6 +23,7 @@ from anabranch.learn.records import TelemetryBatch
 from anabranch.learn.replay import Evaluation, Interval
 from anabranch.select.tuning import Tuning, evaluate
 from anabranch.select.tuning import tune as find_better
+from anabranch.turns import in_turns
 
 __all__ = ["replay"]
 
@@ -141,12 +142,11 @@ async def read_topic(transport: Transport, topic: str) -> list[TelemetryBatch]:
         ends = await reader.ends(places)
         reader.assign(await reader.beginnings(places))
         while any(reader.position(place) < ends[place] for place in places):
-            for records in (await reader.fetch(FETCH_MS)).values():
-                for record in records:
-                    try:
-                        batches.append(decode(record.value, TelemetryBatch))
-                    except DecodeError:
-                        unread += 1
+            async for _, record in in_turns(await reader.fetch(FETCH_MS)):
+                try:
+                    batches.append(decode(record.value, TelemetryBatch))
+                except DecodeError:
+                    unread += 1
     finally:
         await reader.stop()
     if unread:

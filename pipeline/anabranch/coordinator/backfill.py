@@ -7,8 +7,7 @@ bound of bytes is met. The order does not matter: a slot is replaced only by a l
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial
@@ -17,14 +16,26 @@ from anabranch.events import Partial, decode
 from anabranch.kafka.topics import longest_ttl_ms
 from anabranch.kafka.transport import Reader, Record, TopicPartition
 from anabranch.supervise import Stage
+from anabranch.turns import in_turns
 
 __all__ = ["Backfill"]
 
 _CHUNK_RECORDS: Final = 1_000
+_FIRST_RECORDS: Final = 100
+_CHUNK_BYTES: Final = 2_000_000
 _FETCH_MS: Final = 100
 _IDLE_MS: Final = 500
 MAX_BYTES: Final = 32_000_000
-"""Read for one partition at most."""
+"""Read for one partition at most, and a chunk."""
+
+
+class _Chunk(NamedTuple):
+    """What was read: where it begins, how old that is, and its size."""
+
+    offset: int
+    timestamp: int
+    records: int
+    size_bytes: int
 
 
 class Backfill:
@@ -35,6 +46,7 @@ class Backfill:
         self._reader = reader
         self._waiting: deque[tuple[int, int]] = deque()
         self._configured_ttl_ms = longest_ttl_ms(brain.config)
+        self._records = _FIRST_RECORDS
 
     def want(self, partition: int, before: int) -> None:
         """Read a partition's partials before an offset, when there is time."""
@@ -50,28 +62,33 @@ class Backfill:
                 await self._reader.fetch(_IDLE_MS)  # nothing is assigned: a wait
                 continue
             number, before = self._waiting.popleft()
-            records = await self._chunk(stage, number, before)
-            for record in records:
-                self._fold(record)
-            left_bytes -= sum(len(record.value or b"") for record in records)
-            if records and left_bytes > 0 and not self._is_stale(records[0]):
-                self._waiting.appendleft((number, records[0].offset))
+            chunk = await self._chunk(stage, number, before)
+            if chunk is not None:
+                left_bytes -= chunk.size_bytes
+                self._records = _next(chunk)
+            if chunk is not None and left_bytes > 0 and not self._is_stale(chunk.timestamp):
+                self._waiting.appendleft((number, chunk.offset))
             else:
                 left_bytes = MAX_BYTES
 
-    async def _chunk(self, stage: Stage, number: int, before: int) -> Sequence[Record]:
-        """The records just before an offset, in order; none at the beginning."""
+    async def _chunk(self, stage: Stage, number: int, before: int) -> _Chunk | None:
+        """Fold the records just before an offset; None at the beginning."""
         tp = TopicPartition(self._brain.topics.partials, number)
-        start = max(before - _CHUNK_RECORDS, (await self._reader.beginnings([tp]))[tp])
-        found: list[Record] = []
-        if start < before:
-            self._reader.assign({tp: start})
-            while self._reader.position(tp) < before:
-                stage.beat()
-                for records in (await self._reader.fetch(_FETCH_MS)).values():
-                    found += [record for record in records if record.offset < before]
-            self._reader.assign({})
-        return found
+        start = max(before - self._records, (await self._reader.beginnings([tp]))[tp])
+        if start >= before:
+            return None
+        first, count, size_bytes = None, 0, 0
+        self._reader.assign({tp: start})
+        while self._reader.position(tp) < before:
+            stage.beat()
+            async for _, record in in_turns(await self._reader.fetch(_FETCH_MS)):
+                if record.offset < before:
+                    first = first or record
+                    count += 1
+                    size_bytes += len(record.value or b"")
+                    self._fold(record)
+        self._reader.assign({})
+        return _Chunk(first.offset, first.timestamp, count, size_bytes) if first else None
 
     def _fold(self, record: Record) -> None:
         try:
@@ -80,7 +97,13 @@ class Backfill:
             return  # dead-lettered by whoever followed it
         fold_partial(self._brain, record, partial, None)
 
-    def _is_stale(self, record: Record) -> bool:
+    def _is_stale(self, timestamp_ms: int) -> bool:
         announced_ms = self._brain.directory.longest_ttl_ms
         longest_ms = max(self._configured_ttl_ms, announced_ms)
-        return record.timestamp < self._brain.now_ms() - longest_ms
+        return timestamp_ms < self._brain.now_ms() - longest_ms
+
+
+def _next(chunk: _Chunk) -> int:
+    """How many records to read next, by the size of these."""
+    fit = _CHUNK_BYTES * chunk.records // max(chunk.size_bytes, 1)
+    return max(1, min(fit, 2 * chunk.records, _CHUNK_RECORDS))

@@ -12,6 +12,7 @@ from anabranch.aggregate.result_aggregator import ResultAggregator
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.config import UNCONFIGURED, Config, TypeConfig
 from anabranch.coordinator.guessing import Guessing
+from anabranch.coordinator.load import Load
 from anabranch.coordinator.mortality import Mortality
 from anabranch.coordinator.outbox import DeadLetterOut, Outbox
 from anabranch.coordinator.sharing import Sharing
@@ -123,6 +124,7 @@ class Brain:
         self.outbox = Outbox()
         self.tracer = Tracer()
         self.counters = Counters()
+        self.load = Load(config.coordinator)
         self.court = Court()
         self.mortality = Mortality(apart_ms=config.kafka.session_timeout_ms / 2)
         self.sharing = Sharing()

@@ -260,7 +260,7 @@ class Ownership:
         if not await self._claim(claims, generation):
             return False
         takeovers = {n: self._claimed[n] for n in taken}
-        restored = await read_back(self._reader, self._brain.topics, takeovers)
+        restored = await read_back(self._reader, self._brain, takeovers)
         if generation != self._generation:
             return False
         self._brain.counters.takeovers += sum(commit is not None for commit in taken.values())

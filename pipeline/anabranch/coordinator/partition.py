@@ -61,9 +61,6 @@ class QueryPartition:
         self._latest_ms = -math.inf
         self.queries = OpenQueries(self, brain)
         self._ids = SeenIds(brain.config.coordinator, restored.ids, brain.now_ms())
-        for record, partial in restored.partials:
-            fold_partial(brain, record, partial, None)
-        restored.partials.clear()
 
     # ── what the shell asks ────────────────────────────────────────────────────────────────
 
@@ -140,10 +137,12 @@ class QueryPartition:
             self._brain.bury(record, error)
             return
         open_query = self.queries.find(partial.offset, partial.query)
+        if open_query is not None:
+            self._brain.load.add(self, partial.offset, len(record.value or b""))
         counted = self.queries.take(open_query, partial.results) if open_query else []
         fold_partial(self._brain, record, partial, open_query)
         if open_query is None and self._is_ahead(partial.offset):
-            self._restored.arrive(partial)
+            self._restored.arrive(record, partial)
         elif open_query is None:
             self._brain.counters.late_partials += 1
         elif counted:
@@ -153,6 +152,7 @@ class QueryPartition:
     def on_acked(self, offset: int, results_offset: int | None) -> None:
         """The broker has the answer (at `results_offset`), or none was owed."""
         self._window.complete(offset)
+        self._brain.load.remove(self, offset)
         self._trials.survived(offset)
         self.takeovers = 0
         if results_offset is None:
@@ -170,6 +170,7 @@ class QueryPartition:
     def abandon(self) -> None:
         """Somebody else's now: whatever was outstanding is forgotten."""
         self.lost = True
+        self._brain.load.drop(self)
         self._trials.adjourn()
         self.queries.abandon()
 
@@ -177,6 +178,7 @@ class QueryPartition:
 
     def _read(self, record: Record) -> None:
         brain, now_ms = self._brain, self._brain.now_ms()
+        brain.load.add(self, record.offset, len(record.value or b""))
         trace = brain.tracer.process(record, f"process {record.topic}")
         try:
             query = brain.intake.read(record)

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 
 from msgspec import structs
 
+from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.cache_fold import fold_partial
 from anabranch.coordinator.restored import Restored
 from anabranch.errors import DecodeError
 from anabranch.events import HEADER_OFFSET, Partial, decode
@@ -14,6 +16,7 @@ from anabranch.kafka.progress import Bounds, Progress
 from anabranch.kafka.progress import decode as decode_progress
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Committed, Reader, Record, TopicPartition
+from anabranch.turns import in_turns
 
 __all__ = ["progress_of", "read_back"]
 
@@ -35,9 +38,13 @@ def progress_of(committed: Committed | None, beginning: int, end: int) -> Progre
 
 
 async def read_back(
-    reader: Reader, topics: Topics, takeovers: Mapping[int, Progress]
+    reader: Reader, brain: Brain, takeovers: Mapping[int, Progress]
 ) -> dict[int, Restored]:
-    """Read `results[p]` and `partials[p]` from each p's bounds to their present ends."""
+    """Read `results[p]` and `partials[p]` from each p's bounds to their present ends.
+
+    Partials fill the cache on the way.
+    """
+    topics = brain.topics
     wanted = [
         TopicPartition(topic, p) for topic in (topics.results, topics.partials) for p in takeovers
     ]
@@ -52,15 +59,19 @@ async def read_back(
             Bounds(
                 ends[TopicPartition(topics.results, p)], ends[TopicPartition(topics.partials, p)]
             ),
+            max_bytes=brain.config.coordinator.max_open_bytes // len(takeovers),
         )
         for p, progress in takeovers.items()
     }
     reader.assign(starts)
     while _behind(reader, ends):
-        for tp, records in (await reader.fetch(_FETCH_MS)).items():
-            for record in records:
-                if record.offset < ends[tp]:
-                    _take(restored[tp.partition], record, topics)
+        async for tp, record in in_turns(await reader.fetch(_FETCH_MS)):
+            if record.offset >= ends[tp]:
+                continue
+            if record.topic == topics.results:
+                _take_answer(restored[tp.partition], record)
+            else:
+                _take_partial(brain, restored[tp.partition], record)
     reader.assign({})
     return restored
 
@@ -74,13 +85,6 @@ def _behind(reader: Reader, ends: Mapping[TopicPartition, int]) -> Collection[To
     return [tp for tp, end in ends.items() if reader.position(tp) < end]
 
 
-def _take(restored: Restored, record: Record, topics: Topics) -> None:
-    if record.topic == topics.results:
-        _take_answer(restored, record)
-    else:
-        _take_partial(restored, record)
-
-
 def _take_answer(restored: Restored, record: Record) -> None:
     """An answered offset, by its header and key, without decoding the answer."""
     for name, value in record.headers:
@@ -88,9 +92,10 @@ def _take_answer(restored: Restored, record: Record) -> None:
             restored.add_answer(int(value), (record.key or b"").decode(errors="replace"))
 
 
-def _take_partial(restored: Restored, record: Record) -> None:
+def _take_partial(brain: Brain, restored: Restored, record: Record) -> None:
     try:
         partial = decode(record.value, Partial)
     except DecodeError:
         return  # dead-lettered by whoever read it first
+    fold_partial(brain, record, partial, None)
     restored.add_partial(record, partial)

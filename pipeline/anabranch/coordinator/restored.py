@@ -18,18 +18,27 @@ class Restored:
 
     Answers and partials name their query beside its offset: a topic that was made anew has other
     queries at the same offsets.
+
+    Args:
+        max_bytes: of partials that are kept for queries to be read (again).
     """
 
-    def __init__(self, progress: Progress, bounds: Bounds, end: int = 0) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        bounds: Bounds,
+        end: int = 0,
+        max_bytes: int = CoordinatorConfig().max_open_bytes,
+    ) -> None:
         self.progress = progress
         self.end = end
         """The end of `queries` when the reading began."""
         self.bounds = bounds
         """Ends of results and partials when the reading stopped."""
-        self.partials: list[tuple[Record, Partial]] = []
-        """What fills the cache again."""
         self._answered: dict[int, str] = {}
-        self._arrived: dict[int, list[Partial]] = {}
+        self._arrived: dict[int, list[tuple[int, Partial]]] = {}
+        self._done = frozenset(progress.completed)
+        self._left_bytes = max_bytes
         self._last = max(progress.completed, default=-1)
 
     @property
@@ -41,16 +50,23 @@ class Restored:
         """`results` has an answer to this query."""
         self._answered[offset] = id_
         self._last = max(self._last, offset)
+        self.forget(offset)
 
     def add_partial(self, record: Record, partial: Partial) -> None:
         """`partials` has this."""
-        self.partials.append((record, partial))
-        self.arrive(partial)
+        self.arrive(record, partial)
         self._last = max(self._last, partial.offset)
 
-    def arrive(self, partial: Partial) -> None:
-        """A partial is there before its query was read (again)."""
-        self._arrived.setdefault(partial.offset, []).append(partial)
+    def arrive(self, record: Record, partial: Partial) -> None:
+        """A partial is there before its query was read (again).
+
+        What nobody waits for is not kept, nor what does not fit: its layers are asked again.
+        """
+        offset, size = partial.offset, len(record.value or b"")
+        is_done = offset < self.progress.offset or offset in self._done or offset in self._answered
+        if not is_done and size <= self._left_bytes:
+            self._left_bytes -= size
+            self._arrived.setdefault(offset, []).append((size, partial))
 
     def is_answered(self, record: Record) -> bool:
         """Whether `results` has an answer to this record; to be asked once."""
@@ -59,12 +75,14 @@ class Restored:
 
     def arrived(self, offset: int, id_: str) -> list[PartialResult]:
         """What has arrived for a query, handed out once."""
-        partials = self._arrived.pop(offset, ())
+        partials = self.forget(offset)
         return [result for p in partials if p.query == id_ for result in p.results]
 
-    def forget(self, offset: int) -> None:
-        """Nobody waits for what has arrived there."""
-        self._arrived.pop(offset, None)
+    def forget(self, offset: int) -> list[Partial]:
+        """Nobody waits any more for what has arrived there."""
+        found = self._arrived.pop(offset, [])
+        self._left_bytes += sum(size for size, _ in found)
+        return [partial for _, partial in found]
 
     def bounds_at(self, offset: int) -> Bounds | None:
         """The bounds under which the owner before first read a query, if it has read it."""

@@ -34,12 +34,14 @@ from anabranch.kafka.topics import require_topics
 from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
+from anabranch.turns import in_turns
 
 __all__ = ["Coordinator"]
 
 log = logging.getLogger(__name__)
 
 _FETCH_MS: Final = 500
+_ROOM_S: Final = 0.01
 
 
 class Coordinator(Service):
@@ -222,30 +224,33 @@ class Coordinator(Service):
     # ── stages ─────────────────────────────────────────────────────────────────────────────
 
     async def _read_queries(self, stage: Stage) -> None:
-        limit = self._config.coordinator.max_open_queries
         while True:
             stage.beat()
-            if self._draining or self._open_count() >= limit:
-                self.brain.counters.open_full += not self._draining
-                await asyncio.sleep(0.01)
+            if not await self._has_room(stage):
+                await asyncio.sleep(_ROOM_S)
                 continue
             batches = await self._consumer.fetch(_FETCH_MS)
-            for tp, records in batches.items():
-                partition = self.ownership.partitions.get(tp.partition)
-                if partition is None or partition.held:
-                    continue  # read again from the committed offset by whoever has it then
-                for record in records:
-                    partition.on_query(record)
+            partitions = self.ownership.partitions.copy()
+            async for tp, record in in_turns(batches, self._publisher.flush):
+                if self.brain.load.is_full and not await self._has_room(stage):
+                    partitions.clear()  # what was fetched and not read is read by whoever is next
+                partition = partitions.get(tp.partition)
+                if partition is None or partition.held or partition.lost:
+                    # Read again from here, by whoever has it then: a later one must not be first.
+                    partitions.pop(tp.partition, None)
+                    continue
+                partition.on_query(record)
             await self._publisher.flush()
 
     async def _read_partials(self, stage: Stage) -> None:
         while True:
             stage.beat()
-            for tp, records in (await self._follower.fetch(_FETCH_MS)).items():
-                partition = self.ownership.partitions.get(tp.partition)
-                if partition is not None:
-                    for record in records:
-                        partition.on_partial(record)
+            batches = await self._follower.fetch(_FETCH_MS)
+            partitions = self.ownership.partitions.copy()
+            async for tp, record in in_turns(batches, self._publisher.flush):
+                partition = partitions.get(tp.partition)
+                if partition is not None and not partition.lost:
+                    partition.on_partial(record)
             await self._publisher.flush()
 
     async def _watch_deadlines(self, stage: Stage) -> None:
@@ -270,9 +275,9 @@ class Coordinator(Service):
         ends = await self._signals.ends([health, control])
         while True:
             stage.beat()
-            for tp, records in (await self._signals.fetch(_FETCH_MS)).items():
-                for record in records:
-                    self._learn(record, is_health=tp.topic == topics.health)
+            batches = await self._signals.fetch(_FETCH_MS)
+            async for tp, record in in_turns(batches, self._publisher.flush):
+                self._learn(record, is_health=tp.topic == topics.health)
             await self._look_up_task_topics()
             mourn(self.brain, self.ownership.partitions)
             self.brain.control_position = max(
@@ -288,6 +293,15 @@ class Coordinator(Service):
         await self.brain.guessing.run(stage, self._publisher)
 
     # ── details ────────────────────────────────────────────────────────────────────────────
+
+    async def _has_room(self, stage: Stage) -> bool:
+        """Wait until one more query may be open; False once none is to be read any more."""
+        while self.brain.load.is_full and not self._draining:
+            stage.beat()
+            self.brain.counters.open_full += 1
+            await self._publisher.flush()
+            await asyncio.sleep(_ROOM_S)
+        return not self._draining
 
     async def _follow_signals(self) -> None:
         topics = self.brain.topics

@@ -199,7 +199,7 @@ class GroupConsumer(Protocol):
         ...
 
     async def fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]:
-        """Everything fetched so far, or what comes within `timeout_ms`.
+        """What was fetched so far, or what comes within `timeout_ms`; a bounded number of records.
 
         What was fetched before a rebalance is not handed out after it; a call that is cancelled
         loses nothing.

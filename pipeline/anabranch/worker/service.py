@@ -25,6 +25,7 @@ from anabranch.membership import Membership, instance_name, package_version
 from anabranch.middleware import Wrapper
 from anabranch.observe.spans import Trace, Tracer
 from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
+from anabranch.turns import in_turns
 from anabranch.worker.executor import Executor, Job
 from anabranch.worker.outlet import Outlet
 from anabranch.worker.queue import LocalQueue, Throttle
@@ -188,7 +189,7 @@ class Worker(Service):
             if self._state == "draining":
                 await asyncio.sleep(0.05)
                 continue
-            for priority, record in await self._subscription.fetch(_FETCH_MS):
+            async for priority, record in self._subscription.fetch(_FETCH_MS):
                 await self._take(record, priority)
             self._executor.pump()
             self._subscription.throttle(self._throttle, len(self._queue))
@@ -218,9 +219,8 @@ class Worker(Service):
     async def _read_clock(self, stage: Stage) -> None:
         while True:
             stage.beat()
-            for records in (await self._signals.fetch(_FETCH_MS)).values():
-                for record in records:
-                    self._membership.read_back(record)
+            async for _, record in in_turns(await self._signals.fetch(_FETCH_MS)):
+                self._membership.read_back(record)
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 from anabranch.errors import BrokerError, GenerationLost
 from anabranch.events import PRIORITIES, Priority
 from anabranch.kafka.committer import CommitLock
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Committed, GroupConsumer, Record, TopicPartition, Transport
+from anabranch.turns import in_turns
 from anabranch.worker.queue import Throttle
 
 __all__ = ["Subscription"]
@@ -49,6 +50,7 @@ class Subscription:
             topics.tasks(group, priority): priority for priority in PRIORITIES
         }
         self._assigned: frozenset[TopicPartition] = frozenset()
+        self._assignments = 0
         self._paused: frozenset[Priority] = frozenset()
         self._positions: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
@@ -59,18 +61,15 @@ class Subscription:
         """Partitions that are ours, of every priority."""
         return sorted({tp.partition for tp in self._assigned})
 
-    async def fetch(self, timeout_ms: int) -> Iterator[tuple[Priority, Record]]:
-        """Tasks with their priority; each counts as queued once it was handed out."""
-        return self._hand_out(await self.consumer.fetch(timeout_ms))
-
-    def _hand_out(
-        self, batches: Mapping[TopicPartition, Sequence[Record]]
-    ) -> Iterator[tuple[Priority, Record]]:
-        for tp, records in batches.items():
-            if self._lock.held or tp not in self._assigned:
-                continue  # fetched before a rebalance and not committed: read again
-            for record in records:
-                yield self._priorities[tp.topic], record
+    async def fetch(self, timeout_ms: int) -> AsyncIterator[tuple[Priority, Record]]:
+        """Tasks with their priority; each counts as queued once the next is asked for."""
+        batches = await self.consumer.fetch(timeout_ms)
+        assignments = self._assignments
+        async for tp, record in in_turns(batches):
+            if self._lock.held or assignments != self._assignments:
+                return  # fetched before a rebalance and not committed: read again
+            yield self._priorities[tp.topic], record
+            if assignments == self._assignments:
                 self._positions[tp] = record.offset + 1
 
     def throttle(self, throttle: Throttle, depth: int) -> None:
@@ -111,6 +110,7 @@ class Subscription:
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Positions start at what is committed; pauses are restored."""
         self._assigned = frozenset(partitions)
+        self._assignments += 1
         self._positions.clear()
         self._committed.clear()
         self.consumer.pause(self._partitions_of(self._paused))

@@ -15,6 +15,9 @@ from anabranch.kafka.transport import Record, TopicPartition
 __all__ = ["Batches", "Fetching"]
 
 _LATE_S: Final = 0.1
+_MAX_RECORDS: Final = 1_000
+"""Handed out at once, at most: aiokafka takes records out of their batches when it is asked for
+them, all that a fetch brought in one go. More of it would stop the loop for longer than a turn."""
 
 Batches = Mapping[TopicPartition, Sequence[Record]]
 
@@ -33,7 +36,7 @@ class Fetching:
         self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     async def fetch(self, timeout_ms: float) -> Batches:
-        """Everything fetched so far, or what comes within `timeout_ms`.
+        """A bounded part of what was fetched so far, or what comes within `timeout_ms`.
 
         Raises:
             BrokerError: the consumer cannot go on.
@@ -55,7 +58,9 @@ class Fetching:
         if not pending.done():
             return {}
         self._pending = None
-        return _result(pending)
+        batches = _result(pending)
+        self._take_turns(batches)
+        return batches
 
     def fail(self, error: BaseException) -> None:
         """Make this and every later `fetch` raise; the first error is the one that is told."""
@@ -69,7 +74,16 @@ class Fetching:
             self._pending = None
 
     def _begin(self, timeout_s: float) -> asyncio.Task[Any]:
-        return asyncio.ensure_future(self._client.getmany(timeout_ms=int(timeout_s * 1000)))
+        return asyncio.ensure_future(
+            self._client.getmany(timeout_ms=int(timeout_s * 1000), max_records=_MAX_RECORDS)
+        )
+
+    def _take_turns(self, served: Batches) -> None:
+        """What is left of a partition waits behind all others: a backlog there holds up nobody."""
+        left = self._client._fetcher._records
+        for tp in served:
+            if tp in left:
+                left.move_to_end(tp)
 
 
 def _result(pending: asyncio.Task[Any]) -> Batches:

@@ -1,0 +1,66 @@
+"""A turn of a stage is bounded: whatever a fetch brings, everybody else runs in between.
+
+A backlog is a normal morning, and so is a topic that is read from its beginning. Who works off all
+of it in one turn sends no heartbeats meanwhile, and loses its partitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from anabranch.kafka.transport import Record, TopicPartition
+
+__all__ = ["Turn", "in_turns"]
+
+_RECORDS: Final = 250
+_BYTES: Final = 2_000_000
+_MS: Final = 10.0
+
+
+class Turn:
+    """What may be done before others run: so many records, bytes or milliseconds.
+
+    Args:
+        now_s: a monotonic clock.
+    """
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self.begin()
+
+    def begin(self) -> None:
+        """A new one."""
+        self._records = _RECORDS
+        self._bytes = _BYTES
+        self._until_s = self._now_s() + _MS / 1000
+
+    def is_over(self, record: Record) -> bool:
+        """Whether others are to run, now that this record is done."""
+        self._records -= 1
+        self._bytes -= len(record.value or b"")
+        return self._records <= 0 or self._bytes <= 0 or self._now_s() >= self._until_s
+
+
+async def in_turns(
+    batches: Mapping[TopicPartition, Sequence[Record]],
+    between: Callable[[], Awaitable[object]] | None = None,
+) -> AsyncIterator[tuple[TopicPartition, Record]]:
+    """Records one by one, as they were fetched, with a pause after each turn.
+
+    A partition may have changed hands in a pause, or since the fetch began: whoever that concerns
+    has to look before each record.
+
+    Args:
+        between: awaited in each pause, say to send on what the records brought.
+    """
+    turn = Turn(asyncio.get_running_loop().time)
+    for tp, records in batches.items():
+        for record in records:
+            yield tp, record
+            if turn.is_over(record):
+                if between is not None:
+                    await between()
+                await asyncio.sleep(0)
+                turn.begin()

@@ -1,0 +1,118 @@
+"""A backlog is worked off in turns and within bounds, and nothing is lost where it is cut."""
+
+from __future__ import annotations
+
+import asyncio
+from unittest.mock import patch
+
+from msgspec import structs
+
+from anabranch.config import Config, CoordinatorConfig, TopicsConfig
+from anabranch.coordinator import Coordinator
+from anabranch.coordinator.load import Load
+from anabranch.coordinator.partition import QueryPartition
+from anabranch.events import Answer, LayerDescriptor, Query, decode, encode
+from anabranch.kafka.topics import Topics, ensure_topics
+from anabranch.kafka.transport import Record
+from anabranch.supervise import until
+from anabranch.testing.memory import MemoryBroker
+from anabranch.testing.virtual_time import VirtualClock, run
+
+CONFIG = Config(topics=TopicsConfig(queries=2, tasks=2))
+TOPICS = Topics(CONFIG.namespace)
+
+
+async def asked(broker: MemoryBroker, count: int, **fields: object) -> None:
+    """So many queries wait, spread over two partitions."""
+    await ensure_topics(broker.transport(), CONFIG, ["io"])
+    producer = broker.transport(process="producer").producer("producer")
+    await producer.start()
+    for n in range(count):
+        query = Query(id=f"q{n}", type="t", layers=["a"], **fields)  # type: ignore[arg-type]
+        await producer.send(TOPICS.queries, encode(query), partition=n % 2)
+    describe = encode(LayerDescriptor("a", "io"))
+    await producer.send(TOPICS.health, describe, key=b"layer/io/a", partition=0)
+
+
+def answers(broker: MemoryBroker) -> dict[str, Answer]:
+    found = [decode(record.value, Answer) for record in broker.records(TOPICS.results)]
+    assert len({answer.id for answer in found}) == len(found), "each once"
+    return {answer.id: answer for answer in found}
+
+
+def coordinator(broker: MemoryBroker, config: Config, name: str = "c") -> Coordinator:
+    return Coordinator(config, transport=broker.transport(process=name), clock=VirtualClock())
+
+
+def bounded(**bounds: int) -> Config:
+    return structs.replace(CONFIG, coordinator=CoordinatorConfig(**bounds))
+
+
+def most_open(config: Config, count: int, **fields: object) -> int:
+    """The most queries that were open at a time while all were answered."""
+    most = 0
+    on_query = QueryPartition.on_query
+
+    def watch(self: QueryPartition, record: Record) -> None:
+        nonlocal most
+        on_query(self, record)
+        most = max(most, len(self._brain.load._sizes))
+
+    async def body() -> None:
+        broker = MemoryBroker()
+        await asked(broker, count, **fields)
+        async with coordinator(broker, config):
+            await until(lambda: len(answers(broker)) == count, every_s=0.5)
+
+    with patch.object(QueryPartition, "on_query", watch):
+        run(body())
+    return most
+
+
+def test_no_more_queries_are_open_than_may_be_whatever_was_fetched() -> None:
+    assert most_open(bounded(max_open_queries=7), 60) == 7
+
+
+def test_nor_more_bytes() -> None:
+    size = len(encode(Query(id="q0", type="t", layers=["a"], params={"x": "y" * 5_000})))
+    config = bounded(max_open_bytes=4 * size)
+    assert most_open(config, 40, params={"x": "y" * 5_000}) in (4, 5)
+
+
+def test_a_query_larger_than_the_bound_is_read_alone() -> None:
+    assert most_open(bounded(max_open_bytes=10), 5) == 1
+
+
+def test_what_arrives_counts_until_the_answer_is_acknowledged() -> None:
+    load = Load(CoordinatorConfig(max_open_queries=9, max_open_bytes=1_000))
+    load.add("p", 0, 400)
+    load.add("q", 0, 400)
+    assert not load.is_full
+    load.add("p", 0, 300)
+    assert load.is_full
+    load.remove("p", 0)
+    assert not load.is_full
+    load.add("q", 1, 700)
+    assert load.is_full
+    load.drop("q")
+    assert not load.is_full
+    load.remove("q", 1)  # acknowledged after it was lost
+    assert not load.is_full
+
+
+def test_partitions_that_change_hands_in_the_middle_of_a_batch_lose_nothing() -> None:
+    """Others join and leave while a backlog is worked off: all is answered, each query once."""
+
+    async def body() -> None:
+        broker = MemoryBroker()
+        await asked(broker, 4_000)
+        config = bounded(max_open_queries=50)
+        async with coordinator(broker, config, "c1"):
+            await until(lambda: len(answers(broker)) > 500, every_s=0.1)
+            async with coordinator(broker, config, "c2"):
+                await until(lambda: len(answers(broker)) > 2_000, every_s=0.1)
+            await until(lambda: len(answers(broker)) == 4_000, every_s=0.5)
+            await asyncio.sleep(5)
+        assert len(answers(broker)) == 4_000
+
+    run(body())

@@ -1,0 +1,68 @@
+"""Whatever a fetch brings, the loop turns in between, and what was sent on in between is sent."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from records import FakeRecord
+
+from anabranch.kafka.transport import TopicPartition
+from anabranch.testing.virtual_time import run
+from anabranch.turns import Turn, in_turns
+
+AT = TopicPartition("t", 0)
+
+
+@pytest.mark.parametrize(
+    ("records", "value", "took_s", "most"),
+    [
+        (100_000, b"", 0.0, 250),
+        (200, bytes(1_000_000), 0.0, 2),
+        (1_000, b"", 0.004, 3),
+    ],
+    ids=["many", "large", "slow"],
+)
+def test_a_turn_ends_at_the_first_of_its_bounds(
+    records: int, value: bytes, took_s: float, most: int
+) -> None:
+    now_s = 0.0
+    turn = Turn(lambda: now_s)
+    longest = length = 0
+    for _ in range(records):
+        now_s += took_s
+        length += 1
+        longest = max(longest, length)
+        if turn.is_over(FakeRecord(value)):
+            turn.begin()
+            length = 0
+    assert longest == most
+
+
+def test_others_run_and_what_came_of_it_goes_out_between_turns() -> None:
+    async def body() -> None:
+        handled = longest = since = 0
+        flushed: list[int] = []
+        done = False
+
+        async def heartbeat() -> None:
+            nonlocal longest, since
+            while not done:
+                longest, since = max(longest, handled - since), handled
+                await asyncio.sleep(0)
+
+        async def flush() -> None:
+            flushed.append(handled)
+
+        beating = asyncio.create_task(heartbeat())
+        batches = {AT: [FakeRecord(b"x", offset=n) for n in range(90_000)]}
+        async for _, record in in_turns(batches, flush):
+            assert record.offset == handled
+            handled += 1
+        done = True
+        await beating
+        assert handled == 90_000
+        assert longest <= 250
+        assert flushed == list(range(250, 90_001, 250))
+
+    run(body())
