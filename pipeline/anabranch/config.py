@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
+from anabranch.bounds import MAX_SPAN_MS, MAX_WEIGHT, AskedLayers
 from anabranch.events import DEFAULT_TIMEOUT_MS
 from anabranch.explain import explain
 from anabranch.sources import Origin, Sources
@@ -109,7 +110,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class TypeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """A query type: which layers answer it when the query names none, and how."""
 
-    layers: list[str] = []
+    layers: AskedLayers = []
     key_params: list[str] | None = None
     timeout_ms: Positive | None = None
     fusion: Literal["rrf", "score"] = "rrf"
@@ -139,8 +140,9 @@ class LayerConfig(Struct, frozen=True):
     plugin: str
     group: Name = "default"
     shards: Annotated[int, Meta(ge=1, le=1024)] = 1
-    ttl_ms: Annotated[int, Meta(ge=0)] | None = None
-    weight: Annotated[float, Meta(gt=0)] = 1.0
+    ttl_ms: Annotated[int, Meta(ge=0, le=MAX_SPAN_MS)] | None = None
+    """At most thirty days."""
+    weight: Annotated[float, Meta(gt=0, le=MAX_WEIGHT)] = 1.0
     timeout_ms: Positive | None = None
     max_bytes: Annotated[int, Meta(ge=1, le=MAX_RESULT_BYTES)] = 512_000
     settings: dict[str, Any] = {}

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from anabranch import bounds
 from anabranch.errors import DecodeError
 
 __all__ = [
@@ -76,42 +77,39 @@ PRIORITIES: Final[tuple[Priority, ...]] = ("critical", "high", "medium", "low")
 Strategy = Literal["cache", "sequential", "parallel", "distributed"]
 Source = Literal["cache", "sequential", "parallel", "distributed", "none"]
 
-Fraction = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=0)]
-
 
 class Query(Struct, frozen=True, gc=False):
     """A question, on `queries`."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=256)]
-    type: Annotated[str, Meta(min_length=1, max_length=256)]
+    id: bounds.QueryId
+    type: bounds.AskedType
     params: dict[str, Any] = {}
-    layers: Annotated[list[str], Meta(max_length=256)] | None = None
-    scope: Annotated[str, Meta(max_length=1024)] = ""
+    layers: bounds.AskedLayers | None = None
+    scope: bounds.Scope = ""
     priority: Priority = "medium"
-    timeout_ms: Annotated[int, Meta(ge=1)] | None = None
+    timeout_ms: bounds.Timeout | None = None
     """From the query record's timestamp to its deadline; null is the type's, else 1000."""
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 20
-    min_coverage: Fraction = 1.0
-    max_age_ms: Count | None = None
+    limit: bounds.Limit = 20
+    min_coverage: bounds.Fraction = 1.0
+    max_age_ms: bounds.Count | None = None
     strategy: Literal["auto", "cache", "sequential", "parallel", "distributed"] = "auto"
-    reply_to: str | None = None
+    reply_to: bounds.TopicName | None = None
 
 
 class Item(Struct, frozen=True, gc=False):
     """One thing that a layer found. `id` is a URI: the same id from two layers is one item."""
 
-    id: str
-    score: float
+    id: bounds.ItemId
+    score: bounds.Score
     data: Any = None
 
 
 class AnswerItem(Struct, frozen=True, gc=False):
     """An item of the joined answer, with the layers that found it."""
 
-    layers: tuple[str, ...]
-    id: str
-    score: float
+    layers: bounds.LayerNames
+    id: bounds.ItemId
+    score: bounds.Score
     data: Any = None
 
 
@@ -120,17 +118,17 @@ class AnswerLayer(Struct, frozen=True, gc=False):
 
     source: Source = "none"
     status: Literal["ok", "timeout", "error", "skipped"] = "ok"
-    count: int = 0
-    age_ms: int | None = None
-    took_ms: float | None = None
-    error: str | None = None
+    count: bounds.Count = 0
+    age_ms: bounds.Count | None = None
+    took_ms: bounds.Millis | None = None
+    error: bounds.Chars | None = None
 
 
 class Missing(Struct, frozen=True, gc=False):
     """A wanted layer that is not in the answer, and why."""
 
-    layer: str
-    why: str
+    layer: bounds.LayerName
+    why: bounds.Chars
 
 
 ErrorCode = Literal[
@@ -152,15 +150,15 @@ class Answer(Struct, frozen=True):
     status: Literal["complete", "partial", "failed"]
     strategy: Strategy | None = None
     reason: str = ""
-    confidence: float = 0.0
+    confidence: bounds.Fraction = 0.0
     items: list[AnswerItem] = []
     truncated: bool = False
     layers: dict[str, AnswerLayer] = {}
     missing: list[Missing] = []
-    agreement: float = 1.0
-    estimated_ms: float | None = None
-    took_ms: float | None = None
-    attempt: int = 0
+    agreement: bounds.Fraction = 1.0
+    estimated_ms: bounds.Millis | None = None
+    took_ms: bounds.Millis | None = None
+    attempt: bounds.Count = 0
     trace_id: str | None = None
     error: Error | None = None
 
@@ -171,10 +169,10 @@ class TaskLayer(Struct, frozen=True, gc=False):
     `attempt` is (epoch, n): the epoch of the partition's owner, and a number within it.
     """
 
-    layer: str
-    shard: int = 0
-    shards: int = 1
-    attempt: tuple[int, int] = (0, 1)
+    layer: bounds.LayerName
+    shard: bounds.Shard = 0
+    shards: bounds.Shards = 1
+    attempt: bounds.Attempt = (0, 1)
 
 
 class Task(Struct, frozen=True):
@@ -184,76 +182,76 @@ class Task(Struct, frozen=True):
     `generation` are opaque and copied into the partial.
     """
 
-    query: str
-    partition: int
-    offset: int
-    type: str
+    query: bounds.CarriedId
+    partition: bounds.PartitionNumber
+    offset: bounds.CarriedOffset
+    type: bounds.TypeName
     params: dict[str, Any]
-    scope: str
-    limit: int
-    deadline_ms: int
-    layers: list[TaskLayer]
-    key: str = ""
-    generation: int = 0
+    scope: bounds.Scope
+    limit: bounds.Limit
+    deadline_ms: bounds.Count
+    layers: Annotated[list[TaskLayer], Meta(max_length=bounds.MAX_SLOTS)]
+    key: bounds.Key = ""
+    generation: bounds.Count = 0
 
 
 class PartialResult(Struct):
     """What one layer (or shard) said, or why it said nothing."""
 
-    layer: str
-    shard: int = 0
-    shards: int = 1
-    attempt: tuple[int, int] = (0, 1)
+    layer: bounds.LayerName
+    shard: bounds.Shard = 0
+    shards: bounds.Shards = 1
+    attempt: bounds.Attempt = (0, 1)
     status: Literal["ok", "timeout", "error", "expired", "skipped"] = "ok"
-    items: list[Item] = []
+    items: Annotated[list[Item], Meta(max_length=bounds.MAX_ITEMS)] = []
     complete: bool = False
-    ttl_ms: Count | None = None
-    tags: list[str] = []
-    error: str | None = None
+    ttl_ms: bounds.Count | None = None
+    tags: bounds.Tags = []
+    error: bounds.Chars | None = None
     transient: bool = False
-    queued_ms: float = 0.0
-    started_ms: float = 0.0
-    took_ms: float = 0.0
+    queued_ms: bounds.Millis = 0.0
+    started_ms: bounds.Millis = 0.0
+    took_ms: bounds.Millis = 0.0
 
 
 class Partial(Struct, frozen=True):
     """Results of layers that finished together in one worker, on `partials`; never params."""
 
-    query: str
-    offset: int
-    type: str
-    scope: str
-    limit: int
-    key: str
-    generation: int
-    worker: str
-    results: list[PartialResult]
+    query: bounds.CarriedId
+    offset: bounds.CarriedOffset
+    type: bounds.TypeName
+    scope: bounds.Scope
+    limit: bounds.Limit
+    key: bounds.Key
+    generation: bounds.Count
+    worker: bounds.Instance
+    results: Annotated[list[PartialResult], Meta(max_length=bounds.MAX_SLOTS)]
 
 
 class LayerDescriptor(Struct, frozen=True, tag="layer", tag_field="kind"):
     """What coordinators must know of a layer, on `health` under `layer/<group>/<name>`."""
 
-    layer: str
-    group: str
-    shards: Annotated[int, Meta(ge=1, le=1024)] = 1
-    ttl_ms: Count = 300_000
-    weight: float = 1.0
+    layer: bounds.LayerName
+    group: bounds.GroupName
+    shards: bounds.Shards = 1
+    ttl_ms: bounds.Count = 300_000
+    weight: bounds.Weight = 1.0
     mode: Literal["async", "thread", "process"] = "async"
 
 
 class MemberHealth(Struct, frozen=True, tag="member", tag_field="kind"):
     """One running instance, on `health` under `member/<role>/<instance>`."""
 
-    instance: str
+    instance: bounds.Instance
     role: Literal["coordinator", "worker"]
     state: Literal["starting", "ready", "draining", "stopped"]
-    group: str = ""
-    version: str = ""
-    host: str = ""
-    partitions: list[int] = []
-    queued: int = 0
-    sent_ms: float = 0.0
-    stats: dict[str, float] = {}
+    group: bounds.MemberGroup = ""
+    version: bounds.Label = ""
+    host: bounds.HostName = ""
+    partitions: bounds.Partitions = []
+    queued: bounds.Count = 0
+    sent_ms: bounds.Millis = 0.0
+    stats: bounds.Stats = {}
 
 
 class ComponentStats(Struct, frozen=True, tag="stats", tag_field="kind"):
@@ -265,11 +263,11 @@ class ComponentStats(Struct, frozen=True, tag="stats", tag_field="kind"):
     latest orders concerned there, by its offset.
     """
 
-    instance: str
-    sent_ms: float = 0.0
-    control_position: int = 0
-    orders: dict[int, int] = {}
-    components: dict[str, dict[str, Any]] = {}
+    instance: bounds.Instance
+    sent_ms: bounds.Millis = 0.0
+    control_position: bounds.Count = 0
+    orders: bounds.Orders = {}
+    components: bounds.Components = {}
 
 
 class ControlRecord(Struct, frozen=True):
@@ -280,10 +278,10 @@ class ControlRecord(Struct, frozen=True):
     """
 
     action: Literal["invalidate"]
-    layer: str | None = None
-    scope: str | None = None
-    key: str | None = None
-    tags: list[str] = []
+    layer: bounds.LayerName | None = None
+    scope: bounds.Scope | None = None
+    key: bounds.Key | None = None
+    tags: bounds.Tags = []
 
 
 Health = LayerDescriptor | MemberHealth | ComponentStats

@@ -4,7 +4,8 @@
 
 `--check` writes nothing and fails if a file differs, or if an event broke its promise to the
 last release, whose schemas are kept in `FOLDER/released`. At a release they are replaced by
-the current ones.
+the current ones, and `FOLDER/narrowed.json` by `{}`: it lists, by reason, the fields that were
+given bounds since then.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ from anabranch.events import (
 )
 from anabranch.learn.records import TelemetryBatch
 
-__all__ = ["EVENTS", "breaking", "generate", "main"]
+__all__ = ["EVENTS", "breaking", "generate", "main", "read_narrowed"]
 
 EVENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "query": Query,
@@ -48,6 +49,10 @@ EVENTS: Final[dict[str, type[msgspec.Struct]]] = {
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _PROSE: Final = {"title", "description"}
+_BOUNDS: Final = {
+    "minimum", "maximum", "exclusiveMaximum", "minLength", "maxLength", "pattern", "maxItems",
+    "maxProperties", "propertyNames",
+}  # fmt: skip
 
 Json = dict[str, Any]
 
@@ -63,11 +68,13 @@ def generate() -> dict[str, str]:
     return files
 
 
-def breaking(released: Json, current: Json) -> list[str]:
+def breaking(released: Json, current: Json, narrowed: Collection[str] = ()) -> list[str]:
     """What in an event's schema breaks a reader or writer that knows only the released one.
 
     Events travel both ways between old and new instances, so the rule is strict: a field may
-    be added if it is optional; one that is there stays as it is.
+    be added if it is optional; one that is there stays as it is. Those in `narrowed`
+    (`Struct.field`) may have bounds that they had not, which are to refuse only what could
+    never have worked.
     """
     sentences: list[str] = []
     for name, old in released["$defs"].items():
@@ -79,7 +86,7 @@ def breaking(released: Json, current: Json) -> list[str]:
         for field, schema in before.items():
             if field not in after:
                 sentences.append(f"{name}.{field} is gone")
-            elif _rule(schema) != _rule(after[field]):
+            elif not _same(schema, after[field], may_narrow=f"{name}.{field}" in narrowed):
                 sentences.append(f"{name}.{field} means something else than before")
         must, had = set(new.get("required", ())), set(old.get("required", ()))
         sentences += [f"{name}.{field} is required now" for field in sorted(must - had)]
@@ -92,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(next((word for word in arguments if word != "--check"), "schemas"))
     files = generate()
     if "--check" in arguments:
-        problems = _drift(folder, files) + _broken(folder / "released")
+        problems = _drift(folder, files) + _broken(folder)
         sys.stderr.writelines(f"{problem}\n" for problem in problems)
         return 1 if problems else 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,8 +130,19 @@ def _portable(node: Any) -> Any:
     return node
 
 
-def _rule(schema: Json) -> Json:
-    return {key: value for key, value in schema.items() if key not in _PROSE}
+def _same(old: Any, new: Any, *, may_narrow: bool) -> bool:
+    """Whether two rules are the same, but for prose, and for bounds where there were none."""
+    if isinstance(old, list) and isinstance(new, list):
+        pairs = zip(old, new, strict=False)
+        return len(old) == len(new) and all(_same(a, b, may_narrow=may_narrow) for a, b in pairs)
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return bool(old == new)
+    added = new.keys() - old.keys() - _PROSE
+    return (
+        old.keys() - _PROSE <= new.keys()
+        and (not added or (may_narrow and added <= _BOUNDS))
+        and all(_same(old[key], new[key], may_narrow=may_narrow) for key in old.keys() - _PROSE)
+    )
 
 
 def _drift(folder: Path, files: dict[str, str]) -> list[str]:
@@ -135,12 +153,20 @@ def _drift(folder: Path, files: dict[str, str]) -> list[str]:
     ]
 
 
-def _broken(released: Path) -> list[str]:
+def read_narrowed(folder: Path) -> set[str]:
+    """Fields that were given bounds since the last release, as `Struct.field`."""
+    path = folder / "narrowed.json"
+    listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {field for fields in listed.values() for field in fields}
+
+
+def _broken(folder: Path) -> list[str]:
+    narrowed = read_narrowed(folder)
     return [
         f"{path.stem}: {sentence}"
-        for path in sorted(released.glob("*.json"))
+        for path in sorted((folder / "released").glob("*.json"))
         for sentence in (
-            breaking(json.loads(path.read_text(encoding="utf-8")), _schema(path.stem))
+            breaking(json.loads(path.read_text(encoding="utf-8")), _schema(path.stem), narrowed)
             if path.stem in EVENTS
             else ["the event is gone"]
         )

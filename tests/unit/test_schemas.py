@@ -33,7 +33,7 @@ from anabranch.events import (
 )
 from anabranch.learn.records import ExecutionTelemetry, LayerOutcome, TelemetryBatch
 from anabranch.learn.rows import Rows
-from anabranch.schemas import EVENTS, breaking, generate, main
+from anabranch.schemas import EVENTS, breaking, generate, main, read_narrowed
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "schemas"
@@ -217,7 +217,21 @@ class TestCompatibility:
     @pytest.mark.parametrize("name", EVENTS)
     def test_no_event_breaks_what_the_last_release_promised(self, name: str) -> None:
         released = SCHEMAS / "released" / f"{name}.json"
-        assert breaking(json.loads(released.read_text(encoding="utf-8")), read(name)) == []
+        narrowed = read_narrowed(SCHEMAS)
+        assert (
+            breaking(json.loads(released.read_text(encoding="utf-8")), read(name), narrowed) == []
+        )
+
+    def test_every_field_that_is_listed_as_narrowed_is(self) -> None:
+        """So that the list is emptied at a release, and says nothing that is not so."""
+        sentences = {
+            sentence.removesuffix(" means something else than before")
+            for name in EVENTS
+            for sentence in breaking(
+                json.loads((SCHEMAS / "released" / f"{name}.json").read_text()), read(name)
+            )
+        }
+        assert read_narrowed(SCHEMAS) == sentences
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -242,6 +256,31 @@ class TestCompatibility:
         current = copy.deepcopy(released)
         change(current)
         assert said in breaking(released, current)
+
+    @pytest.mark.parametrize(
+        ("change", "allowed"),
+        [
+            (lambda limit: limit.update(maximum=5), True),
+            (lambda limit: limit.update(type="number"), False),
+            (lambda limit: limit.update(default=3), False),
+            (lambda limit: limit.update(enum=[1, 2]), False),
+        ],
+    )
+    def test_a_field_listed_as_narrowed_may_have_new_bounds_and_nothing_else(
+        self, change: Change, allowed: bool
+    ) -> None:
+        released = read("task")
+        released["$defs"]["Task"]["properties"]["limit"] = {"type": "integer"}
+        current = copy.deepcopy(released)
+        change(current["$defs"]["Task"]["properties"]["limit"])
+        assert (breaking(released, current, {"Task.limit"}) == []) == allowed
+        assert breaking(released, current, {"Task.offset"})
+
+    def test_a_bound_that_was_released_may_not_be_narrowed_even_if_listed(self) -> None:
+        released = read("task")
+        current = copy.deepcopy(released)
+        _task(current)["properties"]["limit"]["maximum"] = 5
+        assert breaking(released, current, {"Task.limit"})
 
     @pytest.mark.parametrize(
         "change",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from anabranch.bounds import clamped_ms
 from anabranch.events import AnswerLayer, Item, PartialResult, Source
 
 __all__ = ["Join", "JoinLayer"]
@@ -122,8 +123,8 @@ class JoinLayer:
     def _settle(self) -> None:
         arrived = self.results
         good = [result for result in arrived if result.status == "ok"]
-        self.took_ms = max(result.took_ms for result in arrived)
-        self.queued_ms = max(result.queued_ms for result in arrived)
+        self.took_ms = max(clamped_ms(result.took_ms) for result in arrived)
+        self.queued_ms = max(clamped_ms(result.queued_ms) for result in arrived)
         lost = self.shards - len(good)
         if good:
             self.items = good[0].items if self.shards == 1 else _merge(good)

@@ -7,12 +7,12 @@ distributed (sequential with parallel), which decides whose data an item carries
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
 from msgspec import Struct, structs
 
+from anabranch.bounds import MAX_SCORE
 from anabranch.events import AnswerItem, Item, Source
 
 __all__ = [
@@ -40,7 +40,7 @@ AGREEMENT_SHARE: Final = 0.25
 _SOURCE_ORDER: Final[dict[Source, int]] = {
     "cache": 0, "parallel": 1, "sequential": 1, "distributed": 2, "none": 3,
 }  # fmt: skip
-_LARGEST: Final = sys.float_info.max
+_LARGEST: Final = MAX_SCORE
 
 
 class LayerPart(Struct, frozen=True):
@@ -113,7 +113,7 @@ class ResultAggregator:
 
         `rrf` gives an item the sum of weight / (60 + rank) over its layers. `score` gives it
         the largest weight x score (CombMAX, Fox and Shaw 1994), for layers whose scores are
-        on one scale. Ties go by id. NaN counts as 0, an infinite score as the largest number.
+        on one scale. Ties go by id. NaN counts as 0, an infinite score as the largest there is.
 
         Agreement is, averaged over the items, the share of the other layers that found it too
         (of two layers: the Jaccard index of their ids). Only layers that found something

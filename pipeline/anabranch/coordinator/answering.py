@@ -8,6 +8,7 @@ from msgspec import structs
 
 from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.aggregate.result_aggregator import LayerPart, Merged
+from anabranch.bounds import clamped_ms
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.open_query import OpenQuery
 from anabranch.events import (
@@ -126,7 +127,10 @@ def _report(brain: Brain, open_query: OpenQuery, layer: JoinLayer) -> AnswerLaye
     if part.items is layer.items:
         return layer.report()
     return AnswerLayer(
-        source=part.source, count=len(part.items), age_ms=0, took_ms=layer.fresh.took_ms
+        source=part.source,
+        count=len(part.items),
+        age_ms=0,
+        took_ms=clamped_ms(layer.fresh.took_ms),
     )
 
 

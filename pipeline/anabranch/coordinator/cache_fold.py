@@ -7,11 +7,20 @@ from typing import Final, NamedTuple
 
 from msgspec import Raw
 
+from anabranch.bounds import MAX_SPAN_MS, clamped_ms
 from anabranch.cache.keys import Question
 from anabranch.cache.records import Slot, size_of
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.open_query import Memo, OpenQuery
-from anabranch.events import MAX_VALUE_BYTES, Answer, Item, Partial, PartialResult, encode
+from anabranch.events import (
+    MAX_VALUE_BYTES,
+    Answer,
+    Item,
+    LayerDescriptor,
+    Partial,
+    PartialResult,
+    encode,
+)
 from anabranch.kafka.transport import Record
 
 __all__ = ["fold_partial", "memoise"]
@@ -53,7 +62,7 @@ def fold_partial(
         generation = open_query.generation
     for result in partial.results:
         if open_query is not None:
-            brain.guessing.worked(result.took_ms)
+            brain.guessing.worked(clamped_ms(result.took_ms))
         whole, layer = _whole(record, result, open_query), brain.directory.descriptor(result.layer)
         if whole is not None and layer is not None:
             slot = Slot(
@@ -61,10 +70,10 @@ def fold_partial(
                 complete=whole.complete,
                 limit=limit,
                 stored_ms=whole.since_ms,
-                ttl_ms=min(layer.ttl_ms if s.ttl_ms is None else s.ttl_ms for s in whole.shards),
+                ttl_ms=min(MAX_SPAN_MS, *(_ttl_ms(layer, shard) for shard in whole.shards)),
                 generation=generation,
                 tags=tuple(dict.fromkeys(tag for s in whole.shards for tag in s.tags)),
-                cost_ms=sum(s.took_ms for s in whole.shards),
+                cost_ms=sum(clamped_ms(s.took_ms) for s in whole.shards),
                 size_bytes=size_of(whole.items),
             )
             brain.cache.store(key, result.layer, slot, brain.now_ms())
@@ -99,3 +108,8 @@ def _whole(record: Record, result: PartialResult, open_query: OpenQuery | None) 
         return None
     since_ms = at_ms if layer.first_ms is None else min(at_ms, layer.first_ms)
     return _Whole(layer.results, list(layer.items), layer.complete, since_ms)
+
+
+def _ttl_ms(layer: LayerDescriptor, result: PartialResult) -> int:
+    """The result's own, else the layer's as its workers announced it."""
+    return layer.ttl_ms if result.ttl_ms is None else result.ttl_ms

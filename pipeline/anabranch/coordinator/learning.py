@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from anabranch.aggregate.join import JoinLayer
+from anabranch.bounds import clamped_ms
 from anabranch.coordinator.open_query import OpenQuery
 from anabranch.events import Answer, PartialResult
 from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
@@ -63,8 +64,8 @@ def _refreshed(
     return LayerOutcome(
         layer=layer.name,
         source=open_query.refreshed_by(layer),
-        took_ms=fresh.took_ms,
-        queued_ms=fresh.queued_ms,
+        took_ms=clamped_ms(fresh.took_ms),
+        queued_ms=clamped_ms(fresh.queued_ms),
         elapsed_ms=max(0.0, now_ms - open_query.read_ms),
         count=len(fresh.items),
         used=used,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from anabranch.bounds import clamped_ms
 from anabranch.events import LayerDescriptor, MemberHealth, decode_health
 from anabranch.kafka.transport import LOG_APPEND_TIME, Record
 from anabranch.membership import HEALTH_INTERVAL_S
@@ -114,7 +115,7 @@ class Directory:
         workers = self.workers(group, now_ms)
         if not workers:
             return GroupLoad(workers=0)
-        waits = [worker.stats.get("queue_ms", 0.0) for worker in workers]
+        waits = [clamped_ms(worker.stats.get("queue_ms", 0.0)) for worker in workers]
         return GroupLoad(workers=len(workers), queue_ms=sum(waits) / len(waits))
 
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
+from anabranch.bounds import clamped_ms
 from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
 from anabranch.learn.sums import Cells
 from anabranch.select.decision import Arm, PlanPart
@@ -85,9 +86,9 @@ class CostModel:
         novel: bool,
     ) -> PlanPart:
         """An arm for `layers` (sorted names, with their latencies) and what it would take."""
-        formula = self._priors.cost_ms(arm, latencies, queue_ms)
+        formula = clamped_ms(self._priors.cost_ms(arm, latencies, queue_ms))
         load = load_level(queue_ms)
-        estimate = formula * exp(self.residual(arm, layers, load))
+        estimate = clamped_ms(formula * exp(self.residual(arm, layers, load)))
         return PlanPart(group, arm, layers, load, formula, estimate, novel)
 
     def residual(self, arm: Arm, layers: tuple[str, ...], load: int) -> float:

@@ -9,6 +9,7 @@ from zlib import crc32
 from msgspec.structs import replace
 
 from anabranch.learn.analytics import Analytics
+from anabranch.learn.credible import credible
 from anabranch.learn.recommendations import Recommendation, recommend
 from anabranch.learn.records import ExecutionTelemetry, LayerOutcome, TelemetryBatch, telemetry_of
 from anabranch.learn.rows import Fold, Rows, merge
@@ -158,7 +159,7 @@ class ExecutionTelemetryCollector:
             return False
         if not self._seen.first_time(batch.instance, batch.sequence):
             return False
-        batch.rows.teach(self._folds)
+        credible(batch.rows).teach(self._folds)
         return True
 
     def _keep(self, record: ExecutionTelemetry, probability: float) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from anabranch import bounds
+from anabranch.bounds import clamped_ms
 from anabranch.events import Source, Strategy
 from anabranch.learn.rows import Rows
 from anabranch.select.decision import Arm, Decision, PlanContext, PlanPart
@@ -28,13 +30,13 @@ class LayerOutcome(Struct, frozen=True, gc=False):
         tried: it had been learned to be of no use, and was asked all the same, to see.
     """
 
-    layer: str
+    layer: bounds.LayerName
     source: Source
     status: Literal["ok", "timeout", "error", "skipped"] = "ok"
-    took_ms: float | None = None
-    queued_ms: float = 0.0
-    elapsed_ms: float = 0.0
-    count: int = 0
+    took_ms: bounds.Millis | None = None
+    queued_ms: bounds.Millis = 0.0
+    elapsed_ms: bounds.Millis = 0.0
+    count: bounds.Count = 0
     used: bool = False
     changed: bool | None = None
     tried: bool = False
@@ -58,29 +60,29 @@ class ExecutionTelemetry(Struct, frozen=True, gc=False):
         context: what the decision was made from; only in sampled records on the wire.
     """
 
-    query: str
-    type: str
-    at_ms: int
+    query: bounds.QueryId
+    type: bounds.TypeName
+    at_ms: bounds.Count
     strategy_chosen: Strategy
-    strategy_confidence: float
-    estimated_latency_ms: float
-    total_latency_ms: float
-    estimation_error_pct: float
+    strategy_confidence: bounds.Fraction
+    estimated_latency_ms: bounds.Millis
+    total_latency_ms: bounds.Millis
+    estimation_error_pct: bounds.Ratio
     cache_hit: bool
     success: bool
-    layers: tuple[LayerOutcome, ...]
-    parallel_speedup: float | None = None
-    distributed_speedup: float | None = None
-    queue_wait_ms: float = 0.0
-    hedges: int = 0
-    coverage: float = 1.0
-    estimates: Mapping[Arm, float] = {}
-    probability: float = 1.0
+    layers: Annotated[tuple[LayerOutcome, ...], Meta(max_length=bounds.MAX_LAYERS)]
+    parallel_speedup: bounds.Ratio | None = None
+    distributed_speedup: bounds.Ratio | None = None
+    queue_wait_ms: bounds.Millis = 0.0
+    hedges: bounds.Count = 0
+    coverage: bounds.Fraction = 1.0
+    estimates: Mapping[Arm, bounds.Millis] = {}
+    probability: bounds.Fraction = 1.0
     explored: bool = False
-    plan: tuple[PlanPart, ...] = ()
+    plan: Annotated[tuple[PlanPart, ...], Meta(max_length=bounds.MAX_LAYERS)] = ()
     shadow: Strategy | None = None
-    shadow_ms: float | None = None
-    sampled: float = 1.0
+    shadow_ms: bounds.Millis | None = None
+    sampled: bounds.Fraction = 1.0
     context: PlanContext | None = None
 
 
@@ -94,11 +96,11 @@ class TelemetryBatch(Struct, frozen=True, gc=False):
         dropped: records that were not counted because a bound was met.
     """
 
-    instance: str
-    sequence: int
+    instance: bounds.Instance
+    sequence: bounds.Count
     rows: Rows = Rows()
-    sampled: tuple[ExecutionTelemetry, ...] = ()
-    dropped: int = 0
+    sampled: Annotated[tuple[ExecutionTelemetry, ...], Meta(max_length=1_024)] = ()
+    dropped: bounds.Count = 0
 
 
 def telemetry_of(
@@ -120,6 +122,7 @@ def telemetry_of(
         success: the answer is `complete`.
         speedups: against measured baselines (`ExecutionTelemetryCollector.speedups`).
     """
+    total_ms = clamped_ms(total_ms)
     error = abs(decision.estimated_ms - total_ms) / total_ms * 100 if total_ms > 0 else 0.0
     ok = sum(1 for outcome in layers if outcome.status == "ok")
     return ExecutionTelemetry(
@@ -130,7 +133,7 @@ def telemetry_of(
         strategy_confidence=decision.confidence,
         estimated_latency_ms=decision.estimated_ms,
         total_latency_ms=total_ms,
-        estimation_error_pct=error,
+        estimation_error_pct=min(error, bounds.MAX_SCORE),
         cache_hit=bool(context.cached),
         success=success,
         layers=tuple(layers),

@@ -7,11 +7,12 @@ commute exactly. The rows are part of the telemetry record's public schema.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Protocol, TypeVar, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import astuple
 
+from anabranch import bounds
 from anabranch.events import Strategy
 from anabranch.select.decision import Arm
 
@@ -31,18 +32,18 @@ class LayerSum(Struct, frozen=True, gc=False, omit_defaults=True):
         changed: of these, those with other content.
     """
 
-    bucket: int
-    type: str
+    bucket: bounds.Count
+    type: bounds.TypeName
     arm: Arm
-    layer: str
-    asked: int = 0
-    ok: int = 0
-    timed: int = 0
-    took_ln: int = 0
-    items: int = 0
-    used: int = 0
-    refreshed: int = 0
-    changed: int = 0
+    layer: bounds.LayerName
+    asked: bounds.Count = 0
+    ok: bounds.Count = 0
+    timed: bounds.Count = 0
+    took_ln: bounds.Count = 0
+    items: bounds.Count = 0
+    used: bounds.Count = 0
+    refreshed: bounds.Count = 0
+    changed: bounds.Count = 0
 
 
 class PlanSum(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -58,16 +59,16 @@ class PlanSum(Struct, frozen=True, gc=False, omit_defaults=True):
         elapsed_us: sum of the time from dispatch to the last of the layers.
     """
 
-    bucket: int
-    type: str
+    bucket: bounds.Count
+    type: bounds.TypeName
     arm: Arm
-    layers: tuple[str, ...]
-    load: int
+    layers: bounds.LayerNames
+    load: bounds.Count
     novel: bool
-    count: int = 0
-    residual: int = 0
-    error: int = 0
-    elapsed_us: int = 0
+    count: bounds.Count = 0
+    residual: bounds.Signed = 0
+    error: bounds.Count = 0
+    elapsed_us: bounds.Count = 0
 
 
 class QuerySum(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -85,19 +86,19 @@ class QuerySum(Struct, frozen=True, gc=False, omit_defaults=True):
         shadow_gain_us: what it expected to gain by them.
     """
 
-    bucket: int
-    type: str
+    bucket: bounds.Count
+    type: bounds.TypeName
     strategy: Strategy
-    layers: tuple[str, ...]
-    count: int = 0
-    ok: int = 0
-    cached: int = 0
-    total_us: int = 0
-    queue_us: int = 0
-    hedges: int = 0
-    explored: int = 0
-    shadow: int = 0
-    shadow_gain_us: int = 0
+    layers: bounds.LayerNames
+    count: bounds.Count = 0
+    ok: bounds.Count = 0
+    cached: bounds.Count = 0
+    total_us: bounds.Count = 0
+    queue_us: bounds.Count = 0
+    hedges: bounds.Count = 0
+    explored: bounds.Count = 0
+    shadow: bounds.Count = 0
+    shadow_gain_us: bounds.Signed = 0
 
 
 @runtime_checkable
@@ -120,9 +121,9 @@ class Fold(Protocol):
 class Rows(Struct, frozen=True, gc=False, omit_defaults=True):
     """Sums of all three kinds."""
 
-    layers: tuple[LayerSum, ...] = ()
-    plans: tuple[PlanSum, ...] = ()
-    queries: tuple[QuerySum, ...] = ()
+    layers: Annotated[tuple[LayerSum, ...], Meta(max_length=bounds.MAX_ROWS)] = ()
+    plans: Annotated[tuple[PlanSum, ...], Meta(max_length=bounds.MAX_ROWS)] = ()
+    queries: Annotated[tuple[QuerySum, ...], Meta(max_length=bounds.MAX_ROWS)] = ()
 
     @property
     def count(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from math import log
 from typing import Any, Final
 
+from anabranch.bounds import clamped_ms
 from anabranch.learn.cost_model import CLIP
 from anabranch.learn.records import ExecutionTelemetry, LayerOutcome
 from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows
@@ -56,7 +57,7 @@ def _add_layer(sums: Sums, key: tuple[Any, ...], layer: LayerOutcome) -> None:
     status, took = layer.status, layer.took_ms
     if took is not None and status != "error":
         row[2] += 1
-        row[3] += int(1_000 * log(took * 1_000)) if took > 0.001 else 0
+        row[3] += int(1_000 * log(clamped_ms(took) * 1_000)) if took > 0.001 else 0
     if status == "ok":
         row[1] += 1
         row[4] += layer.count
@@ -73,7 +74,7 @@ def _add_plan(sums: Sums, key: tuple[Any, ...], part: PlanPart, elapsed_ms: floa
     row[0] += 1
     row[1] += _log_ratio(elapsed_ms, part.formula_ms)
     row[2] += abs(_log_ratio(elapsed_ms, part.estimated_ms))
-    row[3] += int(elapsed_ms * 1_000)
+    row[3] += int(clamped_ms(elapsed_ms) * 1_000)
 
 
 def _add_query(sums: Sums, key: tuple[Any, ...], record: ExecutionTelemetry) -> None:
@@ -84,13 +85,14 @@ def _add_query(sums: Sums, key: tuple[Any, ...], record: ExecutionTelemetry) -> 
     row[1] += record.success
     if record.cache_hit:
         row[2] += sum([layer.source == "cache" for layer in record.layers])
-    row[3] += int(record.total_latency_ms * 1_000)
-    row[4] += int(record.queue_wait_ms * 1_000)
+    row[3] += int(clamped_ms(record.total_latency_ms) * 1_000)
+    row[4] += int(clamped_ms(record.queue_wait_ms) * 1_000)
     row[5] += record.hedges
     row[6] += record.explored
     if record.shadow_ms is not None:
         row[7] += record.shadow != record.strategy_chosen
-        row[8] += int((record.estimated_latency_ms - record.shadow_ms) * 1_000)
+        gain_ms = clamped_ms(record.estimated_latency_ms) - clamped_ms(record.shadow_ms)
+        row[8] += int(gain_ms * 1_000)
 
 
 def _elapsed_ms(layers: tuple[LayerOutcome, ...], names: tuple[str, ...]) -> float:
@@ -107,7 +109,7 @@ def _elapsed_ms(layers: tuple[LayerOutcome, ...], names: tuple[str, ...]) -> flo
 
 def _log_ratio(actual: float, expected: float) -> int:
     """ln(actual / expected), clipped, in thousandths."""
-    if actual <= 0 or expected <= 0:
+    if not (actual > 0 and expected > 0):
         return 0
-    ratio = log(actual / expected)
+    ratio = log(actual) - log(expected)
     return int(1_000 * (CLIP if ratio > CLIP else -CLIP if ratio < -CLIP else ratio))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from anabranch import bounds
 from anabranch.events import LayerDescriptor, Strategy
 
 __all__ = ["Arm", "Decision", "GroupLoad", "PlanContext", "PlanPart"]
@@ -21,23 +22,23 @@ class GroupLoad(Struct, frozen=True, gc=False):
     No workers: none was heard of lately; tasks wait in their topic until one comes.
     """
 
-    workers: int = 1
-    queue_ms: float = 0.0
+    workers: bounds.Count = 1
+    queue_ms: bounds.Millis = 0.0
 
 
 class PlanContext(Struct, frozen=True, gc=False):
     """Everything a decision depends on, after the cache was probed."""
 
-    query: str
-    type: str
-    wanted: tuple[str, ...]
-    cached: tuple[str, ...]
-    missing: tuple[LayerDescriptor, ...]
+    query: bounds.QueryId
+    type: bounds.TypeName
+    wanted: bounds.LayerNames
+    cached: bounds.LayerNames
+    missing: Annotated[tuple[LayerDescriptor, ...], Meta(max_length=bounds.MAX_LAYERS)]
     """Layers to be fetched; all have a descriptor."""
-    groups: Mapping[str, GroupLoad]
+    groups: Annotated[Mapping[bounds.GroupName, GroupLoad], Meta(max_length=bounds.MAX_LAYERS)]
     strategy: Literal["auto", "cache", "sequential", "parallel", "distributed"] = "auto"
-    min_coverage: float = 1.0
-    remaining_ms: float = 1000.0
+    min_coverage: bounds.Fraction = 1.0
+    remaining_ms: bounds.Shift = 1000.0
 
 
 class PlanPart(Struct, frozen=True, gc=False):
@@ -52,12 +53,12 @@ class PlanPart(Struct, frozen=True, gc=False):
         novel: the query's type had hardly been seen before.
     """
 
-    group: str
+    group: bounds.MemberGroup
     arm: Arm
-    layers: tuple[str, ...]
-    load: int
-    formula_ms: float
-    estimated_ms: float
+    layers: bounds.LayerNames
+    load: bounds.Count
+    formula_ms: bounds.Millis
+    estimated_ms: bounds.Millis
     novel: bool = False
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
+from anabranch.bounds import MAX_ID_CHARS, MAX_SCORE, MAX_TAG_CHARS, MAX_TAGS
 from anabranch.errors import LayerError, LayerTimeout
 from anabranch.events import MAX_DEPTH, Item, encode, is_deeper
 from anabranch.layers import Ask, LayerSpec, Request, Result
@@ -121,8 +121,10 @@ def _checked(given: Any) -> Result:
         raise LayerError(f"gave ttl_ms = {result.ttl_ms!r}; write whole milliseconds from 0 on")
     if isinstance(result.tags, str) or not isinstance(result.tags, Sequence):
         raise LayerError(f"gave tags = {result.tags!r}; write a list of strings")
-    if not all(isinstance(tag, str) for tag in result.tags):
-        raise LayerError("gave a tag that is no string")
+    if len(result.tags) > MAX_TAGS:
+        raise LayerError(f"gave {len(result.tags):,} tags; {MAX_TAGS:,} is the most")
+    if not all(isinstance(tag, str) and len(tag) <= MAX_TAG_CHARS for tag in result.tags):
+        raise LayerError(f"gave a tag that is no string of at most {MAX_TAG_CHARS:,} characters")
     if result.complete not in (None, True, False):
         raise LayerError(f"gave complete = {result.complete!r}; write True, False or None")
     for item in result.items:
@@ -130,7 +132,9 @@ def _checked(given: Any) -> Result:
             raise LayerError(f"gave a list of {type(item).__name__}; its items must be Item")
         if not item.id or not isinstance(item.id, str):
             raise LayerError("gave an item without an id")
-        if not isinstance(item.score, int | float) or not math.isfinite(item.score):
+        if len(item.id) > MAX_ID_CHARS:
+            raise LayerError(f"gave an id of {len(item.id):,} characters, over {MAX_ID_CHARS:,}")
+        if not isinstance(item.score, int | float) or not abs(item.score) <= MAX_SCORE:
             raise LayerError(f"item {item.id!r} has the score {item.score!r}; write a finite one")
     return result
 
