@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from anabranch.config import Config, TopicsConfig
+from anabranch.errors import ConfigError
 from anabranch.events import Partial, Task, TaskLayer, decode, encode
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.layers import Item, LayerSpec, Request, layer
@@ -82,3 +83,21 @@ def test_many_tasks_for_partitions_that_never_were_ask_the_broker_once(
     assert answered == ["good"]
     assert len(reasons) == 50
     assert asked.count(TOPICS.partials) <= 2
+
+
+@pytest.mark.parametrize(
+    ("specs", "said"),
+    [
+        ([LayerSpec(layer("a" * 200)(found.ask))], "cannot be announced: .*length"),
+        ([LayerSpec(layer("\udc80")(found.ask))], "cannot be announced"),
+        ([LayerSpec(found, weight=float("1e9"))], "layers.a: cannot be announced: .*weight"),
+        ([LayerSpec(found, ttl_ms=-1)], "layers.a: cannot be announced: .*ttl_ms"),
+        ([LayerSpec(found, shards=0)], "layers.a: cannot be announced: .*shards"),
+        ([LayerSpec(found), LayerSpec(found)], "two layers .* one name"),
+    ],
+)
+def test_layers_that_no_coordinator_would_read_of_are_refused(
+    specs: list[LayerSpec], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Worker(CONFIG, layers=specs, transport=MemoryBroker().transport())

@@ -12,6 +12,7 @@ from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
 from anabranch.errors import BrokerError, BrokerUnavailable, ConfigError, DecodeError, LayerError
 from anabranch.events import (
+    LayerDescriptor,
     MemberHealth,
     Priority,
     Task,
@@ -288,7 +289,19 @@ def _of_group(
                 f"layers.{spec.layer.name}.group is {spec.group!r}, but the worker serves "
                 f"{group!r}; write the same name in both"
             )
+        _fit_to_announce(spec)
+    names = [spec.layer.name for spec in layers]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two layers of group {group!r} have one name; they are {names}")
     return layers
+
+
+def _fit_to_announce(spec: LayerSpec) -> None:
+    """Coordinators read no descriptor that breaks its schema, and so would never ask the layer."""
+    try:
+        decode(encode(describe(spec)), LayerDescriptor)
+    except (DecodeError, UnicodeEncodeError) as error:
+        raise ConfigError(f"layers.{spec.layer.name:.80}: cannot be announced: {error}") from error
 
 
 async def _call(spec: LayerSpec, method: str) -> None:
