@@ -18,6 +18,7 @@ from msgspec.structs import asdict
 
 from anabranch.census import Census
 from anabranch.config import Config
+from anabranch.containment import contained, ignore
 from anabranch.errors import BrokerError
 from anabranch.events import ComponentStats, ControlRecord, MemberHealth, encode
 from anabranch.kafka.topics import Topics, require_topics
@@ -95,11 +96,15 @@ class StatsReport:
             now_ms = self._brain.now_ms()
             if now_ms >= next_ms or self._brain.control_position > self._obeyed:
                 next_ms = now_ms + _REPORT_MS
-                try:
-                    await self.publish()
-                except BrokerError as error:
-                    log.warning("statistics were not sent: %s", error)
+                with contained(ignore):
+                    await self._try()
             await asyncio.sleep(_LOOK_S)
+
+    async def _try(self) -> None:
+        try:
+            await self.publish()
+        except BrokerError as error:
+            log.warning("statistics were not sent: %s", error)
 
     async def publish(self) -> None:
         """Send the present state and wait for its acknowledgement.

@@ -17,7 +17,7 @@ from records import FakeRecord
 from anabranch.config import Config, CoordinatorConfig, SelectConfig, TypeConfig
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial
-from anabranch.coordinator.outbox import DeadLetterOut
+from anabranch.coordinator.outbox import AnswerOut, DeadLetterOut
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.restored import Restored
 from anabranch.events import (
@@ -221,13 +221,25 @@ class Hybrid:
                 Sent(task, slot, task_out.topic, task_out.partition, self._bundles)
                 for slot in task.layers
             ]
-        for answer_out in out.answers:
-            answer = decode(answer_out.value, Answer)
-            assert answer.id not in self.answers, "answered twice"
-            self.answers[answer.id] = answer
-            results = self._results[answer_out.owner.number]
-            results.append((answer_out.offset, answer))
-            answer_out.owner.on_acked(answer_out.offset, len(results) - 1)
+        for letter in out.dead_letters:
+            if letter.owner is not None and letter.answer is None:
+                letter.owner.on_acked(letter.record.offset, None)
+        for answer_out in [*out.answers, *(x.answer for x in out.dead_letters if x.answer)]:
+            self._land(answer_out)
+
+    def left(self) -> tuple[int, int, int]:
+        """Queries that are open, slots outstanding, and fetches that others may wait for."""
+        outstanding = sum(map(self.brain.outstanding.total, WORKERS))
+        opened = sum(partition.open_count for partition in self.partitions.values())
+        return opened, outstanding, len(self.brain.sharing.flights)
+
+    def _land(self, answer_out: AnswerOut) -> None:
+        answer = decode(answer_out.value, Answer)
+        assert answer.id not in self.answers, "answered twice"
+        self.answers[answer.id] = answer
+        results = self._results[answer_out.owner.number]
+        results.append((answer_out.offset, answer))
+        answer_out.owner.on_acked(answer_out.offset, len(results) - 1)
 
     # ── within ─────────────────────────────────────────────────────────────────────────────
 

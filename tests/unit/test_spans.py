@@ -145,3 +145,54 @@ def test_an_error_and_late_attributes_stand_in_the_span(recorded: InMemorySpanEx
     assert span.attributes["anabranch.strategy"] == "cache"
     assert span.attributes["messaging.kafka.offset"] == 7
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "no such type")
+
+
+HUGE = b"x" * 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("given", "forwarded"),
+    [
+        ([("traceparent", UNSAMPLED + HUGE)], ()),
+        ([("traceparent", UNSAMPLED + b"-more")], ()),
+        ([("traceparent", b"01" + UNSAMPLED[2:] + b"-more")], ("traceparent",)),
+        ([("traceparent", b"01" + UNSAMPLED[2:] + b"-" + HUGE)], ()),
+        ([("traceparent", UNSAMPLED), ("tracestate", b"a=" + b"1" * 510)], "both"),
+        ([("traceparent", UNSAMPLED), ("tracestate", b"a=" + b"1" * 511)], ("traceparent",)),
+        ([("traceparent", UNSAMPLED), ("tracestate", b"a=\xff")], ("traceparent",)),
+        ([("traceparent", None), ("tracestate", None)], ()),
+        ([("tracestate", b"a=1")], ()),
+        ([("traceparent", UNSAMPLED)] * 1_000, ("traceparent",)),
+    ],
+)
+def test_what_is_forwarded_of_a_foreign_context_is_bounded(
+    unrecorded: None, given: list[tuple[str, bytes]], forwarded: tuple[str, ...]
+) -> None:
+    trace = Tracer().process(carrying("queries", given), "process queries")
+    names = ("traceparent", "tracestate") if forwarded == "both" else forwarded
+    assert tuple(name for name, _ in trace.headers) == names
+    assert sum(len(value) for _, value in trace.headers) <= 128 + 512
+
+
+def test_a_long_state_does_not_come_out_of_a_recorded_span_either(
+    recorded: InMemorySpanExporter,
+) -> None:
+    given = [("traceparent", SAMPLED), ("tracestate", b"a=" + HUGE)]
+    query = Tracer().process(carrying("queries", given), "process queries")
+    assert [name for name, _ in query.headers] == ["traceparent"]
+    query.end()
+
+
+def test_an_exporter_that_raises_costs_no_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = TracerProvider()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    query = Tracer().process(carrying("queries", [("traceparent", SAMPLED)]), "process queries")
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("why")
+
+    monkeypatch.setattr(type(query._span), "end", fail)
+    monkeypatch.setattr(type(query._span), "set_attributes", fail)
+    query.set({"a": 1})
+    query.end("error")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
+from anabranch.containment import contained, ignore
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial
-from anabranch.errors import DecodeError
 from anabranch.events import Partial, decode
 from anabranch.kafka.topics import longest_ttl_ms
 from anabranch.kafka.transport import Reader, Record, TopicPartition
@@ -91,11 +91,8 @@ class Backfill:
         return _Chunk(first.offset, first.timestamp, count, size_bytes) if first else None
 
     def _fold(self, record: Record) -> None:
-        try:
-            partial = decode(record.value, Partial)
-        except DecodeError:
-            return  # dead-lettered by whoever followed it
-        fold_partial(self._brain, record, partial, None)
+        with contained(ignore):  # dead-lettered by whoever followed it
+            fold_partial(self._brain, record, decode(record.value, Partial), None)
 
     def _is_stale(self, timestamp_ms: int) -> bool:
         announced_ms = self._brain.directory.longest_ttl_ms

@@ -11,6 +11,7 @@ from msgspec import Struct
 from anabranch.aggregate.result_aggregator import ResultAggregator
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.config import UNCONFIGURED, Config, TypeConfig
+from anabranch.containment import describe
 from anabranch.coordinator.guessing import Guessing
 from anabranch.coordinator.load import Load
 from anabranch.coordinator.mortality import Mortality
@@ -20,7 +21,6 @@ from anabranch.coordinator.trial import Court
 from anabranch.dispatch.directory import Directory
 from anabranch.dispatch.intake import Intake
 from anabranch.dispatch.routing import Outstanding
-from anabranch.errors import DecodeError
 from anabranch.kafka.dead_letters import stack_digest
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Record
@@ -132,10 +132,10 @@ class Brain:
         self.control_position = 0
         """The next offset of `control`: what lookups are stamped with."""
 
-    def bury(self, record: Record, error: DecodeError) -> None:
-        """A record of no query's that nobody can read."""
+    def bury(self, record: Record, error: Exception) -> None:
+        """A record of no query's that cannot be read or handled."""
         self.counters.dead_letters += 1
-        self.outbox.dead_letters.append(DeadLetterOut(record, str(error), stack_digest(error)))
+        self.outbox.dead_letters.append(DeadLetterOut(record, describe(error), stack_digest(error)))
 
     def kind(self, type_: str) -> TypeConfig:
         """What is configured for a query type, or what goes for all others."""

@@ -60,23 +60,16 @@ def fold_partial(
             return  # not the question that was asked: never under its key
         key, limit = open_query.key, open_query.query.limit
         generation = open_query.generation
-    for result in partial.results:
-        if open_query is not None:
-            brain.guessing.worked(clamped_ms(result.took_ms))
-        whole, layer = _whole(record, result, open_query), brain.directory.descriptor(result.layer)
-        if whole is not None and layer is not None:
-            slot = Slot(
-                items=whole.items,
-                complete=whole.complete,
-                limit=limit,
-                stored_ms=whole.since_ms,
-                ttl_ms=min(MAX_SPAN_MS, *(_ttl_ms(layer, shard) for shard in whole.shards)),
-                generation=generation,
-                tags=tuple(dict.fromkeys(tag for s in whole.shards for tag in s.tags)),
-                cost_ms=sum(clamped_ms(s.took_ms) for s in whole.shards),
-                size_bytes=size_of(whole.items),
-            )
-            brain.cache.store(key, result.layer, slot, brain.now_ms())
+    slots = [
+        (result.layer, _slot(whole, layer, limit, generation))
+        for result in partial.results
+        if (whole := _whole(record, result, open_query)) is not None
+        and (layer := brain.directory.descriptor(result.layer)) is not None
+    ]
+    for name, slot in slots:  # all of a partial is kept, or nothing
+        brain.cache.store(key, name, slot, brain.now_ms())
+    if open_query is not None:
+        brain.guessing.worked(sum(clamped_ms(result.took_ms) for result in partial.results))
 
 
 def memoise(brain: Brain, open_query: OpenQuery, answer: Answer) -> None:
@@ -94,6 +87,20 @@ def memoise(brain: Brain, open_query: OpenQuery, answer: Answer) -> None:
     if len(memo.items) < MAX_MEMO_BYTES:
         limit = open_query.query.limit
         brain.cache.remember(open_query.key, names, limit, open_query.slots, encode(memo))
+
+
+def _slot(whole: _Whole, layer: LayerDescriptor, limit: int, generation: int) -> Slot:
+    return Slot(
+        items=whole.items,
+        complete=whole.complete,
+        limit=limit,
+        stored_ms=whole.since_ms,
+        ttl_ms=min(MAX_SPAN_MS, *(_ttl_ms(layer, shard) for shard in whole.shards)),
+        generation=generation,
+        tags=tuple(dict.fromkeys(tag for s in whole.shards for tag in s.tags)),
+        cost_ms=sum(clamped_ms(s.took_ms) for s in whole.shards),
+        size_bytes=size_of(whole.items),
+    )
 
 
 def _whole(record: Record, result: PartialResult, open_query: OpenQuery | None) -> _Whole | None:

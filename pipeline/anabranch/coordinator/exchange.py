@@ -7,10 +7,12 @@ telemetry never slows an answer; if it cannot be sent it is counted and dropped.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Final
 
+from anabranch.containment import contained, ignore
 from anabranch.coordinator.brain import Brain
-from anabranch.errors import BrokerError, DecodeError
+from anabranch.errors import BrokerError
 from anabranch.events import decode, encode
 from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
 from anabranch.learn.records import TelemetryBatch
@@ -48,11 +50,10 @@ class Exchange:
         beginnings = await self._reader.beginnings(partitions)
         ends = await self._reader.ends(partitions)
         self._reader.assign({tp: max(beginnings[tp], ends[tp] - _REPLAY_RECORDS) for tp in ends})
-        past: list[TelemetryBatch] = []
         while any(self._reader.position(tp) < end for tp, end in ends.items()):
-            batches = await self._reader.fetch(_REPLAY_FETCH_MS)
-            past += filter(None, map(_read, (r for records in batches.values() for r in records)))
-        self._brain.selector.telemetry.replay(past)
+            for records in (await self._reader.fetch(_REPLAY_FETCH_MS)).values():
+                for record in records:
+                    self._replay(record)
 
     async def stop(self) -> None:
         """Close; what was not sent is lost, and nothing else."""
@@ -68,26 +69,31 @@ class Exchange:
             wait_ms = max(1, min(_INTERVAL_MS, int(next_ms - clock())))
             for records in (await self._reader.fetch(wait_ms)).values():
                 for record in records:
-                    if (batch := _read(record)) is not None:
-                        self._brain.selector.telemetry.fold(batch)
+                    self._fold(record)
             if clock() >= next_ms:
                 next_ms = clock() + _INTERVAL_MS
                 await self._send()
 
+    def _replay(self, record: Record) -> None:
+        with contained(ignore):  # dead-lettered by whoever was there when it came
+            self._brain.selector.telemetry.replay([decode(record.value, TelemetryBatch)])
+
+    def _fold(self, record: Record) -> None:
+        with contained(partial(self._brain.bury, record)):
+            self._brain.selector.telemetry.fold(decode(record.value, TelemetryBatch))
+
     async def _send(self) -> None:
-        batch = self._brain.selector.telemetry.take_batch()
-        if batch is None:
-            return
+        with contained(self._lost):
+            batch = self._brain.selector.telemetry.take_batch()
+            if batch is not None:
+                await self._produce(encode(batch))
+
+    async def _produce(self, value: bytes) -> None:
         try:
-            await self._producer.send_and_wait(self._topic, encode(batch))
+            await self._producer.send_and_wait(self._topic, value)
         except BrokerError as error:
-            self._brain.counters.telemetry_lost += 1
-            log.warning("a batch of telemetry was not sent: %s", error)
+            self._lost(error)
 
-
-def _read(record: Record) -> TelemetryBatch | None:
-    """A batch; None if it is none: what teaches nothing is no dead letter."""
-    try:
-        return decode(record.value, TelemetryBatch)
-    except DecodeError:
-        return None
+    def _lost(self, error: Exception) -> None:
+        self._brain.counters.telemetry_lost += 1
+        log.warning("a batch of telemetry was not sent: %s", error)

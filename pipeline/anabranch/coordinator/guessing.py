@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from anabranch.cache.keys import Question, question_digest, question_params
 from anabranch.cache.prefetch import Prefetcher
 from anabranch.cache.warming import Warmer
+from anabranch.containment import contained, ignore
 from anabranch.coordinator.outbox import TaskOut
 from anabranch.events import HEADER_OFFSET, LayerDescriptor, Task, TaskLayer, encode
 
@@ -79,7 +80,8 @@ class Guessing:
         """Stage: refresh what will expire before long, and send what was guessed."""
         while True:
             stage.beat()
-            self.refresh()
+            with contained(ignore):
+                self.refresh()
             await publisher.flush()
             await asyncio.sleep(_INTERVAL_S)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 from anabranch.aggregate.join import JoinLayer
+from anabranch.containment import contained
 from anabranch.coordinator.answering import attributes, compose, encode_bounded
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import memoise
@@ -21,7 +22,7 @@ from anabranch.coordinator.planning import choose_layers, plan, probe
 from anabranch.dispatch.attempts import Attempt, next_attempts
 from anabranch.dispatch.routing import Route
 from anabranch.dispatch.tasks import bundle
-from anabranch.events import PartialResult, Query, encode
+from anabranch.events import Error, PartialResult, Query, encode
 from anabranch.kafka.transport import Record
 from anabranch.observe.spans import Trace
 
@@ -93,55 +94,72 @@ class OpenQueries:
 
     def go_on(self, open_query: OpenQuery, counted: Sequence[PartialResult]) -> None:
         """After `take`: tell those who wait for the same, then do what is due now."""
-        for result in counted:
-            layer = open_query.join.layers[result.layer]
-            if layer.status != "open" and open_query.leading.get(result.layer):
-                self._brain.sharing.ended(open_query, layer, self._brain.now_ms())
-        self._advance(open_query)
+        with self._contained(open_query):
+            for result in counted:
+                layer = open_query.join.layers[result.layer]
+                if layer.status != "open" and open_query.leading.get(result.layer):
+                    self._brain.sharing.ended(open_query, layer, self._brain.now_ms())
+            self._advance(open_query)
 
     def on_deadline(self, offset: int) -> None:
         """A time that a query waits for has come; nothing happens if it was answered."""
-        open_query = self._open.get(offset)
-        if open_query is None:
-            return
-        now_ms = self._brain.now_ms()
-        if now_ms >= open_query.deadline_ms:
-            open_query.join.expire()
-            self._answer(open_query)
-        elif open_query.patient_until_ms is not None and now_ms >= open_query.patient_until_ms:
-            self._advance(open_query)
+        if (open_query := self._open.get(offset)) is not None:
+            with self._contained(open_query):
+                self._wake(open_query, self._brain.now_ms())
         self._brain.sharing.settle()
 
     def on_served(self, offset: int, layer: JoinLayer) -> None:
         """Another query's fetch brought a layer that this one waits for."""
-        open_query = self._open.get(offset)
-        if open_query is not None:
-            open_query.join.layers[layer.name].share(layer)
-            self._advance(open_query)
+        if (open_query := self._open.get(offset)) is not None:
+            with self._contained(open_query):
+                open_query.join.layers[layer.name].share(layer)
+                self._advance(open_query)
 
     def on_leading(self, offset: int, layer: str) -> None:
         """The query that fetched for this one is gone: it fetches itself, if there is time."""
         open_query = self._open.get(offset)
         if open_query is not None and self._brain.now_ms() < open_query.deadline_ms:
-            open_query.join.layers[layer].attempts.clear()
-            open_query.leading[layer] = True
-            self._advance(open_query)
+            with self._contained(open_query):
+                open_query.join.layers[layer].attempts.clear()
+                open_query.leading[layer] = True
+                self._advance(open_query)
 
     def on_death(self, offset: int) -> None:
         """A worker died that had this query: it may be one too many."""
-        open_query = self._open.get(offset)
-        if open_query is not None:
-            self._advance(open_query)
+        if (open_query := self._open.get(offset)) is not None:
+            with self._contained(open_query):
+                self._advance(open_query)
         self._brain.sharing.settle()
+
+    def drop(self, offset: int) -> None:
+        """A query is over: nothing of it is left here, nor where it meets others."""
+        open_query = self._open.pop(offset, None)
+        if open_query is None:
+            return
+        for route in open_query.routes.values():
+            self._brain.outstanding.ended(*route)
+        self._brain.sharing.left(open_query, self._brain.now_ms())
 
     def abandon(self) -> None:
         """The partition is somebody else's: whatever was outstanding is forgotten."""
-        for open_query in list(self._open.values()):
-            self._forget(open_query)
+        for offset, open_query in list(self._open.items()):
+            self.drop(offset)
             open_query.trace.end("partition lost")
         self._brain.sharing.settle()
 
     # ── details ────────────────────────────────────────────────────────────────────────────
+
+    def _contained(self, open_query: OpenQuery) -> contained:
+        give_up = self._owner.give_up
+        return contained(lambda error: give_up(open_query.record, open_query.trace, error))
+
+    def _wake(self, open_query: OpenQuery, now_ms: float) -> None:
+        """Its deadline has come, or it has waited long enough for more than enough."""
+        if now_ms >= open_query.deadline_ms:
+            open_query.join.expire()
+            self._answer(open_query)
+        elif open_query.patient_until_ms is not None and now_ms >= open_query.patient_until_ms:
+            self._advance(open_query)
 
     def _advance(self, open_query: OpenQuery) -> None:
         """Answer if there is enough; otherwise make the attempts that are due."""
@@ -200,39 +218,30 @@ class OpenQueries:
         return open_query.join.accept(result, self._brain.now_ms())
 
     def _answer(self, open_query: OpenQuery) -> None:
-        brain, query = self._brain, open_query.query
-        now_ms = brain.now_ms()
+        """What can fail comes first: until the last line the query is open, and can be given up."""
+        brain, now_ms = self._brain, self._brain.now_ms()
         answer = compose(brain, open_query, epoch=self._owner.epoch, now_ms=now_ms)
+        out = AnswerOut(
+            self._owner,
+            open_query.offset,
+            open_query.query.id.encode(),
+            encode_bounded(answer),
+            open_query.headers,
+            open_query.query.reply_to,
+        )
         memoise(brain, open_query, answer)
-        self._forget(open_query)
-        if answer.status == "complete":
-            brain.mortality.survived(open_query.key)
         learned = lesson(open_query, answer, now_ms, brain.selector.telemetry.speedups)
         if learned is not None:
             brain.selector.observe(learned)
+        if answer.status == "complete":
+            brain.mortality.survived(open_query.key)
         open_query.trace.set(attributes(answer))
         open_query.trace.end(answer.error.message if answer.error else None)
-        brain.outbox.answers.append(
-            AnswerOut(
-                self._owner,
-                open_query.offset,
-                query.id.encode(),
-                encode_bounded(answer),
-                open_query.headers,
-                query.reply_to,
-            )
-        )
+        self.drop(open_query.offset)
+        brain.outbox.answers.append(out)
 
     def _condemn(self, open_query: OpenQuery) -> None:
-        self._forget(open_query)
         self._brain.mortality.gave_up(open_query.routes.values(), open_query.deadline_ms)
-        reason = f"{DEATHS} workers died while they had this question"
-        record, id_ = open_query.record, open_query.query.id
-        self._owner.reject(record, open_query.trace, "quarantined", reason, id_)
-
-    def _forget(self, open_query: OpenQuery) -> None:
-        del self._open[open_query.offset]
-        for route in open_query.routes.values():
-            self._brain.outstanding.ended(*route)
-        if open_query.leading:
-            self._brain.sharing.left(open_query, self._brain.now_ms())
+        self.drop(open_query.offset)
+        told = Error("quarantined", f"{DEATHS} workers died while they had this question")
+        self._owner.reject(open_query.record, open_query.trace, told, open_query.query.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from msgspec import Raw, Struct
 
@@ -19,7 +20,10 @@ from anabranch.learn.dependency_graph import LayerSelection
 from anabranch.observe.spans import Trace
 from anabranch.select.decision import Decision, PlanContext
 
-__all__ = ["Memo", "OpenQuery", "answer_headers"]
+__all__ = ["MAX_CLIENT_BYTES", "Memo", "OpenQuery", "answer_headers"]
+
+MAX_CLIENT_BYTES: Final = 256
+"""Longest `anabranch-client` that is forwarded: the first of them, if there are several."""
 
 
 class OpenQuery:
@@ -125,5 +129,7 @@ class Memo(Struct, frozen=True):
 def answer_headers(record: Record, trace: Trace) -> Headers:
     """Headers of everything a query causes: its trace, its offset, and whose it is."""
     headers = [*trace.headers, (HEADER_OFFSET, b"%d" % record.offset)]
-    headers += [(name, value) for name, value in record.headers if name == HEADER_CLIENT]
+    for name, value in record.headers:
+        if name == HEADER_CLIENT and value and len(value) <= MAX_CLIENT_BYTES:
+            return [*headers, (name, value)]
     return headers

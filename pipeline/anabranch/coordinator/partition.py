@@ -10,18 +10,18 @@ import math
 
 from msgspec import structs
 
+from anabranch.containment import contained, describe
 from anabranch.coordinator.answering import failure
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial
 from anabranch.coordinator.open_queries import OpenQueries
-from anabranch.coordinator.open_query import answer_headers
+from anabranch.coordinator.open_query import OpenQuery, answer_headers
 from anabranch.coordinator.outbox import AnswerOut, DeadLetterOut
 from anabranch.coordinator.restored import Restored, SeenIds
 from anabranch.coordinator.trial import MAX_TRIALS, Trials
 from anabranch.errors import DecodeError, TopicError
 from anabranch.events import (
     Error,
-    ErrorCode,
     Partial,
     decode,
     encode,
@@ -124,30 +124,25 @@ class QueryPartition:
         if self._trials.count > MAX_TRIALS:
             trace = self._brain.tracer.process(suspect, f"process {suspect.topic}")
             reason = f"it was on trial {MAX_TRIALS} times, and whoever started it died"
-            self.reject(suspect, trace, "quarantined", reason, read_id(suspect.value))
+            self.reject(suspect, trace, Error("quarantined", reason), read_id(suspect.value))
         else:
             self._read(suspect)
 
     def on_partial(self, record: Record) -> None:
         """A record of `partials`, with what workers found."""
         self._bounds = Bounds(self._bounds.results, record.offset + 1)
-        try:
-            partial = decode(record.value, Partial)
-        except DecodeError as error:
+        found: OpenQuery | None = None
+
+        def spoiled(error: Exception) -> None:
             self._brain.bury(record, error)
-            return
-        open_query = self.queries.find(partial.offset, partial.query)
-        if open_query is not None:
-            self._brain.load.add(self, partial.offset, len(record.value or b""))
-        counted = self.queries.take(open_query, partial.results) if open_query else []
-        fold_partial(self._brain, record, partial, open_query)
-        if open_query is None and self._is_ahead(partial.offset):
-            self._restored.arrive(record, partial)
-        elif open_query is None:
-            self._brain.counters.late_partials += 1
-        elif counted:
-            self.queries.go_on(open_query, counted)
-            self._brain.sharing.settle()
+            if found is not None:
+                self.give_up(found.record, found.trace, error)
+
+        with contained(spoiled):
+            partial = decode(record.value, Partial)
+            found = self.queries.find(partial.offset, partial.query)
+            self._take(record, partial, found)
+        self._brain.sharing.settle()
 
     def on_acked(self, offset: int, results_offset: int | None) -> None:
         """The broker has the answer (at `results_offset`), or none was owed."""
@@ -174,17 +169,72 @@ class QueryPartition:
         self._trials.adjourn()
         self.queries.abandon()
 
-    # ── the path of a query ────────────────────────────────────────────────────────────────
+    # ── queries that come to nothing ───────────────────────────────────────────────────────
+
+    def give_up(self, record: Record, trace: Trace, error: Exception) -> None:
+        """Handling a query raised this: it is taken out whole, wherever it stood."""
+        self.queries.drop(record.offset)
+        self._restored.forget(record.offset)
+        stack = stack_digest(error)
+        told = Error("internal", f"the coordinator failed on it; its dead letter has stack {stack}")
+        self.reject(record, trace, told, read_id(record.value), describe(error), stack)
+
+    def reject(
+        self,
+        record: Record,
+        trace: Trace,
+        told: Error,
+        id_: str | None,
+        reason: str = "",
+        stack: str = "",
+    ) -> None:
+        """A dead letter, then a failed answer if somebody can be told.
+
+        Args:
+            reason: what operators read of it, if that is more.
+        """
+        brain, reason = self._brain, reason or told.message
+        brain.counters.rejected += 1
+        brain.counters.dead_letters += 1
+        trace.end(reason)
+        answer = None
+        if id_ is not None and not self._ids.is_repeat(id_, record.offset, brain.now_ms()):
+            failed = failure(id_, told, epoch=self.epoch, trace_id=trace.trace_id)
+            headers = answer_headers(record, trace)
+            answer = AnswerOut(self, record.offset, id_.encode(), encode(failed), headers)
+        brain.outbox.dead_letters.append(DeadLetterOut(record, reason, stack, self, answer))
+
+    # ── details ────────────────────────────────────────────────────────────────────────────
+
+    def _take(self, record: Record, partial: Partial, found: OpenQuery | None) -> None:
+        """Keep what a partial brought, and go on with the query that it belongs to."""
+        if found is not None:
+            self._brain.load.add(self, partial.offset, len(record.value or b""))
+        counted = self.queries.take(found, partial.results) if found else []
+        fold_partial(self._brain, record, partial, found)
+        if found is None and self._is_ahead(partial.offset):
+            self._restored.arrive(record, partial)
+        elif found is None:
+            self._brain.counters.late_partials += 1
+        elif counted:
+            self.queries.go_on(found, counted)
 
     def _read(self, record: Record) -> None:
+        """Read a query and start on it."""
+        trace = Trace((), None)
+        with contained(lambda error: self.give_up(record, trace, error)):
+            trace = self._brain.tracer.process(record, f"process {record.topic}")
+            self._ask(record, trace)
+        self._brain.sharing.settle()
+
+    def _ask(self, record: Record, trace: Trace) -> None:
         brain, now_ms = self._brain, self._brain.now_ms()
         brain.load.add(self, record.offset, len(record.value or b""))
-        trace = brain.tracer.process(record, f"process {record.topic}")
         try:
             query = brain.intake.read(record)
         except DecodeError as error:
-            stack = stack_digest(error)
-            self.reject(record, trace, "invalid_query", str(error), error.query_id, stack)
+            told = Error("invalid_query", str(error))
+            self.reject(record, trace, told, error.query_id, stack=stack_digest(error))
             return
         if self._ids.is_repeat(query.id, record.offset, now_ms):
             brain.counters.duplicates += 1
@@ -194,30 +244,6 @@ class QueryPartition:
             return
         arrived = self._restored.arrived(record.offset, query.id)
         self.queries.start(query, record, trace, now_ms, arrived)
-        brain.sharing.settle()
-
-    # ── details ────────────────────────────────────────────────────────────────────────────
-
-    def reject(
-        self,
-        record: Record,
-        trace: Trace,
-        code: ErrorCode,
-        reason: str,
-        id_: str | None,
-        stack: str = "",
-    ) -> None:
-        """A dead letter, then a failed answer if somebody can be told."""
-        brain = self._brain
-        brain.counters.rejected += 1
-        brain.counters.dead_letters += 1
-        trace.end(reason)
-        answer = None
-        if id_ is not None and not self._ids.is_repeat(id_, record.offset, brain.now_ms()):
-            failed = failure(id_, Error(code, reason), epoch=self.epoch, trace_id=trace.trace_id)
-            headers = answer_headers(record, trace)
-            answer = AnswerOut(self, record.offset, id_.encode(), encode(failed), headers)
-        brain.outbox.dead_letters.append(DeadLetterOut(record, reason, stack, self, answer))
 
     def _is_ahead(self, offset: int) -> bool:
         """Whether a partial is for a query that is still to be read (again): a takeover."""

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 
 from msgspec import structs
 
+from anabranch.containment import contained, ignore
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial
 from anabranch.coordinator.restored import Restored
-from anabranch.errors import DecodeError
 from anabranch.events import HEADER_OFFSET, Partial, decode
 from anabranch.kafka.progress import Bounds, Progress
 from anabranch.kafka.progress import decode as decode_progress
@@ -93,9 +93,7 @@ def _take_answer(restored: Restored, record: Record) -> None:
 
 
 def _take_partial(brain: Brain, restored: Restored, record: Record) -> None:
-    try:
+    with contained(ignore):  # dead-lettered by whoever read it first
         partial = decode(record.value, Partial)
-    except DecodeError:
-        return  # dead-lettered by whoever read it first
-    fold_partial(brain, record, partial, None)
-    restored.add_partial(record, partial)
+        fold_partial(brain, record, partial, None)
+        restored.add_partial(record, partial)

@@ -9,12 +9,14 @@ import asyncio
 import logging
 import secrets
 import socket
+from functools import partial
 from typing import Final
 
 from msgspec import structs
 
 from anabranch.clock import Clock, SystemClock
 from anabranch.config import Config
+from anabranch.containment import contained, ignore
 from anabranch.coordinator.at_least_once import AtLeastOnce
 from anabranch.coordinator.backfill import Backfill
 from anabranch.coordinator.brain import Brain
@@ -28,7 +30,7 @@ from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.pulse import Pulse
 from anabranch.coordinator.topic_watch import TopicWatch
 from anabranch.diagnostics import StatsReport
-from anabranch.errors import BrokerError, DecodeError
+from anabranch.errors import BrokerError
 from anabranch.events import ControlRecord, MemberHealth, decode
 from anabranch.kafka.topics import require_topics
 from anabranch.kafka.transport import Record, TopicPartition, Transport
@@ -279,7 +281,8 @@ class Coordinator(Service):
             async for tp, record in in_turns(batches, self._publisher.flush):
                 self._learn(record, is_health=tp.topic == topics.health)
             await self._look_up_task_topics()
-            mourn(self.brain, self.ownership.partitions)
+            with contained(ignore):
+                mourn(self.brain, self.ownership.partitions)
             self.brain.control_position = max(
                 self.brain.control_position, self._signals.position(control)
             )
@@ -309,14 +312,12 @@ class Coordinator(Service):
         self._signals.assign(await self._signals.beginnings(followed))
 
     def _learn(self, record: Record, *, is_health: bool) -> None:
-        try:
+        with contained(partial(self.brain.bury, record)):
             if is_health:
                 self._membership.read_back(record)
                 self.brain.directory.learn(record, self.brain.now_ms())
             else:
                 self._obey(record)
-        except DecodeError as error:
-            self.brain.bury(record, error)
 
     def _obey(self, record: Record) -> None:
         if not record.value:

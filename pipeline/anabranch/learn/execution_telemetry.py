@@ -86,8 +86,8 @@ class ExecutionTelemetryCollector:
 
     def settle(self) -> None:
         """Learn from what was recorded so far."""
-        rows = sum_up(self._records)
-        self._records.clear()
+        records, self._records = self._records, []  # what cannot be summed is not tried again
+        rows = sum_up(records)
         rows.teach(self._folds)
         self._pending.append(rows)
         if len(self._pending) >= MERGE:

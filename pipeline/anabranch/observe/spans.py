@@ -24,6 +24,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
+from anabranch.containment import contained, ignore
 from anabranch.events import HEADER_TRACEPARENT, HEADER_TRACESTATE
 from anabranch.kafka.transport import Headers, Record
 
@@ -31,8 +32,14 @@ __all__ = ["Trace", "Tracer"]
 
 _SAMPLED: Final = 1
 _WELL_FORMED: Final = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?"
 )
+_TRACEPARENT_BYTES: Final = 55
+"""Of version 00, exactly."""
+MAX_TRACEPARENT_BYTES: Final = 128
+"""Later versions may have more to say."""
+MAX_TRACESTATE_BYTES: Final = 512
+"""As W3C has it; a longer one is not forwarded."""
 
 SYSTEM = {"messaging.system": "kafka"}
 
@@ -50,15 +57,17 @@ class Trace:
     def set(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Add attributes, if anybody records them."""
         if self._span is not None:
-            self._span.set_attributes(attributes)
+            with contained(ignore):  # the application's own exporter may be among those told
+                self._span.set_attributes(attributes)
 
     def end(self, error: str | None = None) -> None:
         """The work is over; `error` says what went wrong."""
         if self._span is None:
             return
-        if error is not None:
-            self._span.set_status(Status(StatusCode.ERROR, error))
-        self._span.end()
+        with contained(ignore):
+            if error is not None:
+                self._span.set_status(Status(StatusCode.ERROR, error))
+            self._span.end()
 
 
 class Tracer:
@@ -72,8 +81,6 @@ class Tracer:
     def process(self, record: Record, name: str) -> Trace:
         """A consumer span for a record, or only its context where nothing is recorded."""
         parent, state = _context_headers(record.headers)
-        if self._active and parent is not None and not _WELL_FORMED.fullmatch(parent):
-            parent = state = None  # a new trace, as W3C demands
         if not self._active or not _sampled(parent):
             headers = [
                 (k, v) for k, v in ((HEADER_TRACEPARENT, parent), (HEADER_TRACESTATE, state)) if v
@@ -118,13 +125,25 @@ def _record_attributes(record: Record) -> dict[str, AttributeValue]:
 
 
 def _context_headers(headers: Headers) -> tuple[bytes | None, bytes | None]:
+    """What is forwarded of a producer's context; none that is malformed, as W3C demands."""
     parent = state = None
     for name, value in headers:
         if name == HEADER_TRACEPARENT:
             parent = value
         elif name == HEADER_TRACESTATE:
             state = value
-    return parent, state
+    if parent is None or not _is_well_formed(parent):
+        return None, None
+    return parent, state if state and _is_forwarded(state) else None
+
+
+def _is_well_formed(parent: bytes) -> bool:
+    most = _TRACEPARENT_BYTES if parent.startswith(b"00") else MAX_TRACEPARENT_BYTES
+    return len(parent) <= most and _WELL_FORMED.fullmatch(parent) is not None
+
+
+def _is_forwarded(state: bytes) -> bool:
+    return len(state) <= MAX_TRACESTATE_BYTES and state.isascii()
 
 
 def _sampled(traceparent: bytes | None) -> bool:
@@ -133,12 +152,7 @@ def _sampled(traceparent: bytes | None) -> bool:
 
 
 def _trace_id(traceparent: bytes | None) -> str | None:
-    if traceparent is None:
-        return None
-    parts = traceparent.split(b"-")
-    if len(parts) < 4 or len(parts[1]) != 32:
-        return None
-    return parts[1].decode("ascii", "replace")
+    return traceparent[3:35].decode() if traceparent else None
 
 
 def _remote(parent: bytes | None, state: bytes | None) -> SpanContext | None:
@@ -157,6 +171,7 @@ def _headers_of(context: SpanContext) -> Sequence[tuple[str, bytes]]:
     flags = int(context.trace_flags)
     parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}"
     headers = [(HEADER_TRACEPARENT, parent.encode())]
-    if context.trace_state:
-        headers.append((HEADER_TRACESTATE, context.trace_state.to_header().encode()))
+    state = context.trace_state.to_header().encode() if context.trace_state else b""
+    if state and _is_forwarded(state):
+        headers.append((HEADER_TRACESTATE, state))
     return headers
