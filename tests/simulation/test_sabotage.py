@@ -18,7 +18,7 @@ from anabranch.coordinator.brain import Brain, Deadlines
 from anabranch.coordinator.open_query import OpenQuery
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.partition import QueryPartition
-from anabranch.coordinator.restored import SeenIds
+from anabranch.coordinator.restored import Restored, SeenIds
 from anabranch.events import Partial
 from anabranch.kafka.progress import Window
 from anabranch.kafka.transport import Record
@@ -48,6 +48,10 @@ def ignore_deadlines(patch: Patch) -> None:
 
 def answer_repeats(patch: Patch) -> None:
     patch.setattr(SeenIds, "is_repeat", lambda self, id_, offset, now_ms: False)
+
+
+def forget_ids_at_a_takeover(patch: Patch) -> None:
+    patch.setattr(Restored, "ids", lambda self, now_ms: ())
 
 
 def share_across_scopes(patch: Patch) -> None:
@@ -91,6 +95,8 @@ def let_zombies_commit(patch: Patch) -> None:
         ("kills", complete_before_the_ack),
         ("calm", ignore_deadlines),
         ("calm", answer_repeats),
+        ("rolling", forget_ids_at_a_takeover),
+        ("rolling exactly once", forget_ids_at_a_takeover),
         ("calm", share_across_scopes),
         ("calm", ignore_invalidations),
         ("calm", stamp_results_when_they_come),

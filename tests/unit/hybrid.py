@@ -285,7 +285,9 @@ class Hybrid:
     def _restored(self, number: int) -> Restored:
         progress = Progress(0, epoch=self._epoch, bounds=Bounds())
         restored = Restored(
-            progress, Bounds(len(self._results[number]), len(self._partials[number]))
+            progress,
+            Bounds(len(self._results[number]), len(self._partials[number])),
+            len(self._queries[number]),
         )
         for offset, answer in self._results[number]:
             restored.add_answer(offset, answer.id)

@@ -32,7 +32,7 @@ class Bench:
         announced = encode(LayerDescriptor("a", "default", ttl_ms=100_000))
         self.brain.directory.learn(FakeRecord(announced, key=b"layer/default/a"), self.now_ms)
         self.brain.directory.topics_exist("default", 4)
-        self.partition = QueryPartition(0, self.brain, Restored(Progress(0), Bounds()))
+        self.partition = QueryPartition(0, self.brain, Restored(Progress(0), Bounds(), 0))
         self.brain.sharing.partitions = {0: self.partition}
         self.offset = self.partials = 0
 

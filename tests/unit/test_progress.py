@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from random import Random
+from zlib import crc32
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anabranch.kafka.progress import (
     MAX_METADATA_BYTES,
     Bounds,
+    Mark,
     Progress,
     Window,
     decode,
@@ -31,6 +35,8 @@ def progresses(draw: st.DrawFn, max_size: int = 300, spread: int = 5_000) -> Pro
         draw(st.integers(0, 100)),
         draw(st.none() | offsets),
         draw(st.integers(0, 3)),
+        draw(st.none() | st.builds(Mark, offsets, st.integers(0, 2**32 - 1))),
+        draw(st.integers(-(2**40), 2**40)),
     )
 
 
@@ -100,3 +106,32 @@ def test_the_watermark_is_the_lowest_open_offset_else_the_position(
         assert not set(snapshot.completed) & set(opened)
         assert snapshot.bounds == (Bounds(min(opened), min(opened)) if opened else Bounds())
     assert window.watermark == window.position
+
+
+def test_a_commit_of_the_last_release_is_read() -> None:
+    written = "1CQIIAgMEATK/EWOV"
+    assert decode(5, written) == Progress(5, (6, 9, 10), Bounds(3, 4), 9, 2, 7, 2)
+
+
+def test_what_cannot_be_written_is_an_error_and_no_endless_loop() -> None:
+    with pytest.raises(ValueError, match="-1 does not go into a commit"):
+        encode(Progress(6, (5,)))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [2**64] + [0] * 9,  # a number that was never written
+        [0] * 9 + [0, 0, 2**40],  # runs that would fill the memory
+        [0] * 9 + [0] + [0, 2**20] * 3,
+    ],
+)
+def test_a_commit_that_was_made_to_hurt_falls_back_to_the_watermark(numbers: list[int]) -> None:
+    payload = b"".join(map(varint, numbers))
+    payload += crc32(payload).to_bytes(4, "big")
+    assert decode(5, "2" + b64encode(payload).decode().rstrip("=")) == Progress(5)
+
+
+def varint(number: int) -> bytes:
+    more, low = number >> 7, number & 0x7F
+    return bytes([low | 0x80]) + varint(more) if more else bytes([low])

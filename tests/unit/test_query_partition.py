@@ -88,7 +88,8 @@ class World:
         progress = decode_progress(*self.commit)
         progress = msgspec.structs.replace(progress, epoch=progress.epoch + 1)
         bounds = progress.bounds or Bounds()
-        restored = Restored(progress, Bounds(len(self.results), len(self.partials)))
+        bounds_now = Bounds(len(self.results), len(self.partials))
+        restored = Restored(progress, bounds_now, len(self.queries))
         for offset, answer in self.results[bounds.results :]:
             restored.add_answer(offset, answer.id)
         for record in self.partials[bounds.partials :]:

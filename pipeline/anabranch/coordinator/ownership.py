@@ -179,7 +179,10 @@ class Ownership:
         return False
 
     def drop(self, number: int, error: BrokerError) -> None:
-        """A transaction failed: what we hold of its partition is void. Take it over anew."""
+        """What we hold of a partition is void: a transaction failed, or its log is another one.
+
+        It is taken over anew.
+        """
         log.warning("partition %d is taken over anew: %s", number, error)
         if (partition := self.partitions.pop(number, None)) is not None:
             partition.abandon()
@@ -265,7 +268,6 @@ class Ownership:
             return False
         self._brain.counters.takeovers += sum(commit is not None for commit in taken.values())
         for number, read in restored.items():
-            read.end = ends[self._tp(number)]
             partition = QueryPartition(number, self._brain, read)
             self.partitions[number] = partition
             self._consumer.seek(self._tp(number), partition.position)

@@ -6,8 +6,6 @@ of a query between its reading and its answer is `open_queries`.
 
 from __future__ import annotations
 
-import math
-
 from msgspec import structs
 
 from anabranch.containment import contained, describe
@@ -28,7 +26,7 @@ from anabranch.events import (
     read_id,
 )
 from anabranch.kafka.dead_letters import stack_digest
-from anabranch.kafka.progress import Bounds, Progress, Window
+from anabranch.kafka.progress import Bounds, Mark, Progress, Window
 from anabranch.kafka.transport import Committed, Record
 from anabranch.observe.spans import Trace
 
@@ -58,9 +56,9 @@ class QueryPartition:
         self._window = Window(progress.offset, progress.completed)
         self._trials = Trials(progress, restored.end, brain.court)
         self._bounds = restored.bounds
-        self._latest_ms = -math.inf
+        self._latest: Record | None = None
         self.queries = OpenQueries(self, brain)
-        self._ids = SeenIds(brain.config.coordinator, restored.ids, brain.now_ms())
+        self._ids = SeenIds(brain.config.coordinator, restored.ids(brain.now_ms()))
 
     # ── what the shell asks ────────────────────────────────────────────────────────────────
 
@@ -87,6 +85,7 @@ class QueryPartition:
             takeovers=self.takeovers,
             trial=self._trials.offset,
             trials=self._trials.count,
+            mark=self._mark(),
         )
 
     # ── events ─────────────────────────────────────────────────────────────────────────────
@@ -95,13 +94,15 @@ class QueryPartition:
         """A record of `queries`.
 
         Raises:
-            TopicError: it is new and has an old offset.
+            TopicError: its offset was read before: the log lost its tail, or was made anew.
         """
         if record.offset < self._window.position:
-            if record.timestamp > self._latest_ms:
-                raise TopicError(f"{record.topic}[{record.partition}] begins anew; restart")
-            return
-        self._latest_ms = max(self._latest_ms, record.timestamp)
+            raise TopicError(
+                f"{record.topic}[{record.partition}] goes on at {record.offset}, but was read up "
+                f"to {self._window.position}"
+            )
+        if record.error is None:
+            self._latest = record
         if self._window.is_done(record.offset) or self._restored.is_answered(record):
             self._window.skip(record.offset)
             self._restored.forget(record.offset)
@@ -130,7 +131,7 @@ class QueryPartition:
 
     def on_partial(self, record: Record) -> None:
         """A record of `partials`, with what workers found."""
-        self._bounds = Bounds(self._bounds.results, record.offset + 1)
+        self._ended(Bounds(self._bounds.results, record.offset + 1))
         found: OpenQuery | None = None
 
         def spoiled(error: Exception) -> None:
@@ -153,8 +154,7 @@ class QueryPartition:
         if results_offset is None:
             return
         self._brain.counters.answered += 1
-        if results_offset >= self._bounds.results:
-            self._bounds = Bounds(results_offset + 1, self._bounds.partials)
+        self._ended(Bounds(results_offset + 1, self._bounds.partials))
 
     def release(self) -> None:
         """It is ours after all: what became ready meanwhile goes out."""
@@ -249,6 +249,20 @@ class QueryPartition:
         """Whether a partial is for a query that is still to be read (again): a takeover."""
         position = self._window.position
         return position <= offset < position + self._brain.config.coordinator.max_open_queries
+
+    def _ended(self, bounds: Bounds) -> None:
+        """`results` and `partials` were seen to end there; lower than before is a lost tail."""
+        if bounds.lowered(self._bounds) != self._bounds:
+            self._window.lower(bounds)
+            self._restored.lower(bounds)
+        self._bounds = bounds
+
+    def _mark(self) -> Mark | None:
+        """Of the last query that was read, by the owner before if it was further."""
+        before, latest = self._restored.progress.mark, self._latest
+        if latest is None or (before is not None and before.offset > latest.offset):
+            return before
+        return Mark.of(latest)
 
     def _bounds_at_reading(self, offset: int) -> Bounds:
         """Restored queries inherit the bounds under which they were first read."""

@@ -2,94 +2,155 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping
-
-from msgspec import structs
+import logging
+from collections.abc import Mapping
+from typing import Final
 
 from anabranch.containment import contained, ignore
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial
+from anabranch.coordinator.past_ids import read_ids
 from anabranch.coordinator.restored import Restored
 from anabranch.events import HEADER_OFFSET, Partial, decode
-from anabranch.kafka.progress import Bounds, Progress
+from anabranch.kafka.progress import Bounds, Mark, Progress
 from anabranch.kafka.progress import decode as decode_progress
+from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.topics import Topics
-from anabranch.kafka.transport import Committed, Reader, Record, TopicPartition
-from anabranch.turns import in_turns
+from anabranch.kafka.transport import Committed, Headers, Reader, Record, TopicPartition
 
 __all__ = ["progress_of", "read_back"]
 
-_FETCH_MS = 200
+log = logging.getLogger(__name__)
+
+_MAX_DIGITS: Final = 19
+"""Of an offset."""
 
 
 def progress_of(committed: Committed | None, beginning: int, end: int) -> Progress:
-    """What a commit says; without one, a partition is read from its beginning.
+    """What a commit says of a log that holds these offsets.
 
-    So is one that ends before the commit: it was made anew, or a node lost what it had.
+    Without one, a partition is read from its beginning; so is one that ends before the commit: it
+    was made anew, or a node lost what it had.
     """
     if committed is None:
         return Progress(beginning, bounds=Bounds())
     progress = decode_progress(committed.offset, committed.metadata)
-    if progress.offset > end:
-        return Progress(beginning, bounds=Bounds(), epoch=progress.epoch)
-    # Retention may have outrun the watermark: what is gone cannot be answered any more.
-    return structs.replace(progress, offset=max(progress.offset, beginning))
+    if progress.offset > end or (progress.mark is not None and progress.mark.offset >= end):
+        return _anew(progress, beginning)
+    return progress.within(beginning, end)
 
 
 async def read_back(
     reader: Reader, brain: Brain, takeovers: Mapping[int, Progress]
 ) -> dict[int, Restored]:
-    """Read `results[p]` and `partials[p]` from each p's bounds to their present ends.
+    """What is there of queries that are not done, to the present ends of all logs.
 
-    Partials fill the cache on the way.
+    Reads `results[p]` and `partials[p]` from each p's bounds, and of `queries[p]` the ids of those
+    that are done. Partials fill the cache on the way.
     """
-    topics = brain.topics
-    wanted = [
+    topics, config = brain.topics, brain.config.coordinator
+    joined = [
         TopicPartition(topic, p) for topic in (topics.results, topics.partials) for p in takeovers
     ]
-    beginnings, ends = await asyncio.gather(reader.beginnings(wanted), reader.ends(wanted))
-    starts = {
-        tp: min(max(_bound(takeovers[tp.partition], tp, topics), beginnings[tp]), ends[tp])
-        for tp in wanted
-    }
+    queries = [TopicPartition(topics.queries, p) for p in takeovers]
+    beginnings = await reader.beginnings([*joined, *queries])
+    ends = await reader.ends(joined)
+    ends |= await reader.ends(queries)  # later: no answer is to a query beyond
+    takeovers = await _known_again(reader, topics, takeovers, beginnings)
+    ids = await read_ids(reader, topics.queries, takeovers, beginnings, config, brain.now_ms())
     restored = {
         p: Restored(
             progress,
             Bounds(
                 ends[TopicPartition(topics.results, p)], ends[TopicPartition(topics.partials, p)]
             ),
-            max_bytes=brain.config.coordinator.max_open_bytes // len(takeovers),
+            ends[TopicPartition(topics.queries, p)],
+            ids[p],
+            max_bytes=config.max_open_bytes // len(takeovers),
         )
         for p, progress in takeovers.items()
     }
-    reader.assign(starts)
-    while _behind(reader, ends):
-        async for tp, record in in_turns(await reader.fetch(_FETCH_MS)):
-            if record.offset >= ends[tp]:
-                continue
-            if record.topic == topics.results:
-                _take_answer(restored[tp.partition], record)
-            else:
-                _take_partial(brain, restored[tp.partition], record)
-    reader.assign({})
+    ranges = {
+        tp: range(
+            max(_start(takeovers[tp.partition], tp, topics, ends[tp]), beginnings[tp]), ends[tp]
+        )
+        for tp in joined
+    }
+    async for record in read_ranges(reader, ranges):
+        if record.topic == topics.results:
+            _take_answer(restored[record.partition], record)
+        else:
+            _take_partial(brain, restored[record.partition], record)
     return restored
 
 
-def _bound(progress: Progress, tp: TopicPartition, topics: Topics) -> int:
+async def _known_again(
+    reader: Reader,
+    topics: Topics,
+    takeovers: Mapping[int, Progress],
+    beginnings: Mapping[TopicPartition, int],
+) -> Mapping[int, Progress]:
+    """What is said of logs that are other ones now is not believed: they are read anew."""
+    marks = {
+        tp: progress.mark
+        for number, progress in takeovers.items()
+        if progress.mark is not None
+        and progress.mark.offset >= beginnings[tp := TopicPartition(topics.queries, number)]
+    }
+    ranges = {tp: range(mark.offset, mark.offset + 1) for tp, mark in marks.items()}
+    found = {
+        TopicPartition(record.topic, record.partition): Mark.of(record)
+        async for record in read_ranges(reader, ranges)
+    }
+    others = {tp.partition for tp, mark in marks.items() if found.get(tp) != mark}
+    for number in others:
+        log.warning(
+            "partition %d of queries lost its tail and grew again, or was made anew: it is read "
+            "from its beginning, without what is answered",
+            number,
+        )
+    return {
+        number: _anew(progress, beginnings[TopicPartition(topics.queries, number)])
+        if number in others
+        else progress
+        for number, progress in takeovers.items()
+    }
+
+
+def _anew(progress: Progress, beginning: int) -> Progress:
+    return Progress(
+        beginning,
+        bounds=Bounds(),
+        epoch=progress.epoch,
+        takeovers=progress.takeovers,
+        stamps_ms=progress.stamps_ms,
+    )
+
+
+def _start(progress: Progress, tp: TopicPartition, topics: Topics, end: int) -> int:
+    """Where to begin. A log that ends before has lost its tail, and may have grown again.
+
+    An answer that is not found is given again, so all of `results` is read then. Partials that are
+    not found are asked for again.
+    """
     bounds = progress.bounds or Bounds()
-    return bounds.results if tp.topic == topics.results else bounds.partials
-
-
-def _behind(reader: Reader, ends: Mapping[TopicPartition, int]) -> Collection[TopicPartition]:
-    return [tp for tp, end in ends.items() if reader.position(tp) < end]
+    if tp.topic == topics.partials:
+        return min(bounds.partials, end)
+    return bounds.results if bounds.results <= end else 0
 
 
 def _take_answer(restored: Restored, record: Record) -> None:
     """An answered offset, by its header and key, without decoding the answer."""
-    for name, value in record.headers:
-        if name == HEADER_OFFSET and value.isdigit():
-            restored.add_answer(int(value), (record.key or b"").decode(errors="replace"))
+    offset = _offset_of(record.headers)
+    if offset is not None:
+        restored.add_answer(offset, (record.key or b"").decode(errors="replace"))
+
+
+def _offset_of(headers: Headers) -> int | None:
+    """The first offset that is named; what is no offset, whoever wrote it, is none."""
+    named = (value for name, value in headers if name == HEADER_OFFSET)
+    value = next(named, b"")
+    return int(value) if len(value) <= _MAX_DIGITS and value.isdigit() else None
 
 
 def _take_partial(brain: Brain, restored: Restored, record: Record) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from anabranch.config import CoordinatorConfig
+from anabranch.coordinator.past_ids import PastId
 from anabranch.events import Partial, PartialResult, read_id
 from anabranch.kafka.progress import Bounds, Progress
 from anabranch.kafka.transport import Record
@@ -17,9 +18,13 @@ class Restored:
     """Where to start, what is answered, what has arrived: for as long as old offsets are read.
 
     Answers and partials name their query beside its offset: a topic that was made anew has other
-    queries at the same offsets.
+    queries at the same offsets. Offsets that the owner before cannot have read say nothing.
 
     Args:
+        progress: as it was claimed.
+        bounds: ends of results and partials when the reading stopped.
+        end: the end of `queries` then.
+        past: ids of queries that are done.
         max_bytes: of partials that are kept for queries to be read (again).
     """
 
@@ -27,35 +32,37 @@ class Restored:
         self,
         progress: Progress,
         bounds: Bounds,
-        end: int = 0,
+        end: int,
+        past: Sequence[PastId] = (),
         max_bytes: int = CoordinatorConfig().max_open_bytes,
     ) -> None:
         self.progress = progress
         self.end = end
-        """The end of `queries` when the reading began."""
         self.bounds = bounds
-        """Ends of results and partials when the reading stopped."""
         self._answered: dict[int, str] = {}
         self._arrived: dict[int, list[tuple[int, Partial]]] = {}
         self._done = frozenset(progress.completed)
         self._left_bytes = max_bytes
-        self._last = max(progress.completed, default=-1)
+        self._past = past
+        self._before = (progress.bounds or Bounds()).lowered(bounds)
+        mark = -1 if progress.mark is None else progress.mark.offset
+        self._last = max(progress.completed, default=mark)
 
-    @property
-    def ids(self) -> Iterable[str]:
-        """Ids that are answered."""
-        return self._answered.values()
+    def ids(self, now_ms: float) -> Iterator[PastId]:
+        """Ids of queries that are done or answered."""
+        yield from self._past
+        yield from (PastId(id_, now_ms, offset) for offset, id_ in self._answered.items())
 
     def add_answer(self, offset: int, id_: str) -> None:
         """`results` has an answer to this query."""
-        self._answered[offset] = id_
-        self._last = max(self._last, offset)
-        self.forget(offset)
+        if self._note(offset):
+            self._answered[offset] = id_
+            self.forget(offset)
 
     def add_partial(self, record: Record, partial: Partial) -> None:
         """`partials` has this."""
-        self.arrive(record, partial)
-        self._last = max(self._last, partial.offset)
+        if self._note(partial.offset):
+            self.arrive(record, partial)
 
     def arrive(self, record: Record, partial: Partial) -> None:
         """A partial is there before its query was read (again).
@@ -86,18 +93,29 @@ class Restored:
 
     def bounds_at(self, offset: int) -> Bounds | None:
         """The bounds under which the owner before first read a query, if it has read it."""
-        return (self.progress.bounds or Bounds()) if offset <= self._last else None
+        return self._before if offset <= self._last else None
+
+    def lower(self, bounds: Bounds) -> None:
+        """`results` or `partials` lost their tail: what comes now may lie lower."""
+        self._before = self._before.lowered(bounds)
+
+    def _note(self, offset: int) -> bool:
+        """Whether this is a query that is read again; then the owner before has read it."""
+        again = self.progress.offset <= offset < self.end
+        if again:
+            self._last = max(self._last, offset)
+        return again
 
 
 class SeenIds:
     """Ids of queries, each with its offset, for `dedupe_window_ms` and at most so many."""
 
-    def __init__(self, config: CoordinatorConfig, answered: Iterable[str], now_ms: float) -> None:
+    def __init__(self, config: CoordinatorConfig, past: Iterable[PastId]) -> None:
         self._window_ms = config.dedupe_window_ms
         self._max_ids = config.dedupe_max_ids
-        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict(
-            (id_, (now_ms, -1)) for id_ in answered
-        )
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        for id_, at_ms, offset in past:
+            self._seen.setdefault(id_, (at_ms, offset))
 
     def is_repeat(self, id_: str, offset: int, now_ms: float) -> bool:
         """Whether this id was seen at another offset; it is remembered either way."""

@@ -30,7 +30,7 @@ from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.pulse import Pulse
 from anabranch.coordinator.topic_watch import TopicWatch
 from anabranch.diagnostics import StatsReport
-from anabranch.errors import BrokerError
+from anabranch.errors import BrokerError, TopicError
 from anabranch.events import ControlRecord, MemberHealth, decode
 from anabranch.kafka.topics import require_topics
 from anabranch.kafka.transport import Record, TopicPartition, Transport
@@ -241,7 +241,10 @@ class Coordinator(Service):
                     # Read again from here, by whoever has it then: a later one must not be first.
                     partitions.pop(tp.partition, None)
                     continue
-                partition.on_query(record)
+                try:
+                    partition.on_query(record)
+                except TopicError as error:
+                    self.ownership.drop(tp.partition, error)
             await self._publisher.flush()
 
     async def _read_partials(self, stage: Stage) -> None:

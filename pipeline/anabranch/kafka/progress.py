@@ -13,15 +13,22 @@ from itertools import pairwise
 from typing import Final
 from zlib import crc32
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-__all__ = ["MAX_METADATA_BYTES", "Bounds", "Progress", "Window", "decode", "encode"]
+from anabranch.kafka.transport import Record
+
+__all__ = ["MAX_METADATA_BYTES", "Bounds", "Mark", "Progress", "Window", "decode", "encode"]
 
 MAX_METADATA_BYTES: Final = 4_096
 """Kafka's `offset.metadata.max.bytes`, where nobody raised it."""
 
-_VERSION: Final = "1"
+_VERSION: Final = "2"
+_NUMBERS: Final = {"1": 6, "2": 9}
+"""How many numbers precede the offsets, by version: those of the last release are still read."""
 _MAX_PAYLOAD: Final = (MAX_METADATA_BYTES - len(_VERSION)) * 3 // 4 - 3
+_MAX_NUMBER: Final = 2**63 - 1
+_MAX_COMPLETED: Final = 2**21
+"""Offsets past the watermark, in runs: more would be a window of minutes at any rate."""
 _RUNS, _BITMAP = 0, 1
 
 
@@ -30,6 +37,26 @@ class Bounds(Struct, frozen=True, gc=False):
 
     results: int = 0
     partials: int = 0
+
+    def lowered(self, to: Bounds) -> Bounds:
+        """The lower of both, each."""
+        return Bounds(min(self.results, to.results), min(self.partials, to.partials))
+
+
+class Mark(Struct, frozen=True, gc=False):
+    """The last record that was read: by it a log is known again.
+
+    Logs agree up to any record that they share. One that has another record there lost its tail
+    and grew again, or was made anew: then nothing that is said of its offsets holds.
+    """
+
+    offset: int
+    digest: int
+
+    @staticmethod
+    def of(record: Record) -> Mark:
+        """The mark of a record."""
+        return Mark(record.offset, crc32(record.value or b"", record.timestamp & 0xFFFFFFFF))
 
 
 class Progress(Struct, frozen=True):
@@ -43,6 +70,8 @@ class Progress(Struct, frozen=True):
         takeovers: takeovers in a row without progress.
         trial: a suspect's offset, written before it is started.
         trials: how often it has been on trial.
+        mark: the last query that was read.
+        stamps_ms: how far the partition's time stamps are behind the broker's clock.
     """
 
     offset: int
@@ -52,6 +81,23 @@ class Progress(Struct, frozen=True):
     takeovers: int = 0
     trial: int | None = None
     trials: int = 0
+    mark: Mark | None = None
+    stamps_ms: int = 0
+
+    def within(self, beginning: int, end: int) -> Progress:
+        """What of it concerns a log that holds these offsets.
+
+        Retention may have outrun the watermark: what is gone cannot be answered any more.
+        """
+        offset = max(self.offset, beginning)
+        on_trial = self.trial is not None and offset <= self.trial < end
+        return structs.replace(
+            self,
+            offset=offset,
+            completed=tuple(done for done in self.completed if offset <= done < end),
+            trial=self.trial if on_trial else None,
+            trials=self.trials if on_trial else 0,
+        )
 
 
 class Window:
@@ -96,6 +142,10 @@ class Window:
         if self._open.pop(offset, None) is not None:
             self._done.add(offset)
 
+    def lower(self, bounds: Bounds) -> None:
+        """`results` or `partials` lost their tail: what comes for open queries may lie lower."""
+        self._open = {offset: had.lowered(bounds) for offset, had in self._open.items()}
+
     def snapshot(self, here: Bounds) -> Progress:
         """What is done; `here` are the bounds of what is read next, if nothing is open."""
         watermark = self.watermark
@@ -115,26 +165,26 @@ def encode(progress: Progress) -> tuple[str, bool]:
     answers in `results`.
     """
     bounds = progress.bounds or Bounds()
-    trial = 0 if progress.trial is None else progress.trial + 1
-    head = b"".join(
-        map(
-            _varint,
-            (
-                progress.epoch,
-                progress.takeovers,
-                trial,
-                progress.trials,
-                bounds.results,
-                bounds.partials,
-            ),
-        )
+    mark = progress.mark or Mark(-1, 0)
+    numbers = (
+        progress.epoch,
+        progress.takeovers,
+        0 if progress.trial is None else progress.trial + 1,
+        progress.trials,
+        bounds.results,
+        bounds.partials,
+        mark.offset + 1,
+        mark.digest,
+        _zigzag(progress.stamps_ms),
     )
-    offsets, whole = progress.completed, True
+    head = b"".join(map(_varint, numbers))
+    offsets = progress.completed[:_MAX_COMPLETED]
+    whole = len(offsets) == len(progress.completed)
     while len(body := _pack(offsets, progress.offset)) + len(head) + 4 > _MAX_PAYLOAD:
         offsets, whole = offsets[: len(offsets) * 7 // 8], False
     payload = head + body
     payload += crc32(payload).to_bytes(4, "big")
-    return _armour(payload), whole
+    return _armour(_VERSION, payload), whole
 
 
 def decode(offset: int, metadata: str) -> Progress:
@@ -145,22 +195,23 @@ def decode(offset: int, metadata: str) -> Progress:
         return Progress(offset)
 
 
-def _armour(payload: bytes) -> str:
-    return _VERSION + base64.b64encode(payload).decode().rstrip("=")
+def _armour(version: str, payload: bytes) -> str:
+    return version + base64.b64encode(payload).decode().rstrip("=")
 
 
 def _decode(offset: int, metadata: str) -> Progress:
-    if not metadata.startswith(_VERSION) or len(metadata) > MAX_METADATA_BYTES:
+    version, text = metadata[:1], metadata[1:]
+    if version not in _NUMBERS or len(metadata) > MAX_METADATA_BYTES:
         raise ValueError("not our version")
-    text = metadata[len(_VERSION) :]
     payload = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    if _armour(payload) != metadata:
+    if _armour(version, payload) != metadata:
         raise ValueError("not as we write it")
     payload, check = payload[:-4], payload[-4:]
     if crc32(payload).to_bytes(4, "big") != check:
         raise ValueError("damaged")
     numbers = _Varints(payload)
-    epoch, takeovers, trial, trials, results, partials = (numbers.next() for _ in range(6))
+    head = [numbers.next() for _ in range(_NUMBERS[version])] + [0, 0, 0]
+    epoch, takeovers, trial, trials, results, partials, marked, digest, stamps = head[:9]
     return Progress(
         offset,
         tuple(_unpack(numbers, offset)),
@@ -169,6 +220,8 @@ def _decode(offset: int, metadata: str) -> Progress:
         takeovers,
         trial - 1 if trial else None,
         trials,
+        Mark(marked - 1, digest) if marked else None,
+        _unzigzag(stamps),
     )
 
 
@@ -200,12 +253,13 @@ def _run_numbers(offsets: Sequence[int], watermark: int) -> Iterator[int]:
 def _unpack(numbers: _Varints, watermark: int) -> Iterator[int]:
     kind = numbers.next()
     if kind == _RUNS:
-        end = watermark
+        end, left = watermark, _MAX_COMPLETED
         while not numbers.exhausted:
             first = end + numbers.next()
             end = first + numbers.next()
-            if end - first > 8 * MAX_METADATA_BYTES * 1_000:
-                raise ValueError("a run of that length was never written")
+            left -= end - first
+            if left < 0:
+                raise ValueError("so many offsets were never written")
             yield from range(first, end)
     elif kind == _BITMAP:
         for at, byte in enumerate(numbers.rest()):
@@ -214,8 +268,19 @@ def _unpack(numbers: _Varints, watermark: int) -> Iterator[int]:
         raise ValueError("unknown packing")
 
 
+def _zigzag(number: int) -> int:
+    """A number with a sign as one without, as protocol buffers write it: 0, -1, 1, -2, ..."""
+    return number * 2 if number >= 0 else -number * 2 - 1
+
+
+def _unzigzag(number: int) -> int:
+    return -(number + 1) // 2 if number % 2 else number // 2
+
+
 def _varint(number: int) -> bytes:
     """LEB128, as protocol buffers write unsigned integers."""
+    if not 0 <= number <= _MAX_NUMBER:
+        raise ValueError(f"{number} does not go into a commit")
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -245,5 +310,7 @@ class _Varints:
             self._at += 1
             number |= (byte & 0x7F) << shift
             shift += 7
-            if byte < 0x80:
+            if byte < 0x80 and number <= _MAX_NUMBER:
                 return number
+            if shift > 63:
+                raise ValueError("a number of that length was never written")

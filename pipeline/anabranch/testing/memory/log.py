@@ -81,7 +81,7 @@ class Log:
 
     def decide(self, offsets: Iterable[int], *, committed: bool) -> None:
         """The end of a transaction; what it aborts was never a record."""
-        for offset in offsets:
+        for offset in self._open.keys() & set(offsets):
             del self._open[offset]
             if not committed:
                 self._entries[offset] = None
@@ -90,6 +90,13 @@ class Log:
     def delete_before(self, offset: int) -> None:
         """Retention: everything below `offset` is gone."""
         self.start = max(self.start, min(offset, self.end))
+
+    def truncate(self, end: int) -> None:
+        """A tail is lost, acknowledged or not, as by an unclean leader election."""
+        del self._entries[end:]
+        self.start = min(self.start, self.end)
+        self._open = {offset: None for offset in self._open if offset < end}
+        self._tell()
 
     def read(self, first: int, end: int) -> Iterator[MemoryRecord]:
         """The records of `first <= offset < end` that exist."""

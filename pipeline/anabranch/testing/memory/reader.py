@@ -39,8 +39,13 @@ class _Cursor:
         self.log.watchers.pop(self._look, None)
 
     def take(self) -> list[Record]:
-        """What can be seen and was not taken yet; a start that is gone is skipped to."""
-        end = min(self._horizon, max(self.position, self.log.start) + _MOST)
+        """What can be seen and was not taken yet.
+
+        Where that is gone reading goes on at the beginning (`auto.offset.reset=earliest`).
+        """
+        if not self.log.start <= self.position <= self.log.end:
+            self.position = self.log.start
+        end = min(self._horizon, self.log.stable_end, self.position + _MOST)
         records: list[Record] = list(self.log.read(self.position, end))
         self.position = max(self.position, end)
         return records
