@@ -9,6 +9,7 @@ import pytest
 from transports import PARTITIONS, Broker, drain, fill, fresh, running, values, where
 
 from anabranch.errors import BrokerError, ProduceError, TopicError
+from anabranch.kafka.client.producer import KafkaProducer
 from anabranch.kafka.transport import CREATE_TIME, LOG_APPEND_TIME, TopicPartition, TopicState
 from anabranch.supervise import until
 
@@ -176,6 +177,19 @@ async def test_a_producer_that_stops_delivers_what_it_was_given(broker: Broker) 
     async with running(broker.transport().producer("p")) as producer:
         sent = [await producer.send(topic, b"x", partition=0) for _ in range(100)]
     assert [ack.result().offset for ack in sent] == list(range(100))
+
+
+@where()
+async def test_a_name_that_somebody_chose_is_looked_up_without_a_trace(broker: Broker) -> None:
+    topic = await broker.topic()
+    missing = [fresh("missing") for _ in range(700)]
+    bad = ["a/b", ".", "..", "", "ü", "x" * 250, "x" * 40_000]
+    async with running(broker.transport().producer("p")) as producer:
+        found = await asyncio.gather(*(producer.lookup(name) for name in [topic, *missing, *bad]))
+        assert found == [PARTITIONS] + [0] * 707
+        if isinstance(producer, KafkaProducer):
+            assert not producer._running.client._topics.intersection(missing)
+        assert await producer.lookup(missing[0]) == 0, "asking for it did not make it"
 
 
 # ── reading ────────────────────────────────────────────────────────────────────────────────

@@ -12,13 +12,15 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import count as counter
 from typing import Any, ClassVar, Final
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from raw_batches import batch, record
+from raw_producer import RawProducer
 
 from anabranch.config import KafkaConfig
 from anabranch.kafka.client import KafkaTransport
@@ -52,7 +54,7 @@ PARTITIONS: Final = 4
 """Of every topic: what the embedded broker gives."""
 QUIET_MS: Final = 500
 
-_numbers = count(1)
+_numbers = counter(1)
 
 
 def fresh(kind: str) -> str:
@@ -85,6 +87,14 @@ class Broker(ABC):
 
     async def delete_before(self, at: TopicPartition, offset: int) -> None:
         """What retention does."""
+        raise NotImplementedError
+
+    @abstractmethod
+    async def append_unreadable(self, at: TopicPartition) -> None:
+        """Append what nobody can unpack, with three offsets; the first of them may be readable."""
+
+    async def append_raw(self, at: TopicPartition, batch: bytes) -> None:
+        """Append a batch as it is."""
         raise NotImplementedError
 
 
@@ -121,15 +131,31 @@ class Memory(Broker):
     async def delete_before(self, at: TopicPartition, offset: int) -> None:
         self._broker.log(at).delete_before(offset)
 
+    async def append_unreadable(self, at: TopicPartition) -> None:
+        self._broker.log(at).append_unreadable(b"raw", self._broker.stamp(), 3)
 
-class Embedded(Broker):
-    can = frozenset({"network", "topics_on_first_use"})
 
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        self._bootstrap: str = request.getfixturevalue("embedded")
+class Real(Broker):
+    """What is spoken to over a socket."""
+
+    _bootstrap: str
 
     def transport(self, process: str = "main", **kafka: int) -> Transport:
         return KafkaTransport(KafkaConfig(bootstrap=self._bootstrap, **{**FAST, **kafka}))
+
+    async def append_unreadable(self, at: TopicPartition) -> None:
+        await self.append_raw(at, batch([record(0), record(1, length=-1), record(2)], codec="zstd"))
+
+    async def append_raw(self, at: TopicPartition, batch: bytes) -> None:
+        async with RawProducer(self._bootstrap) as producer:
+            await producer.send(at, batch)
+
+
+class Embedded(Real):
+    can = frozenset({"network", "raw_batches", "topics_on_first_use"})
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._bootstrap = request.getfixturevalue("embedded")
 
     async def topic(self, settings: Mapping[str, str] = {}) -> str:
         name = fresh("topic")
@@ -138,7 +164,7 @@ class Embedded(Broker):
         return name
 
 
-class Kafka(Broker):
+class Kafka(Real):
     can = frozenset(
         {
             "create_topics",
@@ -147,6 +173,7 @@ class Kafka(Broker):
             "metadata_bound",
             "missing_topics",
             "network",
+            "raw_batches",
             "retention",
             "several_members",
             "transactions",
@@ -154,10 +181,7 @@ class Kafka(Broker):
     )
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
-        self._bootstrap: str = request.getfixturevalue("kafka")
-
-    def transport(self, process: str = "main", **kafka: int) -> Transport:
-        return KafkaTransport(KafkaConfig(bootstrap=self._bootstrap, **{**FAST, **kafka}))
+        self._bootstrap = request.getfixturevalue("kafka")
 
     async def transaction(
         self, at: TopicPartition, values: Sequence[bytes], *, commit: bool
@@ -283,16 +307,16 @@ async def fill(
 
 
 async def drain(
-    client: GroupConsumer | Reader, records: int | None = None
+    client: GroupConsumer | Reader, count: int | None = None
 ) -> dict[int, list[Record]]:
     """So many records, or what comes until nothing does, by partition."""
     found: dict[int, list[Record]] = {}
-    while records is None or sum(map(len, found.values())) < records:
+    while count is None or sum(map(len, found.values())) < count:
         batches = await client.fetch(QUIET_MS)
-        if not batches and records is None:
+        if not batches and count is None:
             break
-        for at, batch in batches.items():
-            found.setdefault(at.partition, []).extend(batch)
+        for at, records in batches.items():
+            found.setdefault(at.partition, []).extend(records)
     return found
 
 

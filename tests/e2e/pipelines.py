@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from anabranch.client import Client
 from anabranch.config import Config
 from anabranch.coordinator import Coordinator
-from anabranch.errors import TopicError
+from anabranch.errors import TopicsOnFirstUse
 from anabranch.events import Item
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics
@@ -52,12 +52,16 @@ class Pipeline:
         )
 
     async def create(self, topic: str, settings: dict[str, str] | None = None) -> None:
-        """Make a topic; on the embedded broker it is there on first use."""
+        """Make a topic; on the embedded broker by its first use."""
         admin = KafkaTransport(self.config.kafka).admin()
         await admin.start()
-        with suppress(TopicError):
+        try:
             await admin.create({topic: TopicState(1, settings or {})}, -1)
-        await admin.stop()
+        except TopicsOnFirstUse:
+            async with self.producer() as producer:
+                await producer.partitions_for(topic)
+        finally:
+            await admin.stop()
 
     @asynccontextmanager
     async def producer(self) -> AsyncIterator[AIOKafkaProducer]:

@@ -190,6 +190,37 @@ async def test_a_reply_topic_that_refuses_a_copy_costs_the_copies_alone(
     assert all(b"reply to replies" in dict(each.headers)[HEADER_REASON] for each in letters)
 
 
+@pytest.mark.kafka
+@pytest.mark.parametrize("config", ["kafka"], indirect=True)
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+async def test_many_reply_topics_that_are_not_there_hold_up_nobody(
+    start: Any, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(AB, mode=mode) as pipeline, pipeline.producer() as producer:
+        for n in range(600):
+            query = {"id": f"q{n}", "type": "t", "params": {"n": n}, "timeout_ms": 30_000}
+            if n % 2:
+                query["reply_to"] = f"replies.nowhere-{n}"
+            await producer.send(pipeline.topics.queries, json.dumps(query).encode())
+        answers = await pipeline.records(pipeline.topics.results, 600)
+        letters = await pipeline.records(pipeline.topics.dlq, 300)
+        followed = await pipeline.coordinator._replies.lookup("replies.nowhere-1")
+    assert {json.loads(answer.value)["status"] for answer in answers} == {"complete"}
+    assert all(b"no such topic" in dict(each.headers)[HEADER_REASON] for each in letters)
+    assert not followed, "asking made none"
+    assert sum("nowhere" in record.getMessage() for record in caplog.records) < 10
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "replies.ü", "replies." + "x" * 300])
+async def test_a_reply_topic_that_cannot_be_is_refused_at_once(start: Any, name: str) -> None:
+    async with start(AB) as pipeline, pipeline.producer() as producer:
+        query = {"id": "q1", "type": "t", "params": {}, "reply_to": name}
+        await producer.send_and_wait(pipeline.topics.queries, json.dumps(query).encode())
+        (answer,) = await pipeline.records(pipeline.topics.results, 1)
+    error = json.loads(answer.value)["error"]
+    assert error["code"] == "invalid_query"
+
+
 async def test_headers_carry_trace_and_offset_through_everything(start: Any) -> None:
     parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
     async with start(AB) as pipeline, pipeline.producer() as producer:

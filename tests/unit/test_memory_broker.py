@@ -177,9 +177,9 @@ def test_a_record_above_the_topics_bound_is_refused() -> None:
         broker = MemoryBroker()
         broker.create("t", 1, {"max.message.bytes": "100"})
         producer = broker.transport().producer("p")
-        await (await producer.send("t", b"x" * 100))
+        await producer.send_and_wait("t", b"x" * 90, headers=[("name", b"y" * 6)])
         with pytest.raises(ProduceError, match="over 100"):
-            await producer.send("t", b"x" * 101)
+            await producer.send_and_wait("t", b"x" * 90, headers=[("name", b"y" * 7)])
 
     run(scenario())
 

@@ -16,7 +16,8 @@ from anabranch.coordinator.in_flight import InFlight
 from anabranch.coordinator.ledger import Entry
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.pulse import Pulse
-from anabranch.errors import BrokerError
+from anabranch.coordinator.reply_topics import ReplyTopics
+from anabranch.errors import BrokerError, TopicError
 from anabranch.kafka.transport import Acked, Committed, GroupConsumer, Producer, TopicPartition
 
 __all__ = ["AtLeastOnce"]
@@ -40,6 +41,7 @@ class AtLeastOnce:
         burial: Burial,
         pulse: Pulse,
         in_flight: InFlight,
+        reply_topics: ReplyTopics,
     ) -> None:
         self.consumer: GroupConsumer | None = None
         self._brain = brain
@@ -48,6 +50,7 @@ class AtLeastOnce:
         self._burial = burial
         self._pulse = pulse
         self._in_flight = in_flight
+        self._reply_topics = reply_topics
 
     async def open(self, numbers: Collection[int]) -> None:
         """Nothing to do: a commit with the group's generation fences whoever had them."""
@@ -105,6 +108,9 @@ class AtLeastOnce:
         await self._pulse.trust()
         try:
             async with asyncio.timeout(_REPLY_TIMEOUT_S):
+                objection = await self._reply_topics.objection(out.reply_to or "")
+                if objection is not None:
+                    raise TopicError(objection)
                 await self._replies.send_and_wait(
                     out.reply_to or "", out.value, key=out.key, headers=out.headers
                 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
@@ -30,6 +29,7 @@ __all__ = ["ExactlyOnce"]
 
 log = logging.getLogger(__name__)
 
+_COPY_TIMEOUT_S: Final = 2.0
 _MANY: Final = 16
 """Partitions of one process above which its transactions are many and small."""
 
@@ -64,6 +64,7 @@ class ExactlyOnce:
         burial: Burial,
         pulse: Pulse,
         in_flight: InFlight,
+        reply_topics: ReplyTopics,
     ) -> None:
         self.lost: Callable[[int, BrokerError], None] = _nobody_listens
         self._brain = brain
@@ -73,7 +74,7 @@ class ExactlyOnce:
         self._pulse = pulse
         self._in_flight = in_flight
         self._seats: dict[int, _Seat] = {}
-        self._reply_topics = ReplyTopics(time.monotonic)
+        self._reply_topics = reply_topics
 
     async def open(self, numbers: Collection[int]) -> None:
         if len(self._seats) <= _MANY < len({*self._seats, *numbers}):
@@ -163,7 +164,8 @@ class ExactlyOnce:
         If that fails they are not: but then the partition's whole state is thrown away.
         """
         answers, seat.waiting = seat.waiting, []
-        copies = [out for out in answers if await self._may_reply(seat, out)]
+        may = await asyncio.gather(*map(self._may_reply, answers))
+        copies = [out for out, wanted in zip(answers, may, strict=True) if wanted]
         await seat.producer.begin()
         for out, acked in zip(answers, await self._send(seat, answers, copies), strict=True):
             owner.on_acked(out.offset, acked.offset)
@@ -182,10 +184,7 @@ class ExactlyOnce:
             )
             for out in answers
         ]
-        copied = [
-            await send(out.reply_to or "", out.value, key=out.key, headers=out.headers)
-            for out in copies
-        ]
+        copied = [await self._send_copy(seat, out) for out in copies]
         try:
             return (await asyncio.gather(*sent, *copied))[: len(answers)]
         except BrokerError:
@@ -194,18 +193,25 @@ class ExactlyOnce:
             self._reply_topics.blame(sent, list(zip(copies, copied, strict=True)))
             raise ProduceError(f"an answer was not acknowledged: {error!r}") from error
 
-    async def _may_reply(self, seat: _Seat, out: AnswerOut) -> bool:
+    async def _send_copy(self, seat: _Seat, out: AnswerOut) -> asyncio.Future[Acked]:
+        """Hand a copy over; a topic that was there a moment ago must not hold up the others."""
+        topic = out.reply_to or ""
+        try:
+            async with asyncio.timeout(_COPY_TIMEOUT_S):
+                return await seat.producer.send(topic, out.value, key=out.key, headers=out.headers)
+        except (BrokerError, TimeoutError) as error:
+            self._reply_topics.refused(topic)
+            raise ProduceError(f"a copy was not taken by {topic}: {error!r}") from error
+
+    async def _may_reply(self, out: AnswerOut) -> bool:
         """Whether a copy is wanted and its topic takes it; one that does not must abort nobody."""
         if out.reply_to is None:
             return False
-        if self._reply_topics.avoids(out.reply_to):
-            reason = "the topic refused a copy in the last minute"
-        elif not await seat.producer.partitions(out.reply_to):
-            reason = "there is no such topic"
-        else:
+        objection = await self._reply_topics.objection(out.reply_to)
+        if objection is None:
             return True
         self._brain.counters.replies_lost += 1
-        self._in_flight.add(await self._burial.reply(out, TopicError(reason)))
+        self._in_flight.add(await self._burial.reply(out, TopicError(objection)))
         return False
 
     def _offsets(self, number: int, commit: Committed) -> dict[TopicPartition, Committed]:

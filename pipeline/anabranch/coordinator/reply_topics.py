@@ -1,39 +1,55 @@
-"""Reply topics that refused a copy: for a while nothing is sent there.
+"""Which topics copies of answers may go to: those that are there, and refused none lately.
 
-In a transaction a refused copy fails everybody's answers; one bad topic must not do so again and
-again.
+Whoever may ask names them. A name that is not there is looked up once, and remembered for a
+while, at most so many of them; in a transaction a refused copy fails everybody's answers, and one
+bad topic must not do so again and again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from anabranch.coordinator.outbox import AnswerOut
+from anabranch.errors import BrokerError
 
 __all__ = ["ReplyTopics"]
 
-_AVOIDED_S: Final = 60.0
+_REMEMBERED_S: Final = 60.0
+_MOST: Final = 10_000
+"""Names that are remembered; what was asked for longest ago is forgotten, and looked up again."""
+_MISSING: Final = "there is no such topic"
+_REFUSED: Final = "the topic refused a copy in the last minute"
 
 
 class ReplyTopics:
-    """Which topics copies may go to.
+    """What is known of topics.
 
     Args:
+        lookup: how many partitions a topic has, without a trace in whoever is asked.
         now_s: a monotonic clock, in seconds.
     """
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(self, lookup: Callable[[str], Awaitable[int]], now_s: Callable[[], float]) -> None:
+        self._lookup = lookup
         self._now_s = now_s
-        self._until_s: dict[str | None, float] = {}
+        self._known: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
+        """Until when, and what speaks against it."""
 
-    def avoids(self, topic: str) -> bool:
-        """Whether it refused a copy lately."""
-        until_s = self._until_s.get(topic)
-        if until_s is not None and self._now_s() >= until_s:
-            del self._until_s[topic]
-        return topic in self._until_s
+    async def objection(self, topic: str) -> str | None:
+        """Why no copy may go there; None if it may."""
+        until_s, found = self._known.get(topic, (0.0, None))
+        if self._now_s() < until_s:
+            self._known.move_to_end(topic)
+            return found
+        try:
+            found = None if await self._lookup(topic) else _MISSING
+        except BrokerError as error:
+            return str(error)  # of today, not of the topic
+        self._remember(topic, found)
+        return found
 
     def blame(
         self,
@@ -46,9 +62,19 @@ class ReplyTopics:
         """
         wrong = [str(sent.exception()) for sent in answers if _failed(sent)]
         for out, sent in copies:
-            named = all((out.reply_to or "") in error for error in wrong)
-            if _failed(sent) and named:
-                self._until_s[out.reply_to] = self._now_s() + _AVOIDED_S
+            topic = out.reply_to or ""
+            if _failed(sent) and all(topic in error for error in wrong):
+                self.refused(topic)
+
+    def refused(self, topic: str) -> None:
+        """It did not take a copy."""
+        self._remember(topic, _REFUSED)
+
+    def _remember(self, topic: str, found: str | None) -> None:
+        self._known[topic] = (self._now_s() + _REMEMBERED_S, found)
+        self._known.move_to_end(topic)
+        if len(self._known) > _MOST:
+            self._known.popitem(last=False)
 
 
 def _failed(sent: asyncio.Future[Any]) -> bool:

@@ -28,6 +28,7 @@ from anabranch.coordinator.mortality import mourn
 from anabranch.coordinator.ownership import Ownership
 from anabranch.coordinator.publisher import Publisher
 from anabranch.coordinator.pulse import Pulse
+from anabranch.coordinator.reply_topics import ReplyTopics
 from anabranch.coordinator.topic_watch import TopicWatch
 from anabranch.diagnostics import StatsReport
 from anabranch.errors import BrokerError, TopicError
@@ -89,7 +90,7 @@ class Coordinator(Service):
         topics = self.brain.topics
         self._pulse = Pulse(clock, config.kafka.session_timeout_ms / 2_000)
         group = f"{config.namespace}coordinators"
-        self._publish(transport, group)
+        self._publish(transport, group, clock)
         self._signals = transport.reader(f"{name}-signals")
         self._follower = transport.reader(f"{name}-partials")
         self._reader = transport.reader(f"{name}-recovery")
@@ -120,11 +121,12 @@ class Coordinator(Service):
         self._pulse.confirm = self.ownership.confirm
         self._draining = False
 
-    def _publish(self, transport: Transport, group: str) -> None:
+    def _publish(self, transport: Transport, group: str, clock: Clock) -> None:
         """How what is decided gets out, by the configuration's mode."""
         self._in_flight = InFlight(self._supervisor.fail)
         name, topics = self.instance, self.brain.topics
         burial = Burial(name, topics.dlq, self._producer, self._pulse)
+        reply_topics = ReplyTopics(self._replies.lookup, clock.monotonic)
         self._delivery: AtLeastOnce | ExactlyOnce
         if self._config.mode == "exactly_once":
             self._delivery = ExactlyOnce(
@@ -134,10 +136,17 @@ class Coordinator(Service):
                 burial,
                 self._pulse,
                 self._in_flight,
+                reply_topics,
             )
         else:
             self._delivery = AtLeastOnce(
-                self.brain, self._producer, self._replies, burial, self._pulse, self._in_flight
+                self.brain,
+                self._producer,
+                self._replies,
+                burial,
+                self._pulse,
+                self._in_flight,
+                reply_topics,
             )
         self._publisher = Publisher(
             self.brain, self._producer, self._delivery, burial, self._pulse, self._in_flight
@@ -339,7 +348,7 @@ class Coordinator(Service):
         for group in self.brain.directory.groups:
             if not self.brain.directory.partitions(group):
                 counts = [
-                    await self._producer.partitions(topic)
+                    await self._producer.lookup(topic)  # whoever may announce names groups
                     for topic in self.brain.topics.tasks_of(group)
                 ]
                 self.brain.directory.topics_exist(group, min(counts))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from anabranch.config import UNCONFIGURED, CoordinatorConfig, TypeConfig
 from anabranch.errors import DecodeError
 from anabranch.events import Query, decode, read_id
+from anabranch.kafka.topics import is_topic_name
 from anabranch.kafka.transport import LOG_APPEND_TIME, Record
 
 __all__ = ["Intake"]
@@ -33,10 +34,8 @@ class Intake:
             raise
         if not self.layers(query):
             raise DecodeError(f"{self._no_layers(query)}; name them in `layers`", query.id)
-        if query.reply_to is not None and not _allowed(query.reply_to, self._reply_topics):
-            raise DecodeError(
-                f"reply_to {query.reply_to!r} is not among coordinator.reply_topics", query.id
-            )
+        if query.reply_to is not None:
+            self._check_reply(query.reply_to, query.id)
         return query
 
     def layers(self, query: Query) -> tuple[str, ...]:
@@ -58,6 +57,12 @@ class Intake:
         trusted = record.timestamp_type == LOG_APPEND_TIME
         start = record.timestamp if trusted else now_ms
         return start + min(timeout, self._max_timeout_ms)
+
+    def _check_reply(self, topic: str, id_: str) -> None:
+        if not is_topic_name(topic):
+            raise DecodeError(f"reply_to {topic[:100]!r} is no name that a topic can have", id_)
+        if not _allowed(topic, self._reply_topics):
+            raise DecodeError(f"reply_to {topic!r} is not among coordinator.reply_topics", id_)
 
     def _no_layers(self, query: Query) -> str:
         if query.layers is not None:

@@ -6,6 +6,7 @@ The list and the comparison are pure; `ensure_topics` alone speaks to a broker.
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -22,11 +23,13 @@ __all__ = [
     "differences",
     "ensure_topics",
     "find_topics",
+    "is_topic_name",
     "kafka_topics_commands",
     "require_topics",
     "topic_specs",
 ]
 
+_TOPIC_NAME: Final = re.compile("[a-zA-Z0-9._-]{1,249}")
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """Well above `MAX_VALUE_BYTES`: what is too large should get here and be answered, not vanish."""
 DLQ_MESSAGE_BYTES: Final = MAX_MESSAGE_BYTES + MAX_VALUE_BYTES
@@ -67,6 +70,11 @@ class Topics:
     def equal(self, groups: Collection[str]) -> list[tuple[str, ...]]:
         """Topics that must have as many partitions as each other: partition p means the same."""
         return [(self.queries, self.partials, self.results), *map(self.tasks_of, groups)]
+
+
+def is_topic_name(name: str) -> bool:
+    """Whether Kafka could have a topic of that name."""
+    return name not in (".", "..") and _TOPIC_NAME.fullmatch(name) is not None
 
 
 def topic_specs(config: Config, groups: Collection[str]) -> dict[str, TopicState]:

@@ -145,7 +145,15 @@ class Producer(Protocol):
         ...
 
     async def partitions(self, topic: str) -> int:
-        """How many partitions a topic has; 0 if there is no such topic."""
+        """How many partitions a topic of ours has; 0 if there is no such topic."""
+        ...
+
+    async def lookup(self, topic: str) -> int:
+        """As `partitions`, for names that somebody else chose: makes no topic, leaves no trace.
+
+        Raises:
+            BrokerUnavailable: nobody answers.
+        """
         ...
 
 

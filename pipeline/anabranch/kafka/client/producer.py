@@ -12,7 +12,7 @@ from anabranch.config import KafkaConfig
 from anabranch.errors import BrokerError, ProduceError, TopicError
 from anabranch.kafka.client.failures import produce_error
 from anabranch.kafka.client.lifecycle import close_producer, made, started
-from anabranch.kafka.client.lookup import count_partitions
+from anabranch.kafka.client.lookup import Lookup, count_partitions, forget_topic
 from anabranch.kafka.transport import Acked, Headers
 
 __all__ = ["KafkaProducer"]
@@ -32,6 +32,7 @@ class KafkaProducer:
         self._config = config
         self._settings = connection | more
         self._client: AIOKafkaProducer | None = None
+        self._lookup: Lookup | None = None
 
     async def start(self) -> None:
         client = made(
@@ -50,9 +51,12 @@ class KafkaProducer:
             self._config.request_timeout_ms,
         )
         self._client = client
+        self._lookup = Lookup(client.client, self._config.request_timeout_ms)
 
     async def stop(self) -> None:
         client, self._client = self._client, None
+        if self._lookup is not None:
+            self._lookup.close()
         if client is not None and not await close_producer(client, self._config.request_timeout_ms):
             raise ProduceError(f"{self._name} was closed before all that it had sent was delivered")
 
@@ -76,6 +80,8 @@ class KafkaProducer:
             raise TopicError(f"sending to {topic}: there is no partition {partition}") from error
         except Exception as error:
             raise produce_error(error, topic) from error
+        finally:
+            forget_topic(client.client, topic)
         return sent
 
     async def send_and_wait(
@@ -95,6 +101,11 @@ class KafkaProducer:
 
     async def partitions(self, topic: str) -> int:
         return await count_partitions(self._running.client, topic, self._config.request_timeout_ms)
+
+    async def lookup(self, topic: str) -> int:
+        if self._lookup is None:
+            raise BrokerError("the producer is not started")
+        return await self._lookup.partitions(topic)
 
     @property
     def _running(self) -> AIOKafkaProducer:

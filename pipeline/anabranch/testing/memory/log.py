@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from anabranch.errors import ProduceError, TopicError
+from anabranch.errors import TopicError
 from anabranch.kafka.transport import CREATE_TIME, LOG_APPEND_TIME, Headers, TopicPartition
 
-__all__ = ["MAX_MESSAGE_BYTES", "Log", "MemoryRecord", "Topic", "partition_of"]
+__all__ = ["MAX_MESSAGE_BYTES", "Log", "MemoryRecord", "Topic", "partition_of", "size_of"]
 
 MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's default of `max.message.bytes`."""
@@ -69,6 +69,19 @@ class Log:
         self._entries.append(record)
         self._tell()
         return offset
+
+    def append_unreadable(self, raw: bytes, timestamp: int, offsets: int = 1) -> int:
+        """Append a batch of so many offsets that nobody can unpack; said at its last offset."""
+        first = self.end
+        self._entries += [None] * (offsets - 1)
+        error = f"offsets {first} to {self.end} cannot be unpacked: the test says so"
+        self._entries.append(
+            MemoryRecord(
+                *self.partition, self.end, timestamp, LOG_APPEND_TIME, None, raw, (), error
+            )
+        )
+        self._tell()
+        return self.end - 1
 
     def append_marker(self) -> None:
         """Use up an offset without a record, as the end of a transaction does."""
@@ -135,18 +148,21 @@ class Topic:
             raise TopicError(f"{self.name} has no partition {partition}, but {len(self.logs)}")
         return self.logs[partition]
 
-    def check(self, key: bytes | None, value: bytes | None) -> None:
-        """
-        Raises:
-            ProduceError: the record is larger than the topic takes, or nothing at all, which
-                aiokafka refuses.
-        """
-        if key is None and value is None:
-            raise ProduceError(f"{self.name}: a record needs a key or a value")
-        size = len(key or b"") + len(value or b"")
+    def refusal(self, key: bytes | None, value: bytes | None, headers: Headers) -> str | None:
+        """Why the broker does not take a record, or None if it does."""
         most = int(self.settings.get("max.message.bytes", MAX_MESSAGE_BYTES))
+        size = size_of(key, value, headers)
         if size > most:
-            raise ProduceError(f"{self.name}: a record of {size:,} bytes, over {most:,}")
+            return f"{self.name}: a record of {size:,} bytes, over {most:,}"
+        if key is None and "compact" in self.settings.get("cleanup.policy", ""):
+            return f"{self.name}: a compacted topic takes no record without a key"
+        return None
+
+
+def size_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """What a record takes, headers included, without the framing."""
+    inside = sum(len(name.encode()) + len(content) for name, content in headers)
+    return len(key or b"") + len(value or b"") + inside
 
 
 def partition_of(key: bytes, partitions: int) -> int:

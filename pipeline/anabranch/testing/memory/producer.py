@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from anabranch.errors import BrokerError
+from anabranch.errors import BrokerError, ProduceError
 from anabranch.kafka.transport import CREATE_TIME, Acked, Headers, TopicPartition
-from anabranch.testing.memory.log import Log, Topic, partition_of
+from anabranch.testing.memory.log import Log, Topic, partition_of, size_of
 from anabranch.testing.memory.network import Pipe, Process
 
 if TYPE_CHECKING:
     from anabranch.testing.memory.broker import MemoryBroker
 
 __all__ = ["MemoryProducer"]
+
+_MAX_REQUEST_BYTES: Final = 5_500_000
+"""As the real client refuses what no broker would take."""
 
 
 class _Ack(NamedTuple):
@@ -52,7 +55,10 @@ class MemoryProducer:
     ) -> asyncio.Future[Acked]:
         self._process.check()
         into = self._broker.topic(topic)
-        into.check(key, value)
+        if key is None and value is None:
+            raise ProduceError(f"{topic}: a record needs a key or a value")
+        if (size := size_of(key, value, headers)) > _MAX_REQUEST_BYTES:
+            raise ProduceError(f"{topic}: a record of {size:,} bytes, over {_MAX_REQUEST_BYTES:,}")
         log = into.log(self._choose(into, key) if partition is None else partition)
         there, back = self._way(log)
         future: asyncio.Future[Acked] = asyncio.get_running_loop().create_future()
@@ -64,6 +70,8 @@ class MemoryProducer:
             stamp = self._broker.stamp() if own_ms is None else own_ms
             try:
                 self._check()
+                if (refusal := into.refusal(key, value, headers)) is not None:
+                    raise ProduceError(refusal)
             except BrokerError as error:
                 back.put(partial(self._refuse, future, error))
                 return
@@ -87,6 +95,9 @@ class MemoryProducer:
 
     async def partitions(self, topic: str) -> int:
         return await self._process.call(lambda: self._broker.partitions(topic))
+
+    async def lookup(self, topic: str) -> int:
+        return await self.partitions(topic)
 
     def _check(self) -> None:
         """On the broker, before a record is appended."""
