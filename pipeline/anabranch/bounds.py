@@ -8,7 +8,7 @@ is within them and still absurd (a layer that took a year) is clamped where it i
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from msgspec import Meta
 
@@ -80,6 +80,18 @@ Tags: TypeAlias = Annotated[list[Tag], Meta(max_length=MAX_TAGS)]
 Stats: TypeAlias = Annotated[dict[Label, Shift], Meta(max_length=256)]
 Orders: TypeAlias = Annotated[dict[Count, Count], Meta(max_length=1_024)]
 Components: TypeAlias = Annotated[dict[Label, dict[str, Any]], Meta(max_length=64)]
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def remember(known: dict[K, V], key: K, value: V, most: int) -> None:
+    """Set a key of a dictionary of at most `most`: of more, what was longest not set goes."""
+    known.pop(key, None)
+    known[key] = value
+    while len(known) > most:
+        del known[next(iter(known))]
 
 
 def clamped_ms(span_ms: float) -> float:

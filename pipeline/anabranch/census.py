@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
+from anabranch.bounds import remember
 from anabranch.errors import DecodeError
 from anabranch.events import ComponentStats, LayerDescriptor, MemberHealth, decode_health
 from anabranch.kafka.transport import Record
@@ -17,6 +18,10 @@ __all__ = ["Census"]
 
 LATELY_MS: Final = 10_000
 """Members whose last record is older than the latest one by this have long been gone."""
+MAX_HEARD: Final = 10_000
+MAX_STATS: Final = 1_024
+MAX_LAYERS: Final = 1_024
+"""Of more, those that were longest not heard of are forgotten."""
 
 
 class _Heard(NamedTuple):
@@ -29,7 +34,7 @@ class Census:
     """A fold over `health`; what comes while one listens proves that its sender is alive."""
 
     def __init__(self) -> None:
-        self.layers: dict[str, LayerDescriptor] = {}
+        self._announced: dict[bytes, LayerDescriptor] = {}
         self.stats: dict[str, ComponentStats] = {}
         """By instance, of those that are gone too."""
         self._heard: dict[bytes, _Heard] = {}
@@ -39,20 +44,29 @@ class Census:
         """Take a record; `alive` if it was written after the listening began."""
         key = record.key or b""
         if not record.value:
-            self._heard.pop(key, None)
-            self.stats.pop(key.decode(errors="replace").removeprefix("stats/"), None)
+            self._withdraw(key)
             return
         try:
             health = decode_health(record.value)
         except DecodeError:
             return  # of a later version, or nobody's
         if isinstance(health, MemberHealth):
-            self._heard[key] = _Heard(health, record.timestamp, alive)
+            remember(self._heard, key, _Heard(health, record.timestamp, alive), MAX_HEARD)
             self._latest = max(self._latest, record.timestamp)
         elif isinstance(health, ComponentStats):
-            self.stats[health.instance] = health
+            remember(self.stats, health.instance, health, MAX_STATS)
         else:
-            self.layers[health.layer] = health
+            remember(self._announced, key, health, MAX_LAYERS)
+
+    @property
+    def layers(self) -> dict[str, LayerDescriptor]:
+        """What is announced, by name; of several groups' the latest."""
+        return {layer.layer: layer for layer in self._announced.values()}
+
+    def _withdraw(self, key: bytes) -> None:
+        self._heard.pop(key, None)
+        self._announced.pop(key, None)
+        self.stats.pop(key.decode(errors="replace").removeprefix("stats/"), None)
 
     def begin(self) -> None:
         """Listen anew: nobody has proved to be alive."""

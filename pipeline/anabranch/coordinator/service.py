@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import socket
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -23,6 +24,7 @@ from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.burial import Burial
 from anabranch.coordinator.exactly_once import ExactlyOnce
 from anabranch.coordinator.exchange import Exchange
+from anabranch.coordinator.group_watch import GroupWatch
 from anabranch.coordinator.in_flight import InFlight
 from anabranch.coordinator.mortality import mourn
 from anabranch.coordinator.ownership import Ownership
@@ -104,6 +106,7 @@ class Coordinator(Service):
         self._report = StatsReport(self.brain, name, self._producer)
         joined = (topics.queries, topics.partials, topics.results)
         self._topic_watch = TopicWatch(joined, self._producer)
+        self._groups = GroupWatch(self.brain.directory, topics, self._producer)
         self._signals_read = asyncio.Event()
         self.ownership = Ownership(
             self.brain,
@@ -188,6 +191,7 @@ class Coordinator(Service):
         await require_topics(self._producer, self.brain.topics.all_but_tasks)
         await self._follow_signals()
         self._supervisor.start("signals", self._read_signals)
+        self._supervisor.start("groups", self._groups.run)
         self._supervisor.start("health", self._membership.run)
         await self._membership.measured.wait()  # deadlines are on the broker's clock
         await self._consumer.start()
@@ -292,15 +296,13 @@ class Coordinator(Service):
             batches = await self._signals.fetch(_FETCH_MS)
             async for tp, record in in_turns(batches, self._publisher.flush):
                 self._learn(record, is_health=tp.topic == topics.health)
-            await self._look_up_task_topics()
+            self._groups.look()
             with contained(ignore):
                 mourn(self.brain, self.ownership.partitions)
             self.brain.control_position = max(
                 self.brain.control_position, self._signals.position(control)
             )
-            if not self._signals_read.is_set() and all(
-                self._signals.position(tp) >= end for tp, end in ends.items()
-            ):
+            if not self._signals_read.is_set() and self._is_caught_up(ends):
                 self._signals_read.set()
             await self._publisher.flush()
 
@@ -343,15 +345,10 @@ class Coordinator(Service):
             tags=tuple(order.tags),
         )
 
-    async def _look_up_task_topics(self) -> None:
-        """Nothing is sent to a group whose topics do not exist."""
-        for group in self.brain.directory.groups:
-            if not self.brain.directory.partitions(group):
-                counts = [
-                    await self._producer.lookup(topic)  # whoever may announce names groups
-                    for topic in self.brain.topics.tasks_of(group)
-                ]
-                self.brain.directory.topics_exist(group, min(counts))
+    def _is_caught_up(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether signals were read, and of each group is known whether it can be asked."""
+        read = all(self._signals.position(tp) >= end for tp, end in ends.items())
+        return read and self._groups.settled
 
     def _open_count(self) -> int:
         return sum(p.open_count for p in self.ownership.partitions.values())

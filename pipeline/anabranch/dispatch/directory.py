@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 
 from anabranch.bounds import clamped_ms
+from anabranch.errors import DecodeError
 from anabranch.events import LayerDescriptor, MemberHealth, decode_health
 from anabranch.kafka.transport import LOG_APPEND_TIME, Record
 from anabranch.membership import HEALTH_INTERVAL_S
@@ -14,13 +15,22 @@ __all__ = ["Directory"]
 
 MEMBER_SILENCE_MS = 3_000
 """A member that said nothing for so long is taken for dead."""
+MAX_LAYERS = 1_024
+"""Announcements that are kept; of more, new ones are refused."""
+MAX_GROUPS = 256
+MAX_MEMBERS = 10_000
+"""Instances heard of lately; of more, new ones are not listened to."""
+MAX_KEY_BYTES = 1_024
 
 
 class Directory:
     """A fold over the compacted `health` topic: the last record of each key counts."""
 
     def __init__(self) -> None:
+        self._announced: dict[str, LayerDescriptor] = {}
+        """By key, the latest last."""
         self._layers: dict[str, LayerDescriptor] = {}
+        """By name: of several groups' the latest."""
         self._members: dict[str, tuple[float, MemberHealth]] = {}
         self._task_partitions: dict[str, int] = {}
         self.revision = 0
@@ -32,16 +42,18 @@ class Directory:
         Raises:
             DecodeError: the record is not one of ours.
         """
+        if len(record.key or b"") > MAX_KEY_BYTES:
+            raise DecodeError(f"the key has more than {MAX_KEY_BYTES:,} bytes")
         key = (record.key or b"").decode(errors="replace")
         if not record.value:
             self._members.pop(key, None)
+            self._withdraw(key)
             return
         health = decode_health(record.value)
         if isinstance(health, LayerDescriptor):
-            self.revision += self._layers.get(health.layer) != health
-            self._layers[health.layer] = health
+            self._announce(key, health)
         elif isinstance(health, MemberHealth) and not _is_old(record, now_ms):
-            self._members[key] = (now_ms, health)
+            self._hear(key, health, now_ms)
 
     def topics_exist(self, group: str, partitions: int) -> None:
         """Told how many partitions a group's task topics have; 0 while they do not exist."""
@@ -50,7 +62,16 @@ class Directory:
     @property
     def groups(self) -> set[str]:
         """Groups that some layer was announced for."""
-        return {layer.group for layer in self._layers.values()}
+        return {layer.group for layer in self._announced.values()}
+
+    def layers_of(self, group: str) -> list[str]:
+        """Names of the layers that a group announced."""
+        return sorted({x.layer for x in self._announced.values() if x.group == group})
+
+    @property
+    def names(self) -> Set[str]:
+        """Layers that are announced, whether they can be asked or not."""
+        return self._layers.keys()
 
     def descriptor(self, layer: str) -> LayerDescriptor | None:
         """What is known of a layer that can be asked, else None."""
@@ -117,6 +138,39 @@ class Directory:
             return GroupLoad(workers=0)
         waits = [clamped_ms(worker.stats.get("queue_ms", 0.0)) for worker in workers]
         return GroupLoad(workers=len(workers), queue_ms=sum(waits) / len(waits))
+
+    def _hear(self, key: str, member: MemberHealth, now_ms: float) -> None:
+        if key in self._members or len(self._members) < MAX_MEMBERS:
+            self._members[key] = (now_ms, member)
+
+    def _announce(self, key: str, layer: LayerDescriptor) -> None:
+        """Take an announcement.
+
+        Raises:
+            DecodeError: there are too many.
+        """
+        if self._announced.get(key) == layer == self._layers.get(layer.layer):
+            return
+        self._withdraw(key)
+        if len(self._announced) >= MAX_LAYERS:
+            raise DecodeError(f"{MAX_LAYERS:,} layers are announced; no more are listened to")
+        groups = self.groups
+        if layer.group not in groups and len(groups) >= MAX_GROUPS:
+            raise DecodeError(f"{MAX_GROUPS} groups have layers; no more are listened to")
+        self.revision += self._layers.get(layer.layer) != layer
+        self._announced[key] = self._layers[layer.layer] = layer
+
+    def _withdraw(self, key: str) -> None:
+        """Forget what was announced under a key; what another group said of the layer counts."""
+        gone = self._announced.pop(key, None)
+        if gone is None or self._layers[gone.layer] is not gone:
+            return
+        others = (layer for layer in self._announced.values() if layer.layer == gone.layer)
+        self._layers.pop(gone.layer)
+        self._layers |= {layer.layer: layer for layer in others}
+        if gone.group not in self.groups:
+            self._task_partitions.pop(gone.group, None)
+        self.revision += 1
 
 
 def _is_old(record: Record, now_ms: float) -> bool:
