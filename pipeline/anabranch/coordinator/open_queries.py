@@ -79,10 +79,12 @@ class OpenQueries:
         )
         self._open[record.offset] = open_query
         probe(brain, open_query, now_ms)
-        plan(brain, open_query, now_ms)
+        is_late = now_ms >= open_query.deadline_ms
+        if not is_late:  # nothing is asked any more: it costs what an answer from the cache costs
+            plan(brain, open_query, now_ms)
         for result in arrived:
             open_query.join.accept(result, now_ms)
-        if now_ms >= open_query.deadline_ms:
+        if is_late:
             open_query.join.expire()
         elif open_query.join.open:
             brain.deadlines.add(open_query.deadline_ms, self._owner.number, record.offset)
