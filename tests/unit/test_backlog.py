@@ -11,6 +11,7 @@ from anabranch.config import Config, CoordinatorConfig, TopicsConfig
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.load import Load
 from anabranch.coordinator.partition import QueryPartition
+from anabranch.dispatch.routing import Outstanding
 from anabranch.events import Answer, LayerDescriptor, Query, decode, encode
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.kafka.transport import Record
@@ -84,7 +85,8 @@ def test_a_query_larger_than_the_bound_is_read_alone() -> None:
 
 
 def test_what_arrives_counts_until_the_answer_is_acknowledged() -> None:
-    load = Load(CoordinatorConfig(max_open_queries=9, max_open_bytes=1_000))
+    bounds = CoordinatorConfig(max_open_queries=9, max_open_bytes=1_000)
+    load = Load(bounds, Outstanding(), lambda: 0)
     load.add("p", 0, 400)
     load.add("q", 0, 400)
     assert not load.is_full
@@ -98,6 +100,22 @@ def test_what_arrives_counts_until_the_answer_is_acknowledged() -> None:
     assert not load.is_full
     load.remove("q", 1)  # acknowledged after it was lost
     assert not load.is_full
+
+
+def test_a_backlog_is_not_piled_up_before_busy_workers_but_who_asks_now_is_sent_on() -> None:
+    outstanding, slots = Outstanding(), 0
+    load = Load(CoordinatorConfig(), outstanding, lambda: slots)
+    outstanding.choose("io", 1)
+    for _ in range(1_000):
+        assert load.has_room(age_ms=60_000)
+        outstanding.sent("io", 0)
+    assert not load.has_room(age_ms=60_000)
+    assert load.has_room(age_ms=10)
+    slots = 320  # more workers came
+    assert load.has_room(age_ms=60_000)
+    slots = 0
+    outstanding.ended("io", 0)
+    assert load.has_room(age_ms=60_000)
 
 
 def test_partitions_that_change_hands_in_the_middle_of_a_batch_lose_nothing() -> None:

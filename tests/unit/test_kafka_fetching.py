@@ -32,7 +32,7 @@ class Client:
         self._fetcher = SimpleNamespace(_records=OrderedDict[TopicPartition, str]())
 
     async def getmany(self, *, timeout_ms: int, max_records: int) -> Any:
-        assert max_records <= 1_000, "taken out of its batches in one turn of the loop"
+        assert max_records <= 250, "taken out of its batches in one turn of the loop"
         self.timeouts.append(timeout_ms)
         self.calls.append(asyncio.get_running_loop().create_future())
         self.called.set()
@@ -61,15 +61,29 @@ def test_a_call_that_is_late_is_waited_for_next_time() -> None:
     play(scenario)
 
 
-def test_a_partition_with_a_backlog_waits_for_the_others() -> None:
+def test_a_backlog_and_what_just_came_are_handed_out_by_turns() -> None:
+    """The first partition in the client's own order is the one that is handed out next."""
+
     async def scenario(client: Client, fetching: Fetching) -> None:
-        other = TopicPartition("t", 1)
-        client._fetcher._records |= {AT: "more of it", other: "little"}
-        reading = asyncio.create_task(fetching.fetch(500))
-        await client.called.wait()
-        client.calls[0].set_result({AT: ["record"]})
-        assert await reading == {AT: ["record"]}
-        assert list(client._fetcher._records) == [other, AT]
+        fetched = client._fetcher._records
+        fetched.update({TopicPartition("t", n): "much" for n in range(3)})
+        served = []
+        for turn in range(30):
+            if turn % 3 == 0:
+                fetched[TopicPartition("t", 100 + turn)] = "little"
+            reading = asyncio.create_task(fetching.fetch(500))
+            while len(client.calls) <= turn:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            first = next(iter(fetched))
+            if fetched[first] == "little":
+                del fetched[first]
+            client.calls[-1].set_result({first: ["record"]})
+            await reading
+            served.append(first.partition)
+        left = [number for number in served if number < 100]
+        assert set(left[-6:-3]) == set(left[-3:]) == {0, 1, 2}, "one after another"
+        waited = [served.index(number) - (number - 100) for number in served[15:] if number >= 100]
+        assert max(waited) <= 1, "what just came does not wait for a backlog"
 
     play(scenario)
 

@@ -37,6 +37,7 @@ def progresses(draw: st.DrawFn, max_size: int = 300, spread: int = 5_000) -> Pro
         draw(st.integers(0, 3)),
         draw(st.none() | st.builds(Mark, offsets, st.integers(0, 2**32 - 1))),
         draw(st.integers(-(2**40), 2**40)),
+        draw(st.integers(1, 20_000)),
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 from records import FakeRecord
 from test_query_partition import World
 
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.partition import QueryPartition
-from anabranch.coordinator.trial import PATIENCE, Court, Trials
+from anabranch.coordinator.trial import MAX_TRIALS, PATIENCE, Court, Trials
 from anabranch.events import Answer, Query, decode, encode
 from anabranch.kafka.progress import Progress
+from anabranch.kafka.progress import decode as decode_progress
 from anabranch.kafka.progress import encode as encode_progress
 from anabranch.kafka.transport import Record
 
@@ -40,47 +42,59 @@ def take_over(world: World) -> tuple[Brain, QueryPartition]:
     restored = world.restored()
     restored.end = len(world.queries)
     progress = restored.progress
-    restored.progress = Progress(
-        progress.offset,
-        progress.completed,
-        progress.bounds,
-        progress.epoch,
-        progress.takeovers + 1,
-        progress.trial,
-        progress.trials,
-    )
+    restored.progress = structs.replace(progress, takeovers=progress.takeovers + 1)
     world.commit = (progress.offset, encode_progress(restored.progress)[0])
     brain = world.brain()
     return brain, Crashing(0, brain, restored)
 
 
-def live(world: World, turns: int = 20) -> None:
-    """One owner's life: read, be acknowledged, commit, and so on, until it dies or is idle."""
+def live(world: World, turns: int = 20) -> int:
+    """One owner's life: read, be acknowledged, commit, and so on, until it dies or is idle.
+
+    How many commits it took until all were answered.
+    """
     brain, partition = take_over(world)
-    for _ in range(turns):
+    needed = 0
+    for turn in range(turns):
         for record in world.queries[partition.position :]:
             partition.on_query(record)
-        progress = partition.snapshot()
-        world.commit = (progress.offset, encode_progress(progress)[0])
-        partition.on_committed(progress)
-        out = brain.outbox.take()
-        answers = [*out.answers, *(d.answer for d in out.dead_letters if d.answer)]
-        for answer in answers:
-            world.results.append((answer.offset, decode(answer.value, Answer)))
-            partition.on_acked(answer.offset, len(world.results) - 1)
+        commit(world, partition)
+        if acknowledge(world, brain, partition):
+            needed = turn + 1
+    return needed
+
+
+def commit(world: World, partition: QueryPartition) -> None:
+    progress = partition.snapshot()
+    world.commit = (progress.offset, encode_progress(progress)[0])
+    partition.on_committed(progress)
+
+
+def acknowledge(world: World, brain: Brain, partition: QueryPartition) -> list[str]:
+    """What was answered."""
+    out = brain.outbox.take()
+    answers = [*out.answers, *(d.answer for d in out.dead_letters if d.answer)]
+    for answer in answers:
+        world.results.append((answer.offset, decode(answer.value, Answer)))
+        partition.on_acked(answer.offset, len(world.results) - 1)
+    return [answer.key.decode() for answer in answers]
+
+
+def lives(world: World, turns: int = 20) -> int:
+    """Owners one after another, until one lives; how many died."""
+    for deaths in range(100):
+        try:
+            live(world, turns)
+        except DiedError:
+            continue
+        return deaths
+    raise AssertionError("it killed a hundred of them")
 
 
 def test_a_poisoned_query_is_quarantined_and_all_others_are_answered() -> None:
     world = World()
     ask(world, "a", "poison", "b", "c")
-    deaths = 0
-    for _ in range(10):
-        try:
-            live(world)
-        except DiedError:
-            deaths += 1
-        else:
-            break
+    deaths = lives(world)
     answers = {answer.id: answer for _, answer in world.results}
     assert set(answers) == {"a", "poison", "b", "c"}
     error = answers["poison"].error
@@ -129,15 +143,100 @@ def test_the_count_of_trials_survives_its_owners(trials: int) -> None:
     assert partition.snapshot().trials == trials + 1
 
 
-def test_a_process_tries_one_suspect_at_a_time_whatever_its_partition() -> None:
+def test_a_poisoned_query_among_a_thousand_is_found_and_only_that_one() -> None:
+    world = World()
+    ask(world, *(f"a{n}" for n in range(700)), "poison", *(f"b{n}" for n in range(300)))
+    deaths = lives(world, turns=40)
+    quarantined = {answer.id for _, answer in world.results if answer.error.code == "quarantined"}  # type: ignore[union-attr]
+    assert quarantined == {"poison"}
+    assert len(world.results) == len({answer.id for _, answer in world.results}) == 1_001
+    # To notice, to find the group of 512 and halve it, and three of it alone.
+    assert deaths <= PATIENCE + 1 + 9 + MAX_TRIALS + 1
+
+
+def test_a_backlog_of_innocent_suspects_takes_a_dozen_commits() -> None:
+    world = World()
+    ask(world, *(f"q{n}" for n in range(20_000)))
+    for _ in range(PATIENCE):
+        take_over(world)
+    assert live(world) <= 16
+    assert len(world.results) == 20_000
+
+
+def test_new_queries_do_not_wait_for_suspects_nor_what_the_owner_cannot_have_had_open() -> None:
+    world = World()
+    ask(world, *(f"q{n}" for n in range(20_100)))
+    for _ in range(PATIENCE):
+        take_over(world)
+    brain, partition = take_over(world)
+    ask(world, "new")
+    for record in world.queries:
+        partition.on_query(record)
+    answered = acknowledge(world, brain, partition)
+    assert answered == [*(f"q{n}" for n in range(20_000, 20_100)), "new"]
+    assert not brain.load.is_full, "those who wait for their trial keep nobody from being read"
+
+
+def test_what_its_owner_did_not_survive_is_tried_by_halves() -> None:
+    trials = Trials(Progress(0, trial=4, trials=1, group=8), end=99, court=Court(), most=99)
+    groups = []
+    for offset in range(4, 40):
+        trials.wait(FakeRecord(b"", offset=offset))
+    for _ in range(4):
+        offset, count, group = trials.fate
+        started = trials.committed(Progress(0, trial=offset, trials=count, group=group))
+        groups.append([record.offset for record in started])
+        for record in started:
+            trials.survived(record.offset)
+    assert groups == [[4, 5, 6, 7], [8, 9, 10, 11], [*range(12, 20)], [*range(20, 36)]]
+
+
+def test_a_death_in_the_middle_of_a_trial_is_remembered_whatever_was_answered_beside_it() -> None:
+    world = World()
+    ask(world, "poison", "b")
+    for _ in range(PATIENCE):
+        take_over(world)
+    with pytest.raises(DiedError):
+        live(world)
+    world.commit = (
+        world.commit[0],
+        encode_progress(structs.replace(decode_progress(*world.commit), takeovers=0))[0],
+    )
+    brain, partition = take_over(world)
+    commit(world, partition)  # before anything is read
+    for record in world.queries:
+        partition.on_query(record)
+    assert not brain.outbox
+    assert partition.snapshot().trials == 2
+
+
+def test_a_rebalance_in_the_middle_of_a_trial_is_no_death() -> None:
+    world = World()
+    ask(world, "a")
+    for _ in range(PATIENCE):
+        take_over(world)
+    for _ in range(2 * MAX_TRIALS):
+        _, partition = take_over(world)
+        partition.on_query(world.queries[0])
+        partition.calm()
+        commit(world, partition)
+    assert partition.snapshot().trials == 0
+    live(world)
+    ((_, answer),) = world.results
+    assert answer.error is not None
+    assert answer.error.code == "unavailable"
+
+
+def test_a_process_tries_one_group_at_a_time_whatever_its_partition() -> None:
     court = Court()
     after_three = Progress(0, takeovers=PATIENCE + 1)
-    first, second = (Trials(after_three, end=9, court=court) for _ in range(2))
+    first, second = (Trials(after_three, end=9, court=court, most=9) for _ in range(2))
     first.wait(FakeRecord(b"", offset=3))
     second.wait(FakeRecord(b"", offset=5))
-    assert (first.offset, second.offset) == (3, None)
+    assert (first.fate[0], second.fate[0]) == (3, None)
+    first.committed(Progress(0, trial=3, trials=1))
     first.survived(3)
-    assert (first.offset, second.offset) == (None, 5)
+    assert (first.fate[0], second.fate[0]) == (None, 5)
     second.adjourn()  # its partition went to somebody else
     first.wait(FakeRecord(b"", offset=4))
-    assert first.offset == 4
+    assert first.fate[0] == 4

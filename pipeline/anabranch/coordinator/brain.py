@@ -124,7 +124,7 @@ class Brain:
         self.outbox = Outbox()
         self.tracer = Tracer()
         self.counters = Counters()
-        self.load = Load(config.coordinator)
+        self.load = Load(config.coordinator, self.outstanding, self._slots)
         self.court = Court()
         self.mortality = Mortality(apart_ms=config.kafka.session_timeout_ms / 2)
         self.sharing = Sharing()
@@ -136,6 +136,9 @@ class Brain:
         """A record of no query's that cannot be read or handled."""
         self.counters.dead_letters += 1
         self.outbox.dead_letters.append(DeadLetterOut(record, describe(error), stack_digest(error)))
+
+    def _slots(self) -> int:
+        return self.config.worker.slots * self.directory.count_workers(self.now_ms())
 
     def kind(self, type_: str) -> TypeConfig:
         """What is configured for a query type, or what goes for all others."""

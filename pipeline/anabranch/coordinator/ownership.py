@@ -92,7 +92,7 @@ class Ownership:
         await self._lock.hold()
         for partition in self.partitions.values():
             partition.held = True
-            partition.takeovers = 0  # whoever comes next does not come because we died
+            partition.calm()
         await self._in_flight.settle(self._settle_timeout_s)
         try:
             await self._commit(self.partitions.values())

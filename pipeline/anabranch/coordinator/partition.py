@@ -54,7 +54,9 @@ class QueryPartition:
         self._brain = brain
         self._restored = restored
         self._window = Window(progress.offset, progress.completed)
-        self._trials = Trials(progress, restored.end, brain.court)
+        self._trials = Trials(
+            progress, restored.end, brain.court, brain.config.coordinator.max_open_queries
+        )
         self._bounds = restored.bounds
         self._latest: Record | None = None
         self.queries = OpenQueries(self, brain)
@@ -79,12 +81,14 @@ class QueryPartition:
 
     def snapshot(self) -> Progress:
         """What to commit now."""
+        trial, trials, group = self._trials.fate
         return structs.replace(
             self._window.snapshot(self._bounds_at_reading(self._window.position)),
             epoch=self.epoch,
             takeovers=self.takeovers,
-            trial=self._trials.offset,
-            trials=self._trials.count,
+            trial=trial,
+            trials=trials,
+            group=group,
             mark=self._mark(),
         )
 
@@ -118,16 +122,15 @@ class QueryPartition:
             self._read(record)
 
     def on_committed(self, progress: Progress) -> None:
-        """The broker has the commit; a suspect that it names may be started."""
-        suspect = self._trials.committed(progress)
-        if suspect is None:
-            return
-        if self._trials.count > MAX_TRIALS:
-            trace = self._brain.tracer.process(suspect, f"process {suspect.topic}")
-            reason = f"it was on trial {MAX_TRIALS} times, and whoever started it died"
-            self.reject(suspect, trace, Error("quarantined", reason), read_id(suspect.value))
-        else:
-            self._read(suspect)
+        """The broker has the commit; suspects that it names may be started."""
+        is_over = self._trials.is_over
+        for suspect in self._trials.committed(progress):
+            if is_over:
+                trace = self._brain.tracer.process(suspect, f"process {suspect.topic}")
+                reason = f"it was on trial {MAX_TRIALS} times, and whoever started it died"
+                self.reject(suspect, trace, Error("quarantined", reason), read_id(suspect.value))
+            else:
+                self._read(suspect)
 
     def on_partial(self, record: Record) -> None:
         """A record of `partials`, with what workers found."""
@@ -155,6 +158,11 @@ class QueryPartition:
             return
         self._brain.counters.answered += 1
         self._ended(Bounds(results_offset + 1, self._bounds.partials))
+
+    def calm(self) -> None:
+        """Whoever comes next does not come because we died."""
+        self.takeovers = 0
+        self._trials.excuse()
 
     def release(self) -> None:
         """It is ours after all: what became ready meanwhile goes out."""

@@ -36,7 +36,7 @@ from anabranch.diagnostics import StatsReport
 from anabranch.errors import BrokerError, TopicError
 from anabranch.events import ControlRecord, MemberHealth, decode
 from anabranch.kafka.topics import require_topics
-from anabranch.kafka.transport import Record, TopicPartition, Transport
+from anabranch.kafka.transport import LOG_APPEND_TIME, Record, TopicPartition, Transport
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
 from anabranch.turns import in_turns
@@ -241,13 +241,13 @@ class Coordinator(Service):
     async def _read_queries(self, stage: Stage) -> None:
         while True:
             stage.beat()
-            if not await self._has_room(stage):
+            if not await self._room(stage):
                 await asyncio.sleep(_ROOM_S)
                 continue
             batches = await self._consumer.fetch(_FETCH_MS)
             partitions = self.ownership.partitions.copy()
             async for tp, record in in_turns(batches, self._publisher.flush):
-                if self.brain.load.is_full and not await self._has_room(stage):
+                if not await self._room(stage, record):
                     partitions.clear()  # what was fetched and not read is read by whoever is next
                 partition = partitions.get(tp.partition)
                 if partition is None or partition.held or partition.lost:
@@ -311,9 +311,11 @@ class Coordinator(Service):
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 
-    async def _has_room(self, stage: Stage) -> bool:
-        """Wait until one more query may be open; False once none is to be read any more."""
-        while self.brain.load.is_full and not self._draining:
+    async def _room(self, stage: Stage, record: Record | None = None) -> bool:
+        """Wait until this query may be started; False once none is to be read any more."""
+        trusted = record is not None and record.timestamp_type == LOG_APPEND_TIME
+        age_ms = self.brain.now_ms() - record.timestamp if record and trusted else 0.0
+        while not self.brain.load.has_room(age_ms) and not self._draining:
             stage.beat()
             self.brain.counters.open_full += 1
             await self._publisher.flush()

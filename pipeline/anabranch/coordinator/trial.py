@@ -1,9 +1,13 @@
-"""Poison: a query that kills whoever starts it, found by starting suspects one at a time.
+"""Poison: a query that kills whoever starts it, found by starting suspects in small groups.
 
-After two takeovers without progress every query that was open then is a suspect. A suspect is
-started only when the commit says that it is on trial; one that was on trial three times and
-never answered is quarantined. A process tries one suspect at a time, of all its partitions: no
-suspect is to pay for what another one did.
+After two takeovers without progress, or one in the middle of a trial, those queries are suspects
+that the owner before may have had open. A group of them is started only when the commit says that
+it is on trial. A group that survives clears its queries, and the next one is twice as large, so
+thousands of innocent ones take a dozen commits; of a group that its owner did not survive the next
+owner tries a half. One that was on trial alone three times and never answered is quarantined.
+
+A process tries one group at a time, of all its partitions: no suspect is to pay for what another
+one did. Queries that are no suspects do not wait for any of this.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ MAX_TRIALS = 3
 
 
 class Court:
-    """Whose suspect is on trial, among the partitions of a process."""
+    """Whose suspects are on trial, among the partitions of a process."""
 
     def __init__(self) -> None:
         self._sitting: Trials | None = None
@@ -51,50 +55,83 @@ class Trials:
     Args:
         progress: as the takeover found it, its own rise included.
         end: the offset after the last query that was there when it began.
+        most: queries that the owner before may have had open.
     """
 
-    def __init__(self, progress: Progress, end: int, court: Court) -> None:
+    def __init__(self, progress: Progress, end: int, court: Court, most: int) -> None:
         self._court = court
-        self._until = end if progress.takeovers > PATIENCE else 0
-        self._before = (progress.trial, progress.trials)
+        died = progress.trial is not None and progress.trial >= progress.offset
+        self._until = end if died or progress.takeovers > PATIENCE else 0
+        self._left = most
         self._waiting: deque[Record] = deque()
-        self.offset: int | None = None
-        """The offset on trial."""
-        self.count = 0
-        """How often it has been, this time included."""
-        self._started = False
+        self._running: set[int] = set()
+        self._fate = (progress.trial, progress.trials, progress.group) if died else (None, 0, 1)
+        self._doubted = progress.group if died else 0
+        """How many are left of the group that the owner before did not survive."""
+        self._group = max(1, self._doubted // 2)
+        self._called = False
+
+    @property
+    def fate(self) -> tuple[int | None, int, int]:
+        """What to commit: the first offset on trial, how often it has been alone, and of how many.
+
+        What the owner before wrote stands until somebody is called.
+        """
+        return self._fate
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the first one has been on trial alone too often."""
+        return self._fate[1] > MAX_TRIALS
 
     def suspects(self, offset: int) -> bool:
         """Whether a query has to wait for its trial."""
-        return offset < self._until
+        return offset < self._until and self._left > 0
 
     def wait(self, record: Record) -> None:
         """One more suspect."""
+        self._left -= 1
         self._waiting.append(record)
         self.call()
 
-    def committed(self, progress: Progress) -> Record | None:
-        """A commit was written; the suspect to start now, if it says that it is on trial."""
-        if self.offset is None or self._started or progress.trial != self.offset:
-            return None
-        self._started = True
-        return self._waiting[0]
+    def committed(self, progress: Progress) -> list[Record]:
+        """A commit was written; the suspects to start now, if it says that they are on trial."""
+        said = (progress.trial, progress.trials, progress.group)
+        if not self._called or self._running or said != self._fate:
+            return []
+        count = min(progress.group, len(self._waiting))
+        started = [self._waiting.popleft() for _ in range(count)]
+        self._running = {record.offset for record in started}
+        return started
 
     def survived(self, offset: int) -> None:
-        """An offset is done; the next suspect's turn."""
-        if offset == self.offset:
-            self._waiting.popleft()
+        """An offset is done; with the last of a group, the next group's turn."""
+        if offset not in self._running:
+            return
+        self._running.remove(offset)
+        if not self._running:
+            self._doubted -= self._fate[2]
+            self._group = self._group * 2 if self._doubted <= 0 else min(self._group, self._doubted)
             self.adjourn()
             self.call()
 
+    def excuse(self) -> None:
+        """Whoever comes next does not come because we died: this trial does not count."""
+        offset, count, group = self._fate
+        self._fate = offset, max(0, count - 1), group
+
     def adjourn(self) -> None:
         """Nobody of these is on trial any more."""
-        self.offset, self.count, self._started = None, 0, False
+        self._fate, self._called = (None, 0, 1), False
+        self._running.clear()
         self._court.rise(self)
 
     def call(self) -> None:
-        """The next suspect, if there is one and nobody else's is on trial."""
-        if self.offset is None and self._waiting and self._court.sit(self):
-            self.offset = self._waiting[0].offset
-            trial, trials = self._before
-            self.count = trials + 1 if trial == self.offset else 1
+        """The next suspects, if there are any and nobody else's are on trial."""
+        if self._called or not self._waiting or not self._court.sit(self):
+            return
+        offset, count, group = self._fate
+        first = self._waiting[0].offset
+        again = offset == first and group == 1
+        self._fate = first, count + 1 if again else 1, self._group
+        self._called = True

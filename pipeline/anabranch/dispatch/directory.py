@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 
 from anabranch.bounds import clamped_ms
 from anabranch.errors import DecodeError
@@ -102,14 +102,20 @@ class Directory:
 
     def workers(self, group: str, now_ms: float) -> list[MemberHealth]:
         """Workers of a group that were heard of lately."""
-        return [
+        return [member for member in self._live(now_ms) if member.group == group]
+
+    def count_workers(self, now_ms: float) -> int:
+        """Workers of all groups that were heard of lately."""
+        return sum(1 for _ in self._live(now_ms))
+
+    def _live(self, now_ms: float) -> Iterator[MemberHealth]:
+        return (
             member
             for heard_ms, member in self._members.values()
             if member.role == "worker"
-            and member.group == group
             and member.state in ("ready", "starting")
             and now_ms - heard_ms < MEMBER_SILENCE_MS
-        ]
+        )
 
     def deaths(self, now_ms: float) -> list[tuple[MemberHealth, float]]:
         """Workers that fell silent without draining, each once; and until when they may have read.

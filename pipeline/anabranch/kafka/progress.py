@@ -23,7 +23,7 @@ MAX_METADATA_BYTES: Final = 4_096
 """Kafka's `offset.metadata.max.bytes`, where nobody raised it."""
 
 _VERSION: Final = "2"
-_NUMBERS: Final = {"1": 6, "2": 9}
+_NUMBERS: Final = {"1": 6, "2": 10}
 """How many numbers precede the offsets, by version: those of the last release are still read."""
 _MAX_PAYLOAD: Final = (MAX_METADATA_BYTES - len(_VERSION)) * 3 // 4 - 3
 _MAX_NUMBER: Final = 2**63 - 1
@@ -69,9 +69,10 @@ class Progress(Struct, frozen=True):
         epoch: raised by every takeover.
         takeovers: takeovers in a row without progress.
         trial: a suspect's offset, written before it is started.
-        trials: how often it has been on trial.
+        trials: how often it has been on trial alone.
         mark: the last query that was read.
         stamps_ms: how far the partition's time stamps are behind the broker's clock.
+        group: how many suspects, from that one on, are on trial together.
     """
 
     offset: int
@@ -83,6 +84,7 @@ class Progress(Struct, frozen=True):
     trials: int = 0
     mark: Mark | None = None
     stamps_ms: int = 0
+    group: int = 1
 
     def within(self, beginning: int, end: int) -> Progress:
         """What of it concerns a log that holds these offsets.
@@ -97,6 +99,7 @@ class Progress(Struct, frozen=True):
             completed=tuple(done for done in self.completed if offset <= done < end),
             trial=self.trial if on_trial else None,
             trials=self.trials if on_trial else 0,
+            group=self.group if on_trial else 1,
         )
 
 
@@ -176,6 +179,7 @@ def encode(progress: Progress) -> tuple[str, bool]:
         mark.offset + 1,
         mark.digest,
         _zigzag(progress.stamps_ms),
+        progress.group,
     )
     head = b"".join(map(_varint, numbers))
     offsets = progress.completed[:_MAX_COMPLETED]
@@ -210,8 +214,8 @@ def _decode(offset: int, metadata: str) -> Progress:
     if crc32(payload).to_bytes(4, "big") != check:
         raise ValueError("damaged")
     numbers = _Varints(payload)
-    head = [numbers.next() for _ in range(_NUMBERS[version])] + [0, 0, 0]
-    epoch, takeovers, trial, trials, results, partials, marked, digest, stamps = head[:9]
+    head = [numbers.next() for _ in range(_NUMBERS[version])] + [0, 0, 0, 1]
+    epoch, takeovers, trial, trials, results, partials, marked, digest, stamps, group = head[:10]
     return Progress(
         offset,
         tuple(_unpack(numbers, offset)),
@@ -222,6 +226,7 @@ def _decode(offset: int, metadata: str) -> Progress:
         trials,
         Mark(marked - 1, digest) if marked else None,
         _unzigzag(stamps),
+        group,
     )
 
 

@@ -15,9 +15,9 @@ from anabranch.kafka.transport import Record, TopicPartition
 __all__ = ["Batches", "Fetching"]
 
 _LATE_S: Final = 0.1
-_MAX_RECORDS: Final = 1_000
+_MAX_RECORDS: Final = 250
 """Handed out at once, at most: aiokafka takes records out of their batches when it is asked for
-them, all that a fetch brought in one go. More of it would stop the loop for longer than a turn."""
+them, all that a fetch brought in one go, which may stop the loop for seconds."""
 
 Batches = Mapping[TopicPartition, Sequence[Record]]
 
@@ -33,6 +33,9 @@ class Fetching:
     def __init__(self, client: AIOKafkaConsumer) -> None:
         self._client = client
         self._pending: asyncio.Task[Any] | None = None
+        self._left: set[TopicPartition] = set()
+        """Partitions of whose last fetch a part was handed out."""
+        self._left_first = False
         self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     async def fetch(self, timeout_ms: float) -> Batches:
@@ -59,7 +62,7 @@ class Fetching:
             return {}
         self._pending = None
         batches = _result(pending)
-        self._take_turns(batches)
+        self._served(batches)
         return batches
 
     def fail(self, error: BaseException) -> None:
@@ -74,16 +77,26 @@ class Fetching:
             self._pending = None
 
     def _begin(self, timeout_s: float) -> asyncio.Task[Any]:
+        self._put_in_order()
         return asyncio.ensure_future(
             self._client.getmany(timeout_ms=int(timeout_s * 1000), max_records=_MAX_RECORDS)
         )
 
-    def _take_turns(self, served: Batches) -> None:
-        """What is left of a partition waits behind all others: a backlog there holds up nobody."""
-        left = self._client._fetcher._records
-        for tp in served:
-            if tp in left:
-                left.move_to_end(tp)
+    def _put_in_order(self) -> None:
+        """A backlog holds up nobody: by turns what is left of partitions and what just came."""
+        fetched = self._client._fetcher._records
+        self._left_first = not self._left_first
+        came = [tp for tp in fetched if tp not in self._left]
+        for tp in came if self._left_first else reversed(came):
+            fetched.move_to_end(tp, last=self._left_first)
+
+    def _served(self, batches: Batches) -> None:
+        """What is left of these partitions waits behind what is left of others."""
+        fetched = self._client._fetcher._records
+        for tp in batches:
+            if tp in fetched:
+                fetched.move_to_end(tp)
+        self._left = {tp for tp in (*self._left, *batches) if tp in fetched}
 
 
 def _result(pending: asyncio.Task[Any]) -> Batches:

@@ -1,0 +1,151 @@
+"""A backlog that waited on Apache Kafka: how fast it is worked off, and who suffers meanwhile.
+
+    python benchmarks/backlog.py                    1,000,000 queries, half of them expired
+    python benchmarks/backlog.py --count 90000 --gzip
+
+The queries lie on eleven of twelve partitions when one coordinator and one worker meet them; the
+twelfth is free, and somebody asks there all the time. The rate is set against the saturated rate of
+the same run. Driver, broker and processes share this machine: only the ratios mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from confluent_kafka import Producer
+from end_to_end import SETTINGS, Contender, Driver, fresh, process
+
+from anabranch.client import Client
+from anabranch.config import Config, load
+from anabranch.dev.local_kafka import LocalKafka
+from anabranch.events import Answer, Query, encode
+from anabranch.kafka.client import KafkaTransport
+from anabranch.kafka.topics import Topics, ensure_topics
+from anabranch.kafka.transport import TopicPartition
+
+PARTITIONS = 12
+FREE = PARTITIONS - 1
+WITHIN_MS = 5_000
+HOUR_MS = 3_600_000
+
+
+def preload(bootstrap: str, topic: str, count: int, codec: str) -> None:
+    """Half of them have expired when they are read, the others have an hour."""
+    settings = {"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 50}
+    producer = Producer(settings | {"queue.buffering.max.messages": 200_000})
+    for n in range(count):
+        value = b'{"id":"b%d","type":"t","params":{"n":%d},"timeout_ms":%d,"strategy":"parallel"}'
+        timeout_ms = 1 if n % 2 else HOUR_MS
+        if n % 10_000 == 0:
+            producer.flush()
+        key = b"b%d" % n
+        producer.produce(topic, value % (n, -n - 1, timeout_ms), key, partition=n % FREE)
+        producer.poll(0)
+    producer.flush()
+
+
+async def answered(config: Config) -> int:
+    """How many answers there are."""
+    reader = KafkaTransport(config.kafka).reader("count")
+    await reader.start()
+    topic = Topics(config.namespace).results
+    places = [TopicPartition(topic, n) for n in range(PARTITIONS)]
+    ends = await reader.ends(places)
+    await reader.stop()
+    return sum(ends.values())
+
+
+async def saturated(config: Config, coordinator: int, worker: int, count: int) -> float:
+    topics = Topics(config.namespace)
+    contender = Contender("", None, topics.queries, topics.results, fresh, [coordinator, worker])
+    driver = Driver(config.kafka.bootstrap)
+    await driver.measure(contender, count // 10, 0.1)  # warm
+    begin = time.perf_counter()
+    await driver.measure(contender, count, 0.1)
+    return count * 1.2 / (time.perf_counter() - begin)
+
+
+async def ask(client: Client, n: int, partition: int) -> float | None:
+    """Milliseconds to the answer of a new question; None without one in time."""
+    query = Query(id=f"new{n}", type="t", params={"new": n}, timeout_ms=WITHIN_MS)
+    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    client._waiting[query.id] = future
+    begin = time.perf_counter()
+    await client._producer.send(
+        client._topics.queries, encode(query), partition=partition, headers=client._headers
+    )
+    try:
+        async with asyncio.timeout(2 * WITHIN_MS / 1000):
+            answer = await future
+    except TimeoutError:
+        return None
+    return (time.perf_counter() - begin) * 1000 if answer.status == "complete" else None
+
+
+async def bench(bootstrap: str, count: int, codec: str, path: Path) -> dict[str, Any]:
+    config = load(path, environ={})
+    await ensure_topics(KafkaTransport(config.kafka), config, config.groups)
+    command = ("-m", "anabranch", "coordinator", "--config", str(path))
+    async with process("-m", "anabranch", "worker", "--config", str(path)) as worker:
+        async with process(*command) as coordinator:
+            rate = await saturated(config, coordinator, worker, 20_000)
+        before = await answered(config)
+        preload(bootstrap, Topics(config.namespace).queries, count, codec)
+        async with Client(config) as client, process(*command) as coordinator:
+            begin, waits, asked = time.perf_counter(), list[float | None](), 0
+            while (done := await answered(config) - before - asked) < count:
+                waits.append(await ask(client, asked, FREE))
+                asked += 1
+                if not is_alive(coordinator):
+                    raise SystemExit(f"the coordinator died after {done} answers")
+                await asyncio.sleep(0.5)
+            took_s = time.perf_counter() - begin
+            after = [await ask(client, asked + n, n % PARTITIONS) for n in range(60)]
+    return {
+        "saturated per s": round(rate),
+        "backlog per s": round(count / took_s),
+        "ratio": round(count / took_s / rate, 2),
+        "asked beside it": waits_of(waits),
+        "asked after it": waits_of(after),
+    }
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def waits_of(waits: list[float | None]) -> dict[str, float]:
+    in_time = sorted(ms for ms in waits if ms is not None)
+    return {
+        "asked": len(waits),
+        "in time": len(in_time),
+        "p50_ms": round(statistics.median(in_time), 1) if in_time else 0.0,
+        "max_ms": round(in_time[-1], 1) if in_time else 0.0,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--gzip", action="store_true", help="as a producer that compresses")
+    arguments = parser.parse_args()
+    codec = "gzip" if arguments.gzip else "none"
+    with LocalKafka(nodes=1) as kafka, tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bench.toml")
+        settings = SETTINGS.format(mode="at_least_once", bootstrap=kafka.bootstrap)
+        settings = settings.replace("queries = 4", f"queries = {PARTITIONS}")
+        path.write_text(f"{settings}[coordinator]\nmax_timeout_ms = {HOUR_MS}\n")
+        report = uvloop.run(bench(kafka.bootstrap, arguments.count, codec, path))
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
