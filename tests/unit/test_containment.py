@@ -200,7 +200,7 @@ def test_what_is_read_back_is_contained_too(monkeypatch: pytest.MonkeyPatch) -> 
     world.ask("a")
     partial = FakeRecord(_partial_of(world, world.sent), topic="anabranch.partials")
     _failing(monkeypatch, cache_fold, "size_of", OverflowError())
-    restored = Restored(Progress(0), Bounds())
+    restored = Restored(Progress(0), Bounds(), end=1)
     recovery._take_partial(world.brain, restored, partial)
     Backfill(world.brain, MemoryBroker().transport().reader("t"))._fold(partial)
     assert not restored.arrived(0, "q0.0")
