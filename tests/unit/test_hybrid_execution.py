@@ -544,15 +544,23 @@ class TestSingleFlight:
         world.reply("d")
         assert (world.answers[first].status, world.answers[second].status) == ("failed", "complete")
 
+    def test_who_has_more_time_does_not_share_the_deadline_of_who_has_little(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("d", timeout_ms=100)
+        waiter = world.ask("d", at=1, timeout_ms=290)
+        assert [sent.task.query for sent in world.sent][1:] == [waiter]
+
     def test_at_the_leaders_deadline_the_waiter_with_most_time_left_leads(self) -> None:
         world = Hybrid(partitions=3)
-        world.ask("d", timeout_ms=100)
-        short = world.ask("d", at=1, timeout_ms=400)
+        world.ask("d", timeout_ms=900)
+        world.ask("d", at=1, timeout_ms=400)
+        world.after(500)
         long = world.ask("d", at=2, timeout_ms=900)
-        world.after(100)
+        assert len(world.sent) == 1
+        world.after(400)
         assert [sent.task.query for sent in world.sent][1:] == [long]
         world.reply("d", to=long)
-        assert {world.answers[short].status, world.answers[long].status} == {"complete"}
+        assert world.answers[long].status == "complete"
 
     def test_a_waiter_is_answered_at_its_own_deadline(self) -> None:
         world = Hybrid(partitions=2)
@@ -590,15 +598,118 @@ class TestSingleFlight:
         world.reply("d", to=waiter)
         assert world.answers[waiter].status == "complete"
 
-    def test_a_leader_that_needs_no_more_hands_over(self) -> None:
+    def test_what_a_leader_needs_no_more_is_fetched_on_for_those_who_wait(self) -> None:
         world = Hybrid(partitions=2)
         leader = world.ask("a", "d", min_coverage=0.5)
         waiter = world.ask("d", at=1)
         world.reply("a")
         world.after(600)
         assert leader in world.answers
+        assert [sent.task.query for sent in world.sent] == [leader], "it is fetched twice"
+        world.reply("d", to=leader)
+        assert world.answers[waiter].status == "complete"
+        assert world.brain.outstanding.total("cpu") == 0
+
+    def test_at_the_deadline_of_who_was_answered_early_one_of_the_waiters_leads(self) -> None:
+        world = Hybrid(partitions=2)
+        leader = world.ask("a", "d", min_coverage=0.5)
+        world.after(100)
+        waiter = world.ask("d", at=1)
+        world.reply("a")
+        world.after(899)
+        assert leader in world.answers
+        assert world.sent[-1].task.query == leader
+        world.after(1)
+        assert world.sent[-1].task.query == waiter
         world.reply("d", to=waiter)
         assert world.answers[waiter].status == "complete"
+
+    def test_what_fails_after_its_leader_was_answered_is_fetched_by_a_waiter(self) -> None:
+        world = Hybrid(partitions=2)
+        leader = world.ask("a", "d", min_coverage=0.5)
+        waiter = world.ask("d", at=1)
+        world.reply("a")
+        world.after(600)
+        world.reply("d", to=leader, status="error")
+        world.reply("d", to=waiter)
+        assert world.answers[waiter].status == "complete"
+        assert len(world.brain.sharing.flights) == 0
+
+    def test_shards_that_came_before_and_after_their_leader_was_answered_make_one(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("a", "f", min_coverage=0.5)
+        waiter = world.ask("f", at=1)
+        shards = [sent for sent in world.sent if sent.slot.layer == "f"]
+        world.deliver(shards[0])
+        world.reply("a")
+        world.after(600)
+        for sent in shards[1:]:
+            world.deliver(sent)
+        assert world.answers[waiter].layers["f"].count == 6
+
+    def test_when_the_partition_of_who_was_answered_early_is_lost_a_waiter_leads(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("a", "d", min_coverage=0.5)
+        waiter = world.ask("d", at=1)
+        world.reply("a")
+        world.after(600)
+        world.lose(0)
+        world.reply("d", to=waiter)
+        assert world.answers[waiter].status == "complete"
+
+    def test_nobody_waits_for_a_worker_that_died(self) -> None:
+        world = Hybrid(partitions=2)
+        leader = world.ask("d")
+        waiter = world.ask("d", at=1)
+        route = ("cpu", world.sent[0].partition)
+        open_query = world.partitions[0].queries.find(0, leader)
+        assert open_query is not None
+        world.partitions[0].queries.on_death(open_query, {route})
+        world.collect()
+        assert [sent.task.query for sent in world.sent] == [leader, waiter]
+        world.ask("d", n=1, at=1)
+        assert len(world.sent) == 2, "the new flight is joined"
+        world.reply("d", to=waiter)
+        assert world.answers[waiter].status == "complete"
+
+    def test_an_error_of_three_is_told_to_all(self) -> None:
+        world = Hybrid()
+        ids = [world.ask("d") for _ in range(50)]
+        for n in range(3):
+            assert len(world.sent) == 1
+            world.reply("d", status="error", error=f"broke {n}")
+        assert {world.answers[id_].layers["d"].error for id_ in ids[3:]} == {"broke 2"}
+        assert not world.sent
+        assert len(world.brain.sharing.flights) == 0
+
+    def test_what_is_refreshed_beside_a_miss_is_fetched_once(self) -> None:
+        world = Hybrid(partitions=2)
+        world.cached("a")
+        world.after(0.9 * TTL_MS)
+        for at in (0, 1):
+            world.ask("a", "b", at=at)
+        assert sorted(sent.slot.layer for sent in world.sent) == ["a", "b"]
+        world.reply("a", "b")
+        world.cached("a", n=7)
+        world.after(0.9 * TTL_MS)
+        world.ask("a", "c", n=7)
+        assert world.asked() == ["a", "c"]
+
+    def test_a_shared_execution_teaches_once(self) -> None:
+        world = Hybrid(partitions=2)
+        batch = world.brain.selector.telemetry.take_batch
+        batch()
+        ids = [world.ask("a", "d", at=n % 2) for n in range(200)]
+        world.after(30)
+        world.reply("a", "d")
+        assert all(world.answers[id_].status == "complete" for id_ in ids)
+        learned = batch()
+        assert learned is not None
+        assert {row.layer: (row.asked, row.ok) for row in learned.rows.layers} == {
+            "a": (1, 1), "d": (1, 1),
+        }  # fmt: skip
+        assert sum(row.count for row in learned.rows.plans) == 2, "one for each group"
+        assert sum(row.count for row in learned.rows.queries) == 200
 
     def test_one_layer_after_another_goes_on_with_what_another_query_fetched(self) -> None:
         world = Hybrid(partitions=2)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import pytest
 from hybrid import Hybrid
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from anabranch.cache.single_flight import Ticket
 from anabranch.coordinator.open_queries import OpenQueries
@@ -86,3 +89,62 @@ def test_a_lost_partition_leaves_its_fetches_to_others() -> None:
     assert len(world.sent) == 1
     world.reply("d")
     assert all(world.answers[id_].status == "complete" for id_ in ids[MANY // 2 :])
+
+
+class Asked(NamedTuple):
+    """A question that everybody asks, by how and when one does."""
+
+    at_ms: int
+    timeout_ms: int
+    partition: int
+    limit: int
+    priority: str
+    early: bool
+    """It wants another layer as well, and is content with that."""
+
+
+asked = st.builds(
+    Asked,
+    at_ms=st.sampled_from([0, 0, 1, 20, 80, 150, 300]),
+    timeout_ms=st.sampled_from([50, 100, 150, 290, 400, 600]),
+    partition=st.integers(0, 1),
+    limit=st.sampled_from([10, 20]),
+    priority=st.sampled_from(["low", "medium"]),
+    early=st.booleans(),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@example(
+    queries=[Asked(0, 100, 0, 10, "low", False), Asked(0, 290, 1, 10, "low", False)], took_ms=200
+)
+@given(
+    queries=st.lists(asked, min_size=1, max_size=8), took_ms=st.sampled_from([5, 60, 120, 200, 350])
+)
+def test_who_would_be_answered_alone_is_answered_in_company(
+    queries: list[Asked], took_ms: int
+) -> None:
+    """Whoever it meets: with shorter deadlines, answered early, in partitions that are lost."""
+    world = Hybrid(partitions=2)
+    start_ms, ids, begun = world.now_ms, {}, {}
+    for now_ms in range(1_100):
+        for query in [query for query in queries if query.at_ms == now_ms]:
+            layers, fields = ("a", "d") if query.early else ("d",), query._asdict()
+            for name in ("at_ms", "partition", "early"):
+                del fields[name]
+            coverage = 0.5 if query.early else 1.0
+            id_ = world.ask(*layers, at=query.partition, min_coverage=coverage, **fields)
+            ids[id_] = query
+        for sent in list(world.sent):
+            since_ms = begun.setdefault((sent.bundle, sent.slot.layer), now_ms)
+            due_ms = since_ms + (took_ms if sent.slot.layer == "d" else 1)
+            late = start_ms + now_ms >= sent.task.deadline_ms
+            if now_ms >= due_ms or late:
+                world.sent.remove(sent)
+                world.deliver(sent, status="timeout" if late else "ok")
+        world.after(1)
+    for id_, query in ids.items():
+        if not query.early and took_ms + 1 < 0.9 * query.timeout_ms:
+            assert world.answers[id_].status == "complete"
+    assert len(world.brain.sharing.flights) == 0
+    assert world.brain.outstanding.total("cpu") == 0

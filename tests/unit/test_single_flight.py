@@ -51,6 +51,11 @@ def test_other_layers_and_other_questions_fly_apart() -> None:
         ({"asked_ms": 100.0, "max_age_ms": 99}, False),
         ({"asked_ms": 0.0, "max_age_ms": 0}, True),
         ({"asked_ms": 1.0, "max_age_ms": 0}, False),
+        ({"deadline_ms": 1_100.0}, True),
+        ({"deadline_ms": 1_112.0}, False),
+        ({"asked_ms": 990.0, "deadline_ms": 1_990.0}, True),
+        ({"asked_ms": 990.0, "deadline_ms": 2_990.0}, False),
+        ({"deadline_ms": 1.0}, True),
     ],
 )
 def test_a_flight_is_joined_only_if_it_is_good_enough(changes: dict[str, Any], joins: bool) -> None:
@@ -88,8 +93,9 @@ def test_a_result_that_nobody_leads_to_serves_nobody() -> None:
 
 def test_after_a_failure_the_waiter_with_most_time_left_leads() -> None:
     flights = Flights()
-    for id, deadline_ms in ((1, 500.0), (2, 700.0), (3, 900.0), (4, 800.0)):
-        flights.enter(KEY, "graph", ticket(id, deadline_ms=deadline_ms))
+    for id, asked_ms in ((1, 0.0), (2, 200.0), (3, 350.0), (4, 300.0)):
+        late = ticket(id, asked_ms=asked_ms, deadline_ms=asked_ms + 1_000)
+        flights.enter(KEY, "graph", late)
     (lead,) = flights.fail(KEY, "graph", 1, 400.0)
     assert lead.ticket.id == 3
     assert {t.id for t in flights.waiting(KEY, "graph", 3)} == {4, 2}
@@ -105,7 +111,7 @@ def test_a_failure_without_waiters_ends_the_flight() -> None:
 def test_waiters_for_whom_the_new_leader_is_not_good_enough_fetch_themselves() -> None:
     flights = Flights()
     flights.enter(KEY, "graph", ticket(1, limit=50))
-    flights.enter(KEY, "graph", ticket(2, limit=10, deadline_ms=2_000.0))
+    flights.enter(KEY, "graph", ticket(2, limit=10, deadline_ms=1_100.0))
     flights.enter(KEY, "graph", ticket(3, limit=50))
     leads = flights.fail(KEY, "graph", 1, 10.0)
     assert [lead.ticket.id for lead in leads] == [2, 3]
@@ -196,10 +202,10 @@ def _comparisons(count: int) -> int:
     compared = 0
 
     class Counted(Ticket, frozen=True, gc=False):
-        def may_join(self, leader: Ticket, started_ms: float) -> bool:
+        def may_join(self, leader: Ticket, started_ms: float, now_ms: float) -> bool:
             nonlocal compared
             compared += 1
-            return super().may_join(leader, started_ms)
+            return super().may_join(leader, started_ms, now_ms)
 
         def __eq__(self, other: object) -> bool:
             nonlocal compared
@@ -218,6 +224,35 @@ def _comparisons(count: int) -> int:
     return compared
 
 
+def test_a_flight_outlives_its_leader_while_its_fetch_runs() -> None:
+    flights = Flights()
+    for id in (1, 2, 3):
+        flights.enter(KEY, "graph", ticket(id))
+    assert flights.leave(1, 10.0, {"graph"}) == ()
+    assert flights.led_by(1) == {"graph"}
+    assert isinstance(flights.enter(KEY, "graph", ticket(4)), Join)
+    assert [t.id for t in flights.succeed(KEY, "graph", 1)] == [2, 3, 4]
+    assert flights.led_by(1) == set()
+
+
+def test_a_flight_for_nobody_ends_with_its_leader() -> None:
+    flights = Flights()
+    flights.enter(KEY, "graph", ticket(1))
+    assert flights.leave(1, 10.0, {"graph"}) == ()
+    assert len(flights) == 0
+
+
+def test_failures_are_remembered_for_those_who_go_on() -> None:
+    flights = Flights()
+    for id in range(4):
+        flights.enter(KEY, "graph", ticket(id, limit=50 if id == 3 else 20 + id))
+    assert flights.failures(KEY, "graph", 3) == 0
+    flights.enter(KEY, "graph", ticket(4, limit=50))
+    (lead,) = flights.fail(KEY, "graph", 3, 10.0, broke=True)
+    assert flights.failures(KEY, "graph", lead.ticket.id) == 1
+    assert flights.failures(KEY, "graph", 0) == 0
+
+
 class FlightsMachine(RuleBasedStateMachine):
     """Queries that come, are served, fail and leave in any order, checked against a plain model."""
 
@@ -230,6 +265,8 @@ class FlightsMachine(RuleBasedStateMachine):
         """Who was told to fetch, and when."""
         self.follows: dict[int, int] = {}
         """Who was told to wait, or found to be waiting: for whom."""
+        self.since: dict[int, float] = {}
+        """When it was found good enough."""
         self.next_id = 0
 
     @rule(
@@ -251,8 +288,9 @@ class FlightsMachine(RuleBasedStateMachine):
         if isinstance(role, Join):
             assert role.leader.id in self.leads
             self.follows[new.id] = role.leader.id
+            self.since[new.id] = self.now_ms
         else:
-            able = [id for id in self.leads if new.may_join(self.tickets[id], self.leads[id])]
+            able = [id for id in self.leads if self._suits(id, new, self.now_ms)]
             assert not able, "it fetches although a flight was good enough"
             self._leads(new.id)
 
@@ -267,9 +305,18 @@ class FlightsMachine(RuleBasedStateMachine):
         served = self.flights.succeed(KEY, "graph", leader)
         assert {t.id for t in served} == {w for w, by in self.follows.items() if by == leader}
         for waiter in served:
-            assert waiter.may_join(self.tickets[leader], self.leads[leader])
+            assert self._suits(leader, waiter, self.since[waiter.id])
             del self.follows[waiter.id]
         del self.leads[leader]
+
+    @precondition(lambda self: self.leads)
+    @rule(data=st.data())
+    def outlive(self, data: st.DataObject) -> None:
+        """The leader is answered; its fetch goes on, if anybody waits for it."""
+        leader = data.draw(st.sampled_from(sorted(self.leads)))
+        assert self.flights.leave(leader, self.now_ms, {"graph"}) == ()
+        if leader not in self.follows.values():
+            del self.leads[leader]
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data(), leaves=st.booleans())
@@ -293,6 +340,9 @@ class FlightsMachine(RuleBasedStateMachine):
             self._leads(lead.ticket.id)
         self._find_new_leaders(followers)
 
+    def _suits(self, leader: int, ticket: Ticket, now_ms: float) -> bool:
+        return ticket.may_join(self.tickets[leader], self.leads[leader], now_ms)
+
     def _leads(self, id: int) -> None:
         """It fetches; for others too, unless there are as many flights as may be."""
         if len(self.leads) < single_flight._MOST_FLIGHTS:
@@ -311,6 +361,7 @@ class FlightsMachine(RuleBasedStateMachine):
                 ]
                 assert len(by) == 1, "it waits for nobody"
                 self.follows[waiter] = by[0]
+                self.since[waiter] = self.now_ms
 
     @invariant()
     def each_flight_has_exactly_one_leader(self) -> None:
@@ -320,7 +371,7 @@ class FlightsMachine(RuleBasedStateMachine):
     def everyone_waits_for_one_that_fetches_what_is_good_enough(self) -> None:
         for waiter, leader in self.follows.items():
             assert self.tickets[waiter] in self.flights.waiting(KEY, "graph", leader)
-            assert self.tickets[waiter].may_join(self.tickets[leader], self.leads[leader])
+            assert self._suits(leader, self.tickets[waiter], self.since[waiter])
 
 
 FlightsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -30,8 +30,8 @@ class JoinLayer:
 
     __slots__ = (
         "_arrived", "age_ms", "arrived_ms", "attempts", "complete", "error", "first_ms", "fresh",
-        "group", "items", "name", "queued_ms", "refreshing", "shards", "source", "status",
-        "took_ms",
+        "group", "items", "name", "queued_ms", "refreshing", "shards", "shared", "source",
+        "status", "took_ms",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -50,6 +50,8 @@ class JoinLayer:
         self.first_ms: float | None = None
         """When its first shard came."""
         self.error: str | None = None
+        self.shared = False
+        """It was fetched for another query."""
         self.attempts: dict[int, tuple[int, int]] = {}
         """The latest attempt by shard, as (epoch, n)."""
         self.refreshing = False
@@ -110,8 +112,12 @@ class JoinLayer:
         """Take what another query's fetch of this layer brought."""
         if self.status == "open":
             self.source, self.status, self.items = other.source, other.status, other.items
-            self.complete, self.age_ms, self.took_ms = other.complete, 0, other.took_ms
-            self.arrived_ms = other.arrived_ms
+            self.complete, self.age_ms, self.took_ms = other.complete, other.age_ms, other.took_ms
+            self.arrived_ms, self.error, self.shared = other.arrived_ms, other.error, True
+
+    def reopen(self) -> None:
+        """It was given up, but others wait for what is still fetched."""
+        self.status, self.error = "open", None
 
     def expire(self) -> None:
         """The deadline is here: keep the shards that came, name what did not."""

@@ -1,16 +1,17 @@
 """Identical misses meet: of those who need a layer's result one fetches it, the rest wait.
 
-A layer of a question has a few flights at most; for whom none of them is good enough, that one
-fetches for itself alone. Pure state: nobody is woken here. The caller fetches for whoever leads,
-tells how it ended, and sends off every waiter at its own deadline (`leave`). A waiter never waits
-for nobody: when its leader is gone without a result, one of the waiters leads, and the caller is
-told which.
+Whoever joins a flight gets what it would have got alone: as many items, as soon, as fresh, with
+about as much time. A layer of a question has a few flights at most; for whom none of them is good
+enough, that one fetches for itself alone. Pure state: nobody is woken here. The caller fetches for
+whoever leads, tells how it ended, and sends off every waiter at its own deadline (`leave`). A
+waiter never waits for nobody: when its leader is gone and nothing comes of its fetch, one of the
+waiters leads, and the caller is told which.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Final
 
 from msgspec import Struct
@@ -23,6 +24,10 @@ _MOST_FLIGHTS: Final = 16
 """Of one layer of one question."""
 _MOST_GONE: Final = 16
 """Heirs that are gone and may lie about, beside as many as there are waiters."""
+_TIME_SHARE: Final = 0.9
+"""Share of the time that a query has which a flight must have had in all, to be joined: what comes
+in time for the query alone comes in time for the flight. The rest is what reading a batch may make
+of equal timeouts, or each of the batch would fetch for itself."""
 
 
 class Ticket(Struct, frozen=True, gc=False):
@@ -46,10 +51,11 @@ class Ticket(Struct, frozen=True, gc=False):
     deadline_ms: float
     max_age_ms: int | None = None
 
-    def may_join(self, leader: Ticket, started_ms: float) -> bool:
+    def may_join(self, leader: Ticket, started_ms: float, now_ms: float) -> bool:
         """Whether what `leader` fetches, begun at `started_ms`, is good enough for this one."""
         return (
-            leader.limit >= self.limit
+            leader.deadline_ms - started_ms >= _TIME_SHARE * (self.deadline_ms - now_ms)
+            and leader.limit >= self.limit
             and leader.urgency >= self.urgency
             and leader.generation >= self.generation
             and (self.max_age_ms is None or started_ms >= self.asked_ms - self.max_age_ms)
@@ -76,9 +82,11 @@ class Join(Struct, frozen=True):
 class _Flight:
     """A fetch under way, and who waits for it; heirs are found without looking at everybody."""
 
-    def __init__(self, leader: Ticket, started_ms: float) -> None:
+    def __init__(self, leader: Ticket, started_ms: float, failures: int) -> None:
         self.leader = leader
         self.started_ms = started_ms
+        self.failures = failures
+        """Fetches for those who wait that the layer itself ended without a result."""
         self.waiting: dict[Hashable, Ticket] = {}
         self._heirs: list[tuple[float, int, Ticket]] = []
         """Whoever waits, most time left first, and some who have left."""
@@ -163,8 +171,12 @@ class Flights:
         self.joined += len(flight.waiting)
         return tuple(flight.waiting.values())
 
-    def fail(self, key: Question, layer: str, leader: Hashable, now_ms: float) -> tuple[Lead, ...]:
+    def fail(
+        self, key: Question, layer: str, leader: Hashable, now_ms: float, *, broke: bool = False
+    ) -> tuple[Lead, ...]:
         """The leader gets no result: end its flight, and say who fetches now.
+
+        `broke`: the layer itself said so, which counts for those who go on (`failures`).
 
         The waiter with most time left leads, unless another flight is good enough for it. More
         than one leads if that is not good enough for all of them. Whose own deadline has come as
@@ -174,29 +186,47 @@ class Flights:
         flight = self._end(place, leader)
         if flight is None:
             return ()
+        flight.failures += broke
         heir = flight.heir()
         if heir is None or heir.deadline_ms <= now_ms or not flight.suits_all(heir):
             return self._board_anew(place, flight, now_ms)
         others = self._flights.setdefault(place, [])
-        if any(heir.may_join(other.leader, other.started_ms) for other in others):
+        if any(heir.may_join(other.leader, other.started_ms, now_ms) for other in others):
             return self._board_anew(place, flight, now_ms)
         flight.pass_to(heir, now_ms)
         others.append(flight)
         return (Lead(*place, heir),)
 
-    def leave(self, ticket: Hashable, now_ms: float) -> tuple[Lead, ...]:
+    def failures(self, key: Question, layer: str, leader: Hashable) -> int:
+        """Fetches before this one, for those who wait now, that the layer itself ended."""
+        flights = self._flights.get((key, layer), ())
+        return next((flight.failures for flight in flights if flight.leader.id == leader), 0)
+
+    def leave(
+        self, ticket: Hashable, now_ms: float, running: Collection[str] = ()
+    ) -> tuple[Lead, ...]:
         """A query is answered, cancelled, or at its deadline: it neither waits nor leads.
 
-        Returns who fetches now what it led. A query that was answered early and whose fetch
-        still runs may stay until that ends.
+        Returns who fetches now what it led. But a fetch of layers that are `running` goes on for
+        those who wait: the flight outlives its leader, until the caller tells how it ended or
+        that the query leaves again.
         """
         leads: list[Lead] = []
         for place in tuple(self._places.get(ticket, ())):
-            if any(flight.leader.id == ticket for flight in self._flights[place]):
-                leads += self.fail(*place, ticket, now_ms)
-            else:
+            led = next((f for f in self._flights[place] if f.leader.id == ticket), None)
+            if led is None:
                 self._stop_waiting(place, ticket)
+            elif not (place[1] in running and led.waiting):
+                leads += self.fail(*place, ticket, now_ms)
         return tuple(leads)
+
+    def led_by(self, ticket: Hashable) -> set[str]:
+        """Layers that a query fetches for others too, or might."""
+        return {
+            layer
+            for key, layer in self._places.get(ticket, ())
+            if any(flight.leader.id == ticket for flight in self._flights[key, layer])
+        }
 
     def waiting(self, key: Question, layer: str, leader: Hashable) -> tuple[Ticket, ...]:
         """Who waits for what a leader fetches."""
@@ -208,14 +238,15 @@ class Flights:
     def __len__(self) -> int:
         return sum(map(len, self._flights.values()))
 
-    def _board(self, place: Place, ticket: Ticket, now_ms: float) -> Lead | Join:
+    def _board(self, place: Place, ticket: Ticket, now_ms: float, failures: int = 0) -> Lead | Join:
+        """The latest flight is looked at first: it is the likeliest to have time enough."""
         flights = self._flights.setdefault(place, [])
-        for flight in flights:
-            if ticket.may_join(flight.leader, flight.started_ms):
+        for flight in reversed(flights):
+            if ticket.may_join(flight.leader, flight.started_ms, now_ms):
                 flight.board(ticket)
                 return Join(*place, ticket, flight.leader)
         if len(flights) < _MOST_FLIGHTS:
-            flights.append(_Flight(ticket, now_ms))
+            flights.append(_Flight(ticket, now_ms, failures))
         else:
             self._forget(ticket, place)
         return Lead(*place, ticket)
@@ -225,7 +256,7 @@ class Flights:
         boarded = []
         for ticket in sorted(flight.waiting.values(), key=lambda ticket: -ticket.deadline_ms):
             if ticket.deadline_ms > now_ms:
-                boarded.append(self._board(place, ticket, now_ms))
+                boarded.append(self._board(place, ticket, now_ms, flight.failures))
             else:
                 self._forget(ticket, place)
         return tuple(role for role in boarded if isinstance(role, Lead))

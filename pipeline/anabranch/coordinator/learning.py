@@ -53,6 +53,7 @@ def _outcome(layer: JoinLayer, open_query: OpenQuery, now_ms: float, *, used: bo
         elapsed_ms=max(0.0, arrived_ms - open_query.read_ms),
         count=len(layer.items),
         used=used,
+        shared=layer.shared,
         tried=layer.name == open_query.selection.explored,
     )
 

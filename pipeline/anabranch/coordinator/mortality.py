@@ -90,4 +90,4 @@ def mourn(brain: Brain, partitions: Mapping[int, QueryPartition]) -> None:
         ]
         brain.mortality.died({open_query.key for _, open_query in had}, now_ms)
         for partition, open_query in had:
-            partition.queries.on_death(open_query.offset)
+            partition.queries.on_death(open_query, routes)

@@ -43,17 +43,23 @@ class OpenQueries:
         self._owner = owner
         self._brain = brain
         self._open: dict[int, OpenQuery] = {}
+        self._lingering: dict[int, OpenQuery] = {}
+        """Answered early, and others wait for what is still fetched for them."""
 
     def find(self, offset: int, id_: str) -> OpenQuery | None:
-        """The open query at an offset, if it is the one that is meant."""
-        found = self._open.get(offset)
+        """The query at an offset that something is fetched for, if it is the one that is meant."""
+        found = self._open.get(offset) or self._lingering.get(offset)
         return found if found is not None and found.query.id == id_ else None
+
+    def is_open(self, offset: int) -> bool:
+        """Whether a query's answer is still to come."""
+        return offset in self._open
 
     def sent_to(self, routes: Set[Route], until_ms: float) -> list[OpenQuery]:
         """Queries whose outstanding tasks somebody who reads there may have had by then."""
         return [
             open_query
-            for open_query in self._open.values()
+            for open_query in (*self._open.values(), *self._lingering.values())
             if open_query.read_ms <= until_ms and not routes.isdisjoint(open_query.routes.values())
         ]
 
@@ -101,13 +107,20 @@ class OpenQueries:
                 layer = open_query.join.layers[result.layer]
                 if layer.status != "open" and open_query.leading.get(result.layer):
                     self._brain.sharing.ended(open_query, layer, self._brain.now_ms())
-            self._advance(open_query)
+            if self.is_open(open_query.offset):
+                self._advance(open_query)
+            elif not self._brain.sharing.flights.led_by(open_query.place):
+                self._let_go(open_query)
 
     def on_deadline(self, offset: int) -> None:
         """A time that a query waits for has come; nothing happens if it was answered."""
+        now_ms = self._brain.now_ms()
+        lingering = self._lingering.get(offset)
+        if lingering is not None and now_ms >= lingering.deadline_ms:
+            self._let_go(lingering)
         if (open_query := self._open.get(offset)) is not None:
             with self._contained(open_query):
-                self._wake(open_query, self._brain.now_ms())
+                self._wake(open_query, now_ms)
         self._brain.sharing.settle()
 
     def on_served(self, offset: int, layer: JoinLayer) -> None:
@@ -126,34 +139,58 @@ class OpenQueries:
                 open_query.leading[layer] = True
                 self._advance(open_query)
 
-    def on_death(self, offset: int) -> None:
-        """A worker died that had this query: it may be one too many."""
-        if (open_query := self._open.get(offset)) is not None:
-            with self._contained(open_query):
+    def on_death(self, open_query: OpenQuery, routes: Set[Route]) -> None:
+        """A worker that read there died, and had this query: it may be one too many.
+
+        Who waits for what it fetched does not wait for that any more.
+        """
+        with self._contained(open_query):
+            for layer in {name for (name, _), at in open_query.routes.items() if at in routes}:
+                self._brain.sharing.lost(open_query, layer, self._brain.now_ms())
+            if self.is_open(open_query.offset):
                 self._advance(open_query)
         self._brain.sharing.settle()
 
-    def drop(self, offset: int) -> None:
-        """A query is over: nothing of it is left here, nor where it meets others."""
+    def drop(self, offset: int, running: Set[str] = frozenset()) -> None:
+        """A query is over: nothing of it is left here, nor where it meets others.
+
+        But what is `running` for it goes on if others wait for that.
+        """
         open_query = self._open.pop(offset, None)
         if open_query is None:
             return
-        for route in open_query.routes.values():
-            self._brain.outstanding.ended(*route)
-        self._brain.sharing.left(open_query, self._brain.now_ms())
+        now_ms, routes = self._brain.now_ms(), open_query.routes
+        if now_ms >= open_query.deadline_ms:
+            running = frozenset()
+        awaited = self._brain.sharing.left(open_query, now_ms, running)
+        for slot in [slot for slot in routes if slot[0] not in awaited]:
+            self._brain.outstanding.ended(*routes.pop(slot))
+        for layer in awaited:
+            open_query.join.layers[layer].reopen()
+        if awaited:
+            self._lingering[offset] = open_query
 
     def abandon(self) -> None:
         """The partition is somebody else's: whatever was outstanding is forgotten."""
         for offset, open_query in list(self._open.items()):
             self.drop(offset)
             open_query.trace.end("partition lost")
+        for open_query in list(self._lingering.values()):
+            self._let_go(open_query)
         self._brain.sharing.settle()
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 
     def _contained(self, open_query: OpenQuery) -> contained:
-        give_up = self._owner.give_up
-        return contained(lambda error: give_up(open_query.record, open_query.trace, error))
+        """Whatever is raised within ends the query; one that is answered ends without a word."""
+
+        def spoiled(error: Exception) -> None:
+            if self.is_open(open_query.offset):
+                self._owner.give_up(open_query.record, open_query.trace, error)
+            else:
+                self._let_go(open_query)
+
+        return contained(spoiled)
 
     def _wake(self, open_query: OpenQuery, now_ms: float) -> None:
         """Its deadline has come, or it has waited long enough for more than enough."""
@@ -196,7 +233,8 @@ class OpenQueries:
         """Single-flight: the first attempt of a layer meets those of other queries."""
         name = attempt.layer.name
         if attempt.layer.refreshing:
-            return True
+            attempt.layer.refreshing = self._brain.sharing.may_refresh(open_query, name)
+            return attempt.layer.refreshing
         leads = open_query.leading.get(name)
         if leads is None:
             leads = self._brain.sharing.must_fetch(open_query, name, now_ms)
@@ -239,7 +277,7 @@ class OpenQueries:
             brain.mortality.survived(open_query.key)
         open_query.trace.set(attributes(answer))
         open_query.trace.end(answer.error.message if answer.error else None)
-        self.drop(open_query.offset)
+        self.drop(open_query.offset, {layer for layer, _ in open_query.routes})
         brain.outbox.answers.append(out)
 
     def _condemn(self, open_query: OpenQuery) -> None:
@@ -247,3 +285,11 @@ class OpenQueries:
         self.drop(open_query.offset)
         told = Error("quarantined", f"{DEATHS} workers died while they had this question")
         self._owner.reject(open_query.record, open_query.trace, told, open_query.query.id)
+
+    def _let_go(self, lingering: OpenQuery) -> None:
+        """Nobody waits any more for what was fetched for a query that is answered."""
+        self._lingering.pop(lingering.offset, None)
+        for route in lingering.routes.values():
+            self._brain.outstanding.ended(*route)
+        lingering.routes.clear()
+        self._brain.sharing.left(lingering, self._brain.now_ms())

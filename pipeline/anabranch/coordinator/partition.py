@@ -139,7 +139,7 @@ class QueryPartition:
 
         def spoiled(error: Exception) -> None:
             self._brain.bury(record, error)
-            if found is not None:
+            if found is not None and self.queries.is_open(found.offset):
                 self.give_up(found.record, found.trace, error)
 
         with contained(spoiled):
@@ -216,7 +216,7 @@ class QueryPartition:
 
     def _take(self, record: Record, partial: Partial, found: OpenQuery | None) -> None:
         """Keep what a partial brought, and go on with the query that it belongs to."""
-        if found is not None:
+        if found is not None and self.queries.is_open(found.offset):
             self._brain.load.add(self, partial.offset, len(record.value or b""))
         counted = self.queries.take(found, partial.results) if found else []
         fold_partial(self._brain, record, partial, found)

@@ -27,6 +27,7 @@ class LayerOutcome(Struct, frozen=True, gc=False):
         used: it contributed an item to the joined answer.
         changed: it replaced an older result in the cache, with other content (True) or the
             same (False); None if there was none.
+        shared: another query fetched it, and told of it: it says nothing of layers and arms.
         tried: it had been learned to be of no use, and was asked all the same, to see.
     """
 
@@ -40,6 +41,7 @@ class LayerOutcome(Struct, frozen=True, gc=False):
     used: bool = False
     changed: bool | None = None
     tried: bool = False
+    shared: bool = False
 
 
 class ExecutionTelemetry(Struct, frozen=True, gc=False):

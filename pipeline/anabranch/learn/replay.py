@@ -150,6 +150,8 @@ def scores(
             context = record.context
             if context is None or context.strategy != "auto" or not context.missing:
                 continue
+            if any(layer.shared for layer in record.layers):
+                continue  # what its own plan would have taken is not known
             costs = knowledge.cost_model
             plans = Plans(context, knowledge.profiler, costs, novel=False)
             for candidate, own in zip(candidates, found, strict=True):

@@ -33,7 +33,7 @@ def sum_up(records: Iterable[ExecutionTelemetry]) -> Rows:
         bucket, kind = record.at_ms // BUCKET_MS, record.type
         for layer in record.layers:
             source = layer.source
-            if source not in NOT_ASKED and layer.status != "skipped":
+            if source not in NOT_ASKED and layer.status != "skipped" and not layer.shared:
                 _add_layer(layers, (bucket, kind, source, layer.layer), layer)
         for part in record.plan:
             elapsed = _elapsed_ms(record.layers, part.layers)
@@ -96,11 +96,11 @@ def _add_query(sums: Sums, key: tuple[Any, ...], record: ExecutionTelemetry) -> 
 
 
 def _elapsed_ms(layers: tuple[LayerOutcome, ...], names: tuple[str, ...]) -> float:
-    """Until the last of `names` was there; 0 if one of them was never asked."""
+    """Until the last of `names` was there; 0 if one of them was never asked for this query."""
     longest = 0.0
     for layer in layers:
         if layer.layer in names:
-            if layer.status == "skipped":
+            if layer.status == "skipped" or layer.shared:
                 return 0.0
             if layer.elapsed_ms > longest:
                 longest = layer.elapsed_ms
