@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
 
-__all__ = ["explain", "kind_at", "locate", "unfold"]
+__all__ = ["explain", "kind_at", "locate", "nearest", "unfold"]
 
-_PATH = re.compile(r"^(?P<what>.*?) - at `(?:key in )?\$\.?(?P<path>.*?)`$")
+_STEP = re.compile(r"\.|\[[^\[\]]*\]")
+_MAX_NAME_CHARS = 100
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*?)`")
 _MISSING = re.compile(r"^Object missing required field `(?P<field>.*?)`")
 
@@ -28,8 +29,8 @@ def locate(error: msgspec.ValidationError, prefix: str = "", kind: Any = None) -
 
     `kind` is the Struct that was converted to: with it, choices and near misses are named.
     """
-    match = _PATH.match(str(error))
-    what, path = (match["what"], match["path"]) if match else (str(error), "")
+    what, _, path = str(error).partition(" - at `")
+    path = path.removeprefix("key in ").removeprefix("$").removeprefix(".").removesuffix("`")
     if unknown := _UNKNOWN.match(what):
         what = _no_such_key(unknown["field"], kind_at(kind, _keys(path)))
         path = f"{path}.{unknown['field']}" if path else unknown["field"]
@@ -41,6 +42,13 @@ def locate(error: msgspec.ValidationError, prefix: str = "", kind: Any = None) -
     else:
         what = f"{what[0].lower()}{what[1:]}"
     return ".".join(part for part in (prefix, path) if part), what
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant. A long word is near to none: looking is quadratic."""
+    if len(word) > _MAX_NAME_CHARS:
+        return None
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 def kind_at(kind: Any, keys: Sequence[str]) -> Any:
@@ -62,7 +70,7 @@ def unfold(kind: Any) -> Any:
 
 
 def _keys(path: str) -> list[str]:
-    return [key for key in re.split(r"\.|\[.*?\]", path) if key]
+    return [key for key in _STEP.split(path) if key]
 
 
 def _no_such_key(field: str, kind: Any) -> str:
@@ -72,9 +80,9 @@ def _no_such_key(field: str, kind: Any) -> str:
         if isinstance(kind, type) and issubclass(kind, Struct)
         else []
     )
-    near = difflib.get_close_matches(field, known, n=1)
-    if near:
-        return f"there is no such key; did you mean {near[0]}?"
+    near = nearest(field, known)
+    if near is not None:
+        return f"there is no such key; did you mean {near}?"
     listed = f"; the keys are {', '.join(known)}" if known else "; remove it or correct its name"
     return f"there is no such key{listed}"
 

@@ -10,7 +10,6 @@ What `plugin` names may be
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 import os
@@ -24,7 +23,7 @@ from msgspec import Struct
 
 from anabranch.config import DEFAULT_TTL_MS, LAYER_TTL_MS, Config, LayerConfig
 from anabranch.errors import ConfigError
-from anabranch.explain import explain
+from anabranch.explain import explain, nearest
 from anabranch.layers import Layer, LayerSpec, layer
 
 __all__ = ["ENTRY_POINTS", "Installed", "installed", "load_layers"]
@@ -199,8 +198,8 @@ def _checked(made: Any, where: str) -> Layer:
 def _nearest(word: str, known: Iterable[str]) -> str:
     """What may have been meant, as the end of a sentence."""
     public = [name for name in known if not name.startswith("_")]
-    close = difflib.get_close_matches(word, public, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; write one of {_listed(public)}"
+    near = nearest(word, public)
+    return f"; write one of {_listed(public)}" if near is None else f"; did you mean {near!r}?"
 
 
 def _listed(names: Iterable[str]) -> str:

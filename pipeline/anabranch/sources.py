@@ -85,7 +85,9 @@ class Sources:
     def _origin(self, key: str) -> str:
         """What set this key, or something in it, or the table or list it stands in."""
         for set_key, origin in self.origins.items():
-            if f"{set_key}.".startswith(f"{key}.") or re.match(rf"{re.escape(set_key)}[.\[]", key):
+            if f"{set_key}.".startswith(f"{key}.") or key.startswith(
+                (f"{set_key}.", f"{set_key}[")
+            ):
                 return origin.source
         return self.file
 

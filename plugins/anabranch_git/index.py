@@ -31,7 +31,7 @@ __all__ = ["Index", "Updated"]
 
 log = logging.getLogger(__name__)
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 """Raised when what is indexed of a file or commit changes: older index files are begun anew."""
 
 _DEADLINE_CHECK_STEPS: Final = 20_000

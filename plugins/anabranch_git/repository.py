@@ -23,6 +23,10 @@ _CACHE_BYTES: Final = 32_000_000
 """libgit2's cache of objects, for the whole process: each is read about once, so 256 MB (the
 default) would only be filled with what is not needed again."""
 _BINARY_PROBE_BYTES: Final = 8_000
+_MAX_NAME_CHARS: Final = 300
+_MAX_SUBJECT_CHARS: Final = 1_000
+_MAX_BODY_CHARS: Final = 50_000
+"""What is longer was not written for readers; git itself knows no bound."""
 
 
 class Commit(Struct, frozen=True, gc=False):
@@ -101,10 +105,10 @@ class Repository:
         return Commit(
             sha=sha,
             time=found.commit_time,
-            author=_text(author.raw_name, encoding),
-            email=_text(author.raw_email, encoding),
-            subject=subject.strip(),
-            body=body.strip(),
+            author=_text(author.raw_name, encoding)[:_MAX_NAME_CHARS],
+            email=_text(author.raw_email, encoding)[:_MAX_NAME_CHARS],
+            subject=subject.strip()[:_MAX_SUBJECT_CHARS],
+            body=body.strip()[:_MAX_BODY_CHARS],
             paths=tuple(self._touched(found)),
         )
 
@@ -115,8 +119,10 @@ class Repository:
     def text(self, blob: str, max_bytes: int) -> str | None:
         """A file's content; None if it is binary, larger than `max_bytes`, or not there."""
         found = self._repo.get(blob)
-        content = found.data if isinstance(found, pygit2.Blob) else b"\0"
-        if len(content) > max_bytes or b"\0" in content[:_BINARY_PROBE_BYTES]:
+        if not isinstance(found, pygit2.Blob) or found.size > max_bytes:
+            return None
+        content = found.data
+        if b"\0" in content[:_BINARY_PROBE_BYTES]:
             return None
         return content.decode("utf-8", "replace")
 

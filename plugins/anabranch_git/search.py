@@ -24,6 +24,7 @@ _PARTIAL: Final = 0.75
 _CANDIDATES: Final = 50
 """Rows ranked at least, so that a small limit cuts the same order short."""
 
+_JOINT: Final = re.compile(r"[._/-]")
 _MIN_PREFIX: Final = 3
 """A shorter word is the beginning of too many."""
 
@@ -99,6 +100,6 @@ def _phrases(term: str, *, prefix: bool = False) -> str:
     As a prefix it may go on: the last word of a question may still be typed. Always in quotes,
     so that nothing in it is syntax; terms have no quotes of their own.
     """
-    forms = dict.fromkeys((term, " ".join(parts(term)), re.sub(r"[._/-]", "", term)))
+    forms = dict.fromkeys((term, " ".join(parts(term)), _JOINT.sub("", term)))
     star = "*" if prefix and len(term) >= _MIN_PREFIX else ""
     return "(" + " OR ".join(f'"{form}"{star}' for form in forms if form) + ")"

@@ -11,6 +11,7 @@ from anabranch_git.words import matches
 __all__ = ["snippet"]
 
 _MAX_CHARS: Final = 240
+_MAX_WANTED: Final = 32
 _WORD: Final = re.compile(r"\w+")
 
 
@@ -19,7 +20,8 @@ def snippet(text: str, terms: Sequence[str]) -> str:
     flat = " ".join(text.split())
     if len(flat) <= _MAX_CHARS:
         return flat
-    wanted = [piece.lower() for term in terms for piece in _WORD.findall(term)]
+    pieces = (piece.lower() for term in terms for piece in _WORD.findall(term))
+    wanted = [*dict.fromkeys(pieces)][:_MAX_WANTED]
     hits = [
         (found.start(), term)
         for found in _WORD.finditer(flat)

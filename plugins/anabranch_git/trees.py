@@ -15,7 +15,8 @@ import pygit2
 
 __all__ = ["Trees"]
 
-_ENTRY: Final = re.compile(rb"(\d+) ([^\0]+)\0(.{20})", re.DOTALL)
+_ENTRY: Final = re.compile(rb"(\d{1,7}) ([^\0]+)\0(.{20})|.+", re.DOTALL)
+"""What is no entry ends the tree: it is damaged from there on."""
 _FOLDER: Final = b"40000"
 _CACHED: Final = 256
 """Trees kept: the tree of a commit's parent is usually the next one's own."""
@@ -50,7 +51,7 @@ class Trees:
 
     def _read(self, tree: pygit2.Oid) -> dict[bytes, Entry]:
         content = self._odb.read(tree)[1]
-        return {name: (mode, oid) for mode, name, oid in _ENTRY.findall(content)}
+        return {name: (mode, oid) for mode, name, oid in _ENTRY.findall(content) if name}
 
 
 def _is_folder(entry: Entry | None) -> bool:

@@ -11,9 +11,9 @@ from typing import Final
 
 __all__ = ["expand", "matches", "parts", "terms", "vocabulary"]
 
-_WORD: Final = re.compile(r"\w+(?:[._/-]\w+)*")
+_WORD: Final = re.compile(r"\w+(?:[./-]\w+)*")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_HUMPED: Final = re.compile(r"[^\W_]*[a-z0-9][A-Z][^\W_]*|[^\W_]*[A-Z][A-Z][a-z][^\W_]*")
+_PLAIN: Final = re.compile(r"[^\W_]+")
 _MAX_TERMS: Final = 24
 
 
@@ -36,7 +36,7 @@ _STOP_WORDS: Final = vocabulary("""
 
 def expand(text: str) -> str:
     """Text with the pieces of its camelCase words appended: `parseURL` also as `parse URL`."""
-    humped = dict.fromkeys(_HUMPED.findall(text))
+    humped = dict.fromkeys(word for word in _PLAIN.findall(text) if _CAMEL.search(word))
     return " ".join([text, *(" ".join(parts(word)) for word in humped)]) if humped else text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from records import FakeRecord
@@ -12,7 +13,7 @@ from anabranch.errors import DecodeError
 from anabranch.events import Query, decode
 from anabranch.kafka.dead_letter_box import Letter, read_letters, send_back
 from anabranch.kafka.dead_letters import dead_letter, original_headers, stack_digest
-from anabranch.kafka.topics import DLQ_MESSAGE_BYTES, MAX_MESSAGE_BYTES
+from anabranch.kafka.topics import DLQ_MESSAGE_BYTES, MAX_MESSAGE_BYTES, Topics
 from anabranch.kafka.transport import Record
 from anabranch.testing import MemoryBroker, run
 
@@ -43,7 +44,7 @@ def letters(broker: MemoryBroker) -> list[Letter]:
     async def read() -> list[Letter]:
         reader = broker.transport("cli").reader("cli")
         await reader.start()
-        return await read_letters(reader, DLQ)
+        return await read_letters(reader, Topics("anabranch."))
 
     return run(read())
 
@@ -131,3 +132,107 @@ def test_whatever_was_in_a_record_a_letter_fits_and_says_what_it_lacks(
     assert kept == theirs[: len(kept)]
     cut = len(kept) < len(theirs) or letter.value != record.value
     assert ("anabranch-truncated-bytes" in dict(letter.headers)) == cut
+
+
+NAMES = [
+    "anabranch-reason", "anabranch-instance", "anabranch-topic", "anabranch-partition",
+    "anabranch-source-offset", "anabranch-timestamp", "anabranch-stack",
+    "anabranch-truncated-bytes", "anabranch-replayed",
+]  # fmt: skip
+FORGED = tuple((name, b"anabranch.results") for name in NAMES)
+
+
+def written(broker: MemoryBroker, *records: tuple[bytes | None, Any]) -> None:
+    """Put records into `dlq` as whoever may write there can: values and headers."""
+
+    async def write() -> None:
+        producer = broker.transport("evil").producer("evil")
+        await producer.start()
+        for value, headers in records:
+            await producer.send_and_wait(DLQ, value, key=b"", partition=0, headers=headers)
+        await producer.stop()
+
+    run(write())
+
+
+def test_ours_replace_what_a_record_passes_off_as_ours() -> None:
+    broker = MemoryBroker()
+    answer = b'{"id": "q1", "status": "complete"}'
+    mine = (("mine", b"1"), *FORGED, ("mine", b"2"))
+    buried(broker, QUERY._replace(value=answer, headers=mine))
+    (letter,) = letters(broker)
+    assert (letter.topic, letter.partition, letter.offset) == (QUERY.topic, 2, 5)
+    assert (letter.reason, letter.stack) == ("unreadable", "")
+    assert letter.why_not is None
+    broker.create("anabranch.results", 3)
+    assert replay(broker, [letter]) == 1
+    (back,) = broker.records("anabranch.queries")
+    assert [name for name, _ in back.headers] == ["mine", "mine"]
+    assert not broker.records("anabranch.results")
+
+
+def test_a_letter_of_an_earlier_release_is_read_by_what_we_said_first() -> None:
+    broker = MemoryBroker()
+    buried(broker, QUERY)
+    (ours,) = broker.records(DLQ)
+    written(broker, (b"{}", [*ours.headers, *FORGED]))
+    old = letters(broker)[-1]
+    assert (old.topic, old.partition, old.reason) == (QUERY.topic, 2, "unreadable")
+
+
+@pytest.mark.parametrize(
+    "topic", ["results", "control", "health", "telemetry", "dlq", "tasks.x", "tasksx.low", "x"]
+)
+def test_only_work_is_sent_back(topic: str) -> None:
+    broker = MemoryBroker()
+    place = "elsewhere" if topic == "x" else f"anabranch.{topic}"
+    buried(broker, QUERY._replace(topic=place))
+    (letter,) = letters(broker)
+    assert letter.why_not == f"it says that it came from {place!r}; only work is sent back"
+    assert replay(broker, [letter]) == 0
+
+
+@pytest.mark.parametrize(
+    "number", [b"", b"x", b"-1", b"1e3", b"9" * 5_000, b"\xff", "٣".encode(), b" 1", b"1_0", None]
+)
+def test_no_number_in_a_letter_breaks_the_list(number: Any) -> None:
+    broker = MemoryBroker()
+    buried(broker, QUERY)
+    ours = dict(broker.records(DLQ)[0].headers)
+    broken = ours | {"anabranch-partition": number, "anabranch-source-offset": number}
+    written(
+        broker,
+        (b"{}", list(broken.items())),
+        (b"", [("anabranch-replayed", number)]),
+        (b"", [("anabranch-replayed", b"0"), ("anabranch-replayed", b"0")]),
+        (b"x", [("anabranch-replayed", b"0")]),
+    )
+    first, *others = letters(broker)
+    assert not first.replayed
+    assert len(others) == 4
+    assert {letter.why_not for letter in others} == {"it was never in a topic"}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(NAMES) | st.text(max_size=5),
+            st.binary(max_size=30) | st.integers(0, 9).map(b"%d".__mod__),
+        ),
+        max_size=12,
+    ),
+    st.binary(max_size=30),
+)
+def test_nothing_that_stands_in_the_topic_breaks_the_list(headers: Any, value: bytes) -> None:
+    broker = MemoryBroker()
+    buried(broker, QUERY)
+    written(broker, (value, headers))
+    assert letters(broker)[0].topic == QUERY.topic
+
+
+def test_what_a_letter_says_is_bounded() -> None:
+    broker = MemoryBroker()
+    buried(broker, QUERY)
+    written(broker, (b'{"id": "' + b"i" * 9_000 + b'"}', [("anabranch-reason", b"r" * 100_000)]))
+    last = letters(broker)[-1]
+    assert (len(last.reason), len(last.id or "")) == (1_000, 1_000)

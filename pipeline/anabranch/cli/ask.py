@@ -18,7 +18,7 @@ from anabranch.events import Answer
 
 __all__ = ["ask"]
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
+_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m)")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000}
 
 Strategy = Literal["auto", "cache", "sequential", "parallel", "distributed"]

@@ -32,6 +32,7 @@ TIMEOUT_MS: Final = 5_000
 SHOWN: Final = 3
 _KINDS: Final = {"episodic": "history", "graph": "history", "semantic": "documents"}
 """Layers of the git plugin, and the worker group that each is served by."""
+_LETTERS: Final = re.compile(r"[A-Za-z]{2,}")
 _NOT_SUBJECTS: Final = frozenset(
     {"init", "index", "main", "readme", "changelog", "setup", "conftest"}
 )
@@ -115,7 +116,7 @@ def _is_aside(path: str) -> bool:
 
 def _subject(path: str) -> str:
     """What a file is about, by its name; nothing where that says little."""
-    words = re.findall(r"[A-Za-z]{2,}", PurePosixPath(path).stem.removeprefix("test_"))
+    words = _LETTERS.findall(PurePosixPath(path).stem.removeprefix("test_"))
     subject = " ".join(words).lower()
     return "" if subject in _NOT_SUBJECTS else subject
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -67,7 +68,7 @@ async def _read(config: Config) -> list[Letter]:
     reader = KafkaTransport(config.kafka).reader("anabranch-dlq")
     try:
         await reader.start()
-        return await read_letters(reader, Topics(config.namespace).dlq)
+        return await read_letters(reader, Topics(config.namespace))
     finally:
         await reader.stop()
 
@@ -124,7 +125,7 @@ def _replay(config: Config, letters: Sequence[Letter], *, yes: bool, json: bool)
     for letter in letters:
         if letter.why_not is not None:
             note(f"{letter.place} stays: {letter.why_not}")
-    if ready and not yes and not _confirmed(len(ready)):
+    if ready and not yes and not _confirmed(ready):
         return 1
     sent = uvloop.run(_send(config, ready)) if ready else []
     if json:
@@ -134,10 +135,13 @@ def _replay(config: Config, letters: Sequence[Letter], *, yes: bool, json: bool)
     return 0
 
 
-def _confirmed(count: int) -> bool:
+def _confirmed(letters: Sequence[Letter]) -> bool:
+    """Whoever may write to `dlq` says where a letter came from: a person looks at it first."""
+    counts = Counter(str(letter.topic) for letter in letters)
+    where = ", ".join(f"{count} to {topic}" for topic, count in counts.items())
     if not sys.stdin.isatty():
-        raise ConfigError("nobody can be asked here; add --yes to replay")
-    return out().input(f"Send {count} back to where they came from? [y/N] ").lower() == "y"
+        raise ConfigError(f"nobody can be asked here; add --yes to send {where}")
+    return out().input(f"Send {where}? [y/N] ").lower() == "y"
 
 
 def _summary(letter: Letter) -> dict[str, Any]:

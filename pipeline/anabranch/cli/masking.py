@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 __all__ = ["MASK", "masked"]
@@ -11,13 +11,12 @@ __all__ = ["MASK", "masked"]
 MASK: Final = "***"
 _NAMES: Final = r"password|passwd|pwd|secret|token|credential|api_?key|jaas|private"
 _SECRET: Final = re.compile(_NAMES, re.IGNORECASE)
-_IN_URL: Final = re.compile(r"(?<=://)([^/@:\s]*):.*(?=@)", re.DOTALL)
-"""From the colon to the last @: a password may hold anything that should have been escaped."""
+_USER: Final = re.compile(r"://[^/@:\s]*:")
 _USER_IN_URL: Final = re.compile(r"(?<=\bhttps://)[^/@:\s]+(?=@)|(?<=\bhttp://)[^/@:\s]+(?=@)")
 """A token in the place of a user, as git hosts take it."""
-_IN_PAIRS: Final = re.compile(
-    rf"""(\b\w*(?:{_NAMES})\w*\s*=\s*)("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\{{[^}}]*\}}|[^\s;&]+)""",
-    re.IGNORECASE,
+_NAME: Final = re.compile(r"(?<!\w)(\w++)\s{0,9}=\s{0,9}")
+_VALUE: Final = re.compile(
+    r""""(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+'|\{[^{}]*+\}|[^\s;&]++""",
 )
 
 
@@ -43,5 +42,24 @@ def masked(key: str, value: Any, written: Any) -> Any:
 
 
 def _text(text: str) -> str:
-    text = _IN_PAIRS.sub(rf"\1{MASK}", _IN_URL.sub(rf"\1:{MASK}", text))
-    return _USER_IN_URL.sub(MASK, text)
+    return _USER_IN_URL.sub(MASK, "".join(_without_pairs(_without_password(text))))
+
+
+def _without_password(text: str) -> str:
+    """From the colon to the last @: a password may hold anything that should have been escaped."""
+    user, last = _USER.search(text), text.rfind("@")
+    if user is None or last < user.end():
+        return text
+    return f"{text[: user.end()]}{MASK}{text[last:]}"
+
+
+def _without_pairs(text: str) -> Iterator[str]:
+    """The pieces of a text, with the values of `password=...` and its like masked."""
+    done = 0
+    while name := _NAME.search(text, done):
+        yield text[done : name.end()]
+        done = name.end()
+        if _SECRET.search(name[1]) and (value := _VALUE.match(text, done)):
+            yield MASK
+            done = value.end()
+    yield text[done:]

@@ -22,6 +22,7 @@ _FOLDER: Final = f"kafka-{KAFKA_VERSION}"
 LOG4J_VERSION: Final = "2.24.3"
 MIN_JAVA: Final = 17
 FETCH_TIMEOUT_S: Final = 900
+_JAVA_VERSION: Final = re.compile(r'version "(\d{1,9})')
 
 _INSTALL_JAVA: Final = (
     f"install Java {MIN_JAVA} or later (Debian, Ubuntu: apt install openjdk-17-jre-headless; "
@@ -63,7 +64,7 @@ def java() -> str:
     if path is None:
         raise BrokerUnavailable(f"a local Kafka needs Java, and there is none: {_INSTALL_JAVA}")
     told = subprocess.run([path, "-version"], capture_output=True, text=True, check=False)
-    version = re.search(r'version "(\d+)', told.stderr)
+    version = _JAVA_VERSION.search(told.stderr)
     if told.returncode or version is None:
         raise BrokerUnavailable(f"{path} does not run: {_INSTALL_JAVA}")
     if int(version[1]) < MIN_JAVA:

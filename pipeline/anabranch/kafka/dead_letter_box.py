@@ -26,13 +26,17 @@ from anabranch.kafka.dead_letters import (
     HEADER_TOPIC,
     HEADER_TRUNCATED,
     original_headers,
+    our_headers,
 )
-from anabranch.kafka.topics import require_topics
+from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
 
 __all__ = ["Letter", "read_letters", "send_back"]
 
 _FETCH_MS: Final = 200
+_MAX_TEXT_CHARS: Final = 1_000
+_MAX_DIGITS: Final = 19
+"""What Kafka counts in has no more."""
 
 
 class Letter(Struct, frozen=True):
@@ -54,6 +58,8 @@ class Letter(Struct, frozen=True):
     truncated: bool
     raw: bool
     """Its value is what could not be unpacked."""
+    is_work: bool
+    """Whether it came from a topic whose records are worked off (`Topics.is_work`)."""
     record: Record
 
     @property
@@ -63,29 +69,29 @@ class Letter(Struct, frozen=True):
             return "it was never in a topic"
         if self.raw:
             return "it could not be unpacked: these are bytes of the log"
+        if not self.is_work:
+            return f"it says that it came from {self.topic!r}; only work is sent back"
         if self.truncated:
             return "it was cut to fit"
         return "it was replayed before" if self.replayed else None
 
 
-async def read_letters(reader: Reader, topic: str) -> list[Letter]:
+async def read_letters(reader: Reader, topics: Topics) -> list[Letter]:
     """All dead letters that the broker has now, oldest first.
+
+    Nothing in a letter is trusted: a record that nobody made as a letter is one without origin.
 
     Raises:
         TopicError: there is no such topic.
         BrokerError: the broker cannot be read.
     """
-    records = await _read_all(reader, topic)
-    replayed = {
-        (record.partition, int(value))
-        for record in records
-        for name, value in record.headers
-        if name == HEADER_REPLAYED
-    }
+    records = await _read_all(reader, topics.dlq)
+    notes = {(record.partition, record.offset): _noted(record) for record in records}
+    replayed = {(partition, noted) for (partition, _), noted in notes.items() if noted is not None}
     return [
-        _letter(record, replayed=(record.partition, record.offset) in replayed)
+        _letter(record, topics, replayed=(record.partition, record.offset) in replayed)
         for record in sorted(records, key=lambda r: (r.timestamp, r.partition, r.offset))
-        if HEADER_REPLAYED not in dict(record.headers)
+        if notes[record.partition, record.offset] is None
     ]
 
 
@@ -126,33 +132,42 @@ async def _read_all(reader: Reader, topic: str) -> list[Record]:
     return records
 
 
-def _letter(record: Record, *, replayed: bool) -> Letter:
-    headers = dict(record.headers)
+def _noted(record: Record) -> int | None:
+    """The offset of the letter that a note is about; None if it is no note as we write them."""
+    if record.value or [name for name, _ in record.headers] != [HEADER_REPLAYED]:
+        return None
+    return _number(our_headers(record.headers), HEADER_REPLAYED)
+
+
+def _letter(record: Record, topics: Topics, *, replayed: bool) -> Letter:
+    headers = our_headers(record.headers)
+    topic = _text(headers, HEADER_TOPIC)
     return Letter(
         place=f"{record.partition}:{record.offset}",
         time_ms=record.timestamp,
         reason=record.error or _text(headers, HEADER_REASON) or "",
         stack=_text(headers, HEADER_STACK) or "",
         instance=_text(headers, HEADER_INSTANCE) or "",
-        topic=_text(headers, HEADER_TOPIC),
+        topic=topic,
         partition=_number(headers, HEADER_PARTITION),
         offset=_number(headers, HEADER_SOURCE_OFFSET),
         id=_id(record.value),
         replayed=replayed,
         truncated=HEADER_TRUNCATED in headers,
         raw=HEADER_RAW in headers or record.error is not None,
+        is_work=topic is not None and topics.is_work(topic),
         record=record,
     )
 
 
 def _text(headers: Mapping[str, bytes], name: str) -> str | None:
     value = headers.get(name)
-    return None if value is None else value.decode(errors="replace")
+    return None if value is None else value.decode(errors="replace")[:_MAX_TEXT_CHARS]
 
 
 def _number(headers: Mapping[str, bytes], name: str) -> int | None:
-    value = headers.get(name)
-    return None if value is None else int(value)
+    value = headers.get(name, b"")
+    return int(value) if value.isdigit() and len(value) < _MAX_DIGITS else None
 
 
 def _id(value: bytes | None) -> str | None:
@@ -161,5 +176,5 @@ def _id(value: bytes | None) -> str | None:
         event = msgspec.json.decode(value or b"")
         if isinstance(event, dict):
             found = event.get("id", event.get("query"))
-            return found if isinstance(found, str) else None
+            return found[:_MAX_TEXT_CHARS] if isinstance(found, str) else None
     return None

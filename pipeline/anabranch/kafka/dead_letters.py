@@ -18,6 +18,7 @@ __all__ = [
     "DeadLetter",
     "dead_letter",
     "original_headers",
+    "our_headers",
     "stack_digest",
 ]
 
@@ -49,8 +50,10 @@ _OURS: Final = frozenset(
         HEADER_STACK,
         HEADER_TRUNCATED,
         HEADER_RAW,
+        HEADER_REPLAYED,
     }
 )
+"""Names that a letter's readers go by: a record's own headers of these names are not kept."""
 _MAX_HEADER_BYTES: Final = MAX_VALUE_BYTES // 2
 _MAX_KEY_BYTES: Final = MAX_VALUE_BYTES // 4
 """With a value of `MAX_MESSAGE_BYTES` and what we add, a letter fits into `dlq`."""
@@ -90,7 +93,7 @@ def dead_letter(
         headers.append((HEADER_RAW, b"1"))
     theirs: Headers = []
     if record is not None:
-        key, value, theirs = record.key, record.value, record.headers
+        key, value, theirs = record.key, record.value, original_headers(record.headers)
         headers += [
             (HEADER_TOPIC, record.topic.encode()),
             (HEADER_PARTITION, b"%d" % record.partition),
@@ -122,8 +125,21 @@ def stack_digest(error: BaseException) -> str:
 
 
 def original_headers(headers: Headers) -> Headers:
-    """What the record had before it became a dead letter."""
+    """What the record had before it became a dead letter, without what it passed off as ours."""
     return [(name, value) for name, value in headers if name not in _OURS]
+
+
+def our_headers(headers: Headers) -> dict[str, bytes]:
+    """What we said of a record: the headers before the first that was its own.
+
+    Letters of earlier releases hold a record's own headers under our names after ours.
+    """
+    ours: dict[str, bytes] = {}
+    for name, value in headers:
+        if name not in _OURS or name in ours:
+            break
+        ours[name] = value or b""
+    return ours
 
 
 def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:

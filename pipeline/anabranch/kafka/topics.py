@@ -38,6 +38,7 @@ HEALTH_SEGMENT_MS: Final = 300_000
 """Only closed segments are compacted, and whoever starts reads what is not."""
 VISIBLE_TIMEOUT_S: Final = 10.0
 VISIBLE_POLL_S: Final = 0.1
+_PRIORITY_ENDS: Final = tuple(f".{priority}" for priority in PRIORITIES)
 
 
 class Topics:
@@ -66,6 +67,11 @@ class Topics:
         """What a coordinator needs from its start."""
         joined = (self.queries, self.partials, self.results)
         return (*joined, self.health, self.control, self.telemetry, self.dlq)
+
+    def is_work(self, topic: str) -> bool:
+        """Whether a topic holds what is worked off, and not answers, orders or what is known."""
+        is_task = topic.startswith(f"{self._tasks}.") and topic.endswith(_PRIORITY_ENDS)
+        return is_task or topic in (self.queries, self.partials)
 
     def equal(self, groups: Collection[str]) -> list[tuple[str, ...]]:
         """Topics that must have as many partitions as each other: partition p means the same."""

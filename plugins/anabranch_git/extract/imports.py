@@ -8,23 +8,28 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Final
 
+from anabranch_git.extract.section import MAX_IMPORTS, MAX_PATH_CHARS
+
 __all__ = ["find"]
 
 _JS: Final = re.compile(
-    r"""(?:\bfrom\s*|\bimport\s*\(?\s*|\brequire\s*\(\s*)["'](\.{1,2}/[^"'\n]+)["']"""
+    r"""\b(?:from|(?:import|require)\s{0,9}\(?)\s{0,9}["'](\.{1,2}/[^"'\n]{1,300})["']"""
 )
-_GO: Final = re.compile(r'^\s*(?:import\s+)?(?:[\w.]+\s+)?"([\w.-]+(?:/[\w.-]+)+)"\s*$', re.M)
-_JAVA: Final = re.compile(r"^\s*import\s+(?:static\s+)?([\w.]+)", re.M)
-_RUST_MOD: Final = re.compile(r"^\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*;", re.M)
-_RUST_USE: Final = re.compile(r"^\s*(?:pub\s+)?use\s+(?:crate|super|self)::([\w:]+)", re.M)
-_C: Final = re.compile(r'^\s*#\s*include\s*["<]([^">\n]+)[">]', re.M)
+_GO: Final = re.compile(
+    r'^[ \t]*(?:import[ \t]+)?(?:[\w.]+[ \t]+)?"([\w.-]+(?:/[\w.-]+)+)"[ \t]*$', re.M
+)
+_JAVA: Final = re.compile(r"^[ \t]*import[ \t]+(?:static[ \t]+)?([\w.]+)", re.M)
+_RUST_MOD: Final = re.compile(r"^[ \t]*(?:pub(?:\([^)\n]*\))?[ \t]+)?mod[ \t]+(\w+)[ \t]*;", re.M)
+_RUST_USE: Final = re.compile(r"^[ \t]*(?:pub[ \t]+)?use[ \t]+(?:crate|super|self)::([\w:]+)", re.M)
+_C: Final = re.compile(r'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.M)
+_MAX_PARTS: Final = 10
 _JS_ENDINGS: Final = ("", ".ts", ".tsx", ".js", ".jsx", ".mjs", "/index.ts", "/index.js")
 
 
 def find(path: str, text: str) -> list[list[str]]:
     """Candidates for every import in the text, in `Extract.imports`' form."""
     reader = _READERS.get(PurePosixPath(path).suffix.lower())
-    return reader(posixpath.dirname(path), text) if reader else []
+    return reader(posixpath.dirname(path), text)[:MAX_IMPORTS] if reader else []
 
 
 def _javascript(folder: str, text: str) -> list[list[str]]:
@@ -51,7 +56,7 @@ def _rust(folder: str, text: str) -> list[list[str]]:
         for name in _RUST_MOD.findall(text)
     ]
     for use in _RUST_USE.findall(text):
-        parts = use.strip(":").split("::")
+        parts = use[:MAX_PATH_CHARS].strip(":").split("::")[:_MAX_PARTS]
         ends = ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
         modules.append(
             [f"src/{end}{ending}" for end in ends for ending in (".rs", "/mod.rs")]

@@ -7,20 +7,24 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
-from anabranch_git.extract.section import TRAIL, Extract, Section, chunks
+from anabranch_git.extract.section import MAX_TITLE_CHARS, TRAIL, Extract, Section, chunks
 
 __all__ = ["markdown", "plain", "restructured"]
 
-_ATX: Final = re.compile(r"^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
+_ATX: Final = re.compile(r"^ {0,3}(#{1,6})\s(.*)$")
 _FENCE: Final = re.compile(r"^\s*(```|~~~)")
 _SETEXT: Final = re.compile(r"^ {0,3}(=+|-+)\s*$")
 _RULE: Final = re.compile(r"^([=\-~^\"'`#*+.:_])\1{2,}\s*$")
-_IMAGE: Final = re.compile(r"!\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
-_LINK: Final = re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
-_TAG: Final = re.compile(r"</?[a-zA-Z][^>]*>|<!--.*?-->", re.DOTALL)
-_ROLE: Final = re.compile(r":[\w:+-]+:`([^`]*)`")
-_RST_LINK: Final = re.compile(r"`([^`<]*?)\s*<[^>`]*>`_{1,2}")
-_DIRECTIVE: Final = re.compile(r"^\s*\.\. (?:[\w:-]+::.*|_[^:]*:.*|$)\n?", re.MULTILINE)
+_TARGET: Final = r"(?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)?\)|\[[^\[\]\n]*\])"
+_IMAGE: Final = re.compile(rf"!\[[^\[\]]*\]{_TARGET}")
+_LINK: Final = re.compile(rf"\[([^\[\]]*)\]{_TARGET}")
+_TAG: Final = re.compile(r"</?[a-zA-Z][^<>]*>|<!--(?:[^<-]|-(?!->)|<(?!!--))*+-->")
+_ROLE: Final = re.compile(r"(?<![\w:+-]):[\w:+-]+:`([^`]*)`")
+_RST_LINK: Final = re.compile(r"`([^`<]*)<[^<>`]*>`__?")
+_DIRECTIVE: Final = re.compile(r"^[ \t]*\.\. (?:[\w:-]+::.*|_[^:\n]*:.*|$)\n?", re.MULTILINE)
+_TEXT: Final = re.compile(r"^ {0,3}[^\s>*|+\-#=]")
+_SPACE: Final = re.compile(r"\s")
+_NOT_IN_SLUG: Final = re.compile(r"[^\w\s-]")
 
 Heading = tuple[int, str]
 """Level (1 is the highest) and text."""
@@ -51,7 +55,9 @@ def _sections(
     start = 0
     for first, after, (level, title) in headings(lines):
         found.append(_section(trail, clean("\n".join(lines[start:first]))))
-        trail = [above for above in trail if above[0] < level] + [(level, clean(title).strip())]
+        trail = [above for above in trail if above[0] < level] + [
+            (level, clean(title).strip()[:MAX_TITLE_CHARS])
+        ]
         start = after
     found.append(_section(trail, clean("\n".join(lines[start:]))))
     return chunks(found)
@@ -66,7 +72,7 @@ def _section(trail: list[Heading], text: str) -> Section:
 
 def _slug(title: str) -> str:
     """The anchor that GitHub gives a heading."""
-    return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip())
+    return _SPACE.sub("-", _NOT_IN_SLUG.sub("", title.lower()).strip())
 
 
 def _markdown_headings(lines: list[str]) -> Iterator[tuple[int, int, Heading]]:
@@ -77,7 +83,7 @@ def _markdown_headings(lines: list[str]) -> Iterator[tuple[int, int, Heading]]:
         elif fence:
             continue
         elif atx := _ATX.match(line):
-            yield n, n + 1, (len(atx[1]), atx[2])
+            yield n, n + 1, (len(atx[1]), atx[2].rstrip().rstrip("#").strip())
         elif n and (under := _SETEXT.match(line)) and _can_be_title(lines, n - 1):
             yield n - 1, n + 1, (1 if under[1][0] == "=" else 2, lines[n - 1])
 
@@ -85,7 +91,7 @@ def _markdown_headings(lines: list[str]) -> Iterator[tuple[int, int, Heading]]:
 def _can_be_title(lines: list[str], n: int) -> bool:
     """A line of text on its own: no list, quote, table or front matter above a rule."""
     alone = n == 0 or not lines[n - 1].strip()
-    return alone and bool(re.match(r"^ {0,3}[^\s>*|+\-#=]", lines[n]))
+    return alone and bool(_TEXT.match(lines[n]))
 
 
 def _rst_headings(lines: list[str]) -> Iterator[tuple[int, int, Heading]]:
@@ -110,4 +116,5 @@ def _plain_markdown(text: str) -> str:
 
 def _plain_rst(text: str) -> str:
     text = _DIRECTIVE.sub("", text)
-    return _RST_LINK.sub(r"\1", _ROLE.sub(r"\1", text)).replace("``", "`")
+    text = _ROLE.sub(r"\1", text)
+    return _RST_LINK.sub(lambda link: link[1].rstrip(), text).replace("``", "`")

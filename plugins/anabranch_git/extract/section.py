@@ -8,13 +8,30 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["MAX_CHARS", "TRAIL", "Extract", "Section", "chunks"]
+__all__ = [
+    "MAX_CHARS",
+    "MAX_IMPORTS",
+    "MAX_PATH_CHARS",
+    "MAX_TITLE_CHARS",
+    "TRAIL",
+    "Extract",
+    "Section",
+    "chunks",
+]
 
 TRAIL: Final = " › "
 """Between the headings of a title, the highest first."""
 
+_BLANK_LINE: Final = re.compile(r"\n\s*\n")
+
 MAX_CHARS: Final = 1_500
 """Length of a section, about; longer ones are cut between paragraphs."""
+
+MAX_TITLE_CHARS: Final = 300
+MAX_IMPORTS: Final = 2_000
+MAX_PATH_CHARS: Final = 1_000
+"""An import of a longer path is of no file. Titles and imports are written once for each section
+and name, so without bounds a file of half a megabyte could become gigabytes."""
 
 
 class Section(Struct, frozen=True, gc=False):
@@ -38,14 +55,27 @@ class Extract(Struct, frozen=True, gc=False):
 
 def chunks(parts: Iterable[Section]) -> list[Section]:
     """Sections without the empty ones, long ones cut, and anchors made unique."""
-    seen: dict[str, int] = {}
-    cut: list[Section] = []
-    for part in parts:
-        for text in _cut(_storable(part.text).strip()):
-            n = seen.get(part.anchor, 0)
-            seen[part.anchor] = n + 1
-            cut.append(Section(f"{part.anchor}-{n}" if n else part.anchor, part.title, text))
-    return cut
+    anchors = _Anchors()
+    return [
+        Section(anchors.free(part.anchor), part.title[:MAX_TITLE_CHARS], text)
+        for part in parts
+        for text in _cut(_storable(part.text).strip())
+    ]
+
+
+class _Anchors:
+    """Numbers anchors that come again, past those that are written so (`a`, `a`, `a-1`)."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, int] = {}
+
+    def free(self, wanted: str) -> str:
+        wanted = found = wanted[:MAX_TITLE_CHARS]
+        while found in self._next:
+            found = f"{wanted}-{self._next[wanted]}"
+            self._next[wanted] += 1
+        self._next[found] = 1
+        return found
 
 
 def _storable(text: str) -> str:
@@ -56,13 +86,13 @@ def _storable(text: str) -> str:
 def _cut(text: str) -> Iterator[str]:
     """Pieces of about `MAX_CHARS`, between paragraphs if there are any, else anywhere."""
     piece = ""
-    for paragraph in re.split(r"\n\s*\n", text):
+    for paragraph in _BLANK_LINE.split(text):
         if piece and len(piece) + len(paragraph) > MAX_CHARS:
             yield piece
             piece = ""
         piece = f"{piece}\n\n{paragraph}" if piece else paragraph
-        while len(piece) > 2 * MAX_CHARS:
-            yield piece[:MAX_CHARS]
-            piece = piece[MAX_CHARS:]
+        whole = max(0, -(-len(piece) // MAX_CHARS) - 2) * MAX_CHARS
+        yield from (piece[n : n + MAX_CHARS] for n in range(0, whole, MAX_CHARS))
+        piece = piece[whole:]
     if piece.strip():
         yield piece
