@@ -161,7 +161,7 @@ class Topic:
 
 def size_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     """What a record takes, headers included, without the framing."""
-    inside = sum(len(name.encode()) + len(content) for name, content in headers)
+    inside = sum(len(name.encode()) + len(content or b"") for name, content in headers)
     return len(key or b"") + len(value or b"") + inside
 
 
