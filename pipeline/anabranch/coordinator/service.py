@@ -96,17 +96,7 @@ class Coordinator(Service):
         self._signals = transport.reader(f"{name}-signals")
         self._follower = transport.reader(f"{name}-partials")
         self._reader = transport.reader(f"{name}-recovery")
-        self._exchange = Exchange(
-            self.brain,
-            transport.producer(f"{name}-telemetry"),
-            transport.reader(f"{name}-telemetry"),
-        )
-        self._earlier = transport.reader(f"{name}-backfill")
-        self._backfill = Backfill(self.brain, self._earlier)
-        self._report = StatsReport(self.brain, name, self._producer)
-        joined = (topics.queries, topics.partials, topics.results)
-        self._topic_watch = TopicWatch(joined, self._producer)
-        self._groups = GroupWatch(self.brain.directory, topics, self._producer)
+        self._beside_the_work(transport)
         self._signals_read = asyncio.Event()
         self.ownership = Ownership(
             self.brain,
@@ -123,6 +113,21 @@ class Coordinator(Service):
         self._attach()
         self._pulse.confirm = self.ownership.confirm
         self._draining = False
+
+    def _beside_the_work(self, transport: Transport) -> None:
+        """What goes on whether anybody asks or not."""
+        self._exchange = Exchange(
+            self.brain,
+            transport.producer(f"{self.instance}-telemetry"),
+            transport.reader(f"{self.instance}-telemetry"),
+        )
+        self._earlier = transport.reader(f"{self.instance}-backfill")
+        self._backfill = Backfill(self.brain, self._earlier)
+        self._report = StatsReport(self.brain, self.instance, self._producer)
+        topics = self.brain.topics
+        joined = (topics.queries, topics.partials, topics.results)
+        self._topic_watch = TopicWatch(joined, self._producer)
+        self._groups = GroupWatch(self.brain.directory, topics, self._producer)
 
     def _publish(self, transport: Transport, group: str, clock: Clock) -> None:
         """How what is decided gets out, by the configuration's mode."""
