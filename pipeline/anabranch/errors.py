@@ -10,6 +10,7 @@ AnabranchError
 │   ├── TopicError         a topic is missing or is not as it must be
 │   │   └── TopicsOnFirstUse  this broker makes topics when they are asked for, not on request
 │   ├── ProduceError       a record was not acknowledged
+│   │   └── RecordRefused   the broker does not take this record, but others
 │   ├── ProducerFenced     somebody else uses this transactional id now
 │   └── GenerationLost     the consumer group goes on without this member
 ├── QueryRejected          the pipeline answered with an error instead of items
@@ -32,6 +33,7 @@ __all__ = [
     "ProducerFenced",
     "QueryRejected",
     "QueryTimeout",
+    "RecordRefused",
     "StageFailed",
     "TopicError",
     "TopicsOnFirstUse",
@@ -92,6 +94,18 @@ class TopicsOnFirstUse(TopicError):
 
 class ProduceError(BrokerError):
     """A record was not acknowledged; with idempotence its partition cannot be used further."""
+
+
+class RecordRefused(ProduceError):
+    """The broker does not take this record, now or later (it is too large, say); others it does.
+
+    Attributes:
+        alone: False if it went in a batch with others: any of them may be the reason.
+    """
+
+    def __init__(self, message: str, *, alone: bool = True) -> None:
+        super().__init__(message)
+        self.alone = alone
 
 
 class ProducerFenced(BrokerError):

@@ -115,15 +115,20 @@ class Producer(Protocol):
         key: bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
+        alone: bool = False,
     ) -> asyncio.Future[Acked]:
         """Hand a record over. Waits only for room; the future is its acknowledgement.
 
-        The future fails with the client library's own error: whoever waits for it at once
-        takes `send_and_wait`.
+        The future fails with `RecordRefused`, or with the client library's own error: whoever
+        waits for it at once takes `send_and_wait`.
+
+        Args:
+            alone: not in one batch with others: what is refused then is this record.
 
         Raises:
             TopicError: the topic or partition does not exist.
-            ProduceError: the record was refused.
+            RecordRefused: it is larger than anything that may be sent.
+            ProduceError: it cannot be sent.
         """
         ...
 
@@ -140,7 +145,8 @@ class Producer(Protocol):
 
         Raises:
             TopicError: the topic or partition does not exist.
-            ProduceError: the record was refused or not acknowledged in time.
+            RecordRefused: the broker does not take it.
+            ProduceError: it was not acknowledged in time.
         """
         ...
 

@@ -14,8 +14,10 @@ from anabranch.errors import (
     GenerationLost,
     ProduceError,
     ProducerFenced,
+    RecordRefused,
     TopicError,
 )
+from anabranch.kafka.client.refusals import REFUSALS
 
 __all__ = ["bounded", "produce_error", "translate"]
 
@@ -70,6 +72,8 @@ def translate(error: BaseException, doing: str) -> BrokerError:
 
 def produce_error(error: BaseException, topic: str) -> BrokerError:
     """Why a record was not acknowledged."""
+    if isinstance(error, REFUSALS):
+        return RecordRefused(f"sending to {topic}: {_described(error)}")
     if isinstance(error, (BrokerError, *_TOPIC, *_FENCED)):
         return translate(error, f"sending to {topic}")
     return ProduceError(f"sending to {topic}: {_described(error)}")

@@ -13,6 +13,7 @@ from anabranch.errors import BrokerError, ProduceError, TopicError
 from anabranch.kafka.client.failures import produce_error
 from anabranch.kafka.client.lifecycle import close_producer, made, started
 from anabranch.kafka.client.lookup import Lookup, count_partitions, forget_topic
+from anabranch.kafka.client.refusals import watch_refusals
 from anabranch.kafka.transport import Acked, Headers
 
 __all__ = ["KafkaProducer"]
@@ -44,6 +45,7 @@ class KafkaProducer:
             max_request_size=_MAX_REQUEST_BYTES,
             **self._settings,
         )
+        watch_refusals(client)
         await started(
             client.start(),
             partial(close_producer, client),
@@ -68,12 +70,13 @@ class KafkaProducer:
         key: bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
+        alone: bool = False,
     ) -> asyncio.Future[Acked]:
-        client = self._running
+        client, send = self._running, self._send_alone if alone else self._running.send
         if value is None and key is None:
             raise ProduceError(f"sending to {topic}: a record needs a key or a value")
         try:
-            sent: asyncio.Future[Acked] = await client.send(
+            sent: asyncio.Future[Acked] = await send(
                 topic, value, key=key, partition=partition, headers=headers
             )
         except AssertionError as error:  # aiokafka's way to say "Unrecognized partition"
@@ -106,6 +109,24 @@ class KafkaProducer:
         if self._lookup is None:
             raise BrokerError("the producer is not started")
         return await self._lookup.partitions(topic)
+
+    async def _send_alone(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None,
+        partition: int | None,
+        headers: Headers,
+    ) -> asyncio.Future[Acked]:
+        client = self._running
+        batch = client.create_batch()
+        batch.append(key=key, value=value, timestamp=None, headers=list(headers))
+        batch.close()
+        await client.client._wait_on_metadata(topic)
+        to = client._partition(topic, partition, None, None, key, value)
+        sent: asyncio.Future[Acked] = await client.send_batch(batch, topic, partition=to)
+        return sent
 
     @property
     def _running(self) -> AIOKafkaProducer:

@@ -7,7 +7,7 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from anabranch.errors import BrokerError, ProduceError
+from anabranch.errors import BrokerError, ProduceError, RecordRefused
 from anabranch.kafka.transport import CREATE_TIME, Acked, Headers, TopicPartition
 from anabranch.testing.memory.log import Log, Topic, partition_of, size_of
 from anabranch.testing.memory.network import Pipe, Process
@@ -52,13 +52,14 @@ class MemoryProducer:
         key: bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
+        alone: bool = False,
     ) -> asyncio.Future[Acked]:
         self._process.check()
         into = self._broker.topic(topic)
         if key is None and value is None:
             raise ProduceError(f"{topic}: a record needs a key or a value")
         if (size := size_of(key, value, headers)) > _MAX_REQUEST_BYTES:
-            raise ProduceError(f"{topic}: a record of {size:,} bytes, over {_MAX_REQUEST_BYTES:,}")
+            raise RecordRefused(f"{topic}: a record of {size:,} bytes, over {_MAX_REQUEST_BYTES:,}")
         log = into.log(self._choose(into, key) if partition is None else partition)
         there, back = self._way(log)
         future: asyncio.Future[Acked] = asyncio.get_running_loop().create_future()
@@ -71,7 +72,7 @@ class MemoryProducer:
             try:
                 self._check()
                 if (refusal := into.refusal(key, value, headers)) is not None:
-                    raise ProduceError(refusal)
+                    raise RecordRefused(refusal)
             except BrokerError as error:
                 back.put(partial(self._refuse, future, error))
                 return
