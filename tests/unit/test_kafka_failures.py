@@ -15,6 +15,7 @@ from anabranch.errors import (
     GenerationLost,
     ProduceError,
     ProducerFenced,
+    RecordRefused,
     TopicError,
 )
 from anabranch.kafka.client.failures import bounded, produce_error, translate
@@ -125,7 +126,7 @@ def test_our_own_errors_stay_what_they_are() -> None:
 
 def test_a_record_that_was_refused_names_its_topic() -> None:
     refused = produce_error(kafka.MessageSizeTooLargeError("5 MB"), "orders")
-    assert type(refused) is ProduceError
+    assert type(refused) is RecordRefused
     assert "orders" in str(refused)
     assert "5 MB" in str(refused)
 
