@@ -128,7 +128,7 @@ class Hybrid:
         fields: dict[str, Any] = {
             "items": found(slot.layer, slot.shard) if status == "ok" else [],
             "error": None if status == "ok" else f"{slot.layer} broke",
-            "took_ms": TOOK_MS[LAYERS[slot.layer][0]],
+            "took_ms": TOOK_MS[LAYERS.get(slot.layer, ("io", 1))[0]],
         }
         partial = Partial(
             result.pop("query", task.query), result.pop("offset", task.offset),

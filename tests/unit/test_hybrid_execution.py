@@ -381,6 +381,7 @@ class TestErrorRecovery:
         world = Hybrid()
         world.cached("a")
         id_ = world.ask("a", "b", "unknown")
+        world.after(500)
         world.reply("b")
         assert world.statuses(id_) == {"a": "ok", "b": "ok", "unknown": "skipped"}
         assert "announced" in world.answers[id_].missing[0].why
@@ -389,6 +390,7 @@ class TestErrorRecovery:
         world = Hybrid()
         world.brain.directory.topics_exist("cpu", 0)
         id_ = world.ask("a", "d")
+        world.after(500)
         world.reply("a")
         assert world.statuses(id_) == {"a": "ok", "d": "skipped"}
 

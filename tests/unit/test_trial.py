@@ -33,7 +33,7 @@ class Crashing(QueryPartition):
 def ask(world: World, *ids: str) -> None:
     for id_ in ids:
         offset = len(world.queries)
-        query = Query(id=id_, type="t", params={"n": offset}, layers=["nobody"])
+        query = Query(id=id_, type="t", params={"n": offset}, layers=["nobody"], strategy="cache")
         world.queries.append(FakeRecord(encode(query), offset=offset, timestamp=int(world.now_ms)))
 
 

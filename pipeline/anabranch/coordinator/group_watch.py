@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from msgspec import Struct
@@ -42,6 +43,9 @@ class _Look(Struct):
     misses: int = 0
 
 
+async def _nobody_waits() -> None: ...
+
+
 class GroupWatch:
     """Looks up the task topics of every group that a layer was announced for."""
 
@@ -52,6 +56,8 @@ class GroupWatch:
         self._looks: dict[str, _Look] = {}
         self._new = asyncio.Event()
         self._first_s: float | None = None
+        self.on_found: Callable[[], Awaitable[None]] = _nobody_waits
+        """Called when a group can be asked that could not."""
 
     @property
     def settled(self) -> bool:
@@ -95,8 +101,11 @@ class GroupWatch:
             return
         look = self._looks.setdefault(group, _Look())
         look.misses = 0 if found else look.misses + 1
-        if found or look.misses >= _MISSES or not self._directory.partitions(group):
+        before = self._directory.partitions(group)
+        if found or look.misses >= _MISSES or not before:
             self._directory.topics_exist(group, found)
+        if found and not before:
+            await self.on_found()
         if look.misses == _SAID_AFTER:
             self._say(group)
         wait_s = _SELDOM_S if found else min(_SELDOM_S, _SOON_S * 2 ** min(look.misses, 10))

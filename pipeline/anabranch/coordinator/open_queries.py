@@ -45,6 +45,8 @@ class OpenQueries:
         self._open: dict[int, OpenQuery] = {}
         self._lingering: dict[int, OpenQuery] = {}
         """Answered early, and others wait for what is still fetched for them."""
+        self._unplanned: dict[int, OpenQuery] = {}
+        """Those that wait for a layer to be announced."""
 
     def find(self, offset: int, id_: str) -> OpenQuery | None:
         """The query at an offset that something is fetched for, if it is the one that is meant."""
@@ -86,8 +88,10 @@ class OpenQueries:
         self._open[record.offset] = open_query
         probe(brain, open_query, now_ms)
         is_late = now_ms >= open_query.deadline_ms
-        if not is_late:  # nothing is asked any more: it costs what an answer from the cache costs
-            plan(brain, open_query, now_ms)
+        # Of a late one nothing is asked: it costs what an answer from the cache costs.
+        if not is_late and not plan(brain, open_query, now_ms):
+            self._unplanned[record.offset] = open_query
+            brain.deadlines.add(open_query.plan_by_ms, self._owner.number, record.offset)
         for result in arrived:
             open_query.join.accept(result, now_ms)
         if is_late:
@@ -121,6 +125,13 @@ class OpenQueries:
         if (open_query := self._open.get(offset)) is not None:
             with self._contained(open_query):
                 self._wake(open_query, now_ms)
+        self._brain.sharing.settle()
+
+    def on_health(self) -> None:
+        """Layers may have been announced, or the time for that may be over."""
+        for open_query in list(self._unplanned.values()):
+            with self._contained(open_query):
+                self._plan(open_query, self._brain.now_ms())
         self._brain.sharing.settle()
 
     def on_served(self, offset: int, layer: JoinLayer) -> None:
@@ -157,6 +168,7 @@ class OpenQueries:
         But what is `running` for it goes on if others wait for that.
         """
         open_query = self._open.pop(offset, None)
+        self._unplanned.pop(offset, None)
         if open_query is None:
             return
         now_ms, routes = self._brain.now_ms(), open_query.routes
@@ -192,17 +204,26 @@ class OpenQueries:
 
         return contained(spoiled)
 
+    def _plan(self, open_query: OpenQuery, now_ms: float) -> None:
+        if plan(self._brain, open_query, now_ms):
+            del self._unplanned[open_query.offset]
+            self._advance(open_query)
+
     def _wake(self, open_query: OpenQuery, now_ms: float) -> None:
         """Its deadline has come, or it has waited long enough for more than enough."""
         if now_ms >= open_query.deadline_ms:
             open_query.join.expire()
             self._answer(open_query)
+        elif open_query.offset in self._unplanned:
+            self._plan(open_query, now_ms)
         elif open_query.patient_until_ms is not None and now_ms >= open_query.patient_until_ms:
             self._advance(open_query)
 
     def _advance(self, open_query: OpenQuery) -> None:
         """Answer if there is enough; otherwise make the attempts that are due."""
         join = open_query.join
+        if join.open and open_query.offset in self._unplanned:
+            return
         if join.open and self._is_enough(open_query):
             join.abandon("enough came from the other layers")
         if not join.open:

@@ -26,12 +26,16 @@ MAX_CLIENT_BYTES: Final = 256
 """Longest `anabranch-client` that is forwarded: the first of them, if there are several."""
 
 
+_WAITING_SHARE: Final = 0.5
+"""Of a query's time, that it waits at most for a layer to be announced."""
+
+
 class OpenQuery:
     """What a coordinator holds of a query until its answer is on its way."""
 
     __slots__ = (
         "context", "deadline_ms", "decision", "digest", "generation", "headers", "join", "key",
-        "leading", "memo", "offset", "partition", "patient_until_ms", "query",
+        "leading", "memo", "offset", "partition", "patient_until_ms", "plan_by_ms", "query",
         "read_ms", "record", "routes", "selection", "slots", "trace",
     )  # fmt: skip
 
@@ -64,6 +68,8 @@ class OpenQuery:
         """The merged items of just these slots, if they were kept."""
         self.leading: dict[str, bool] = {}
         """Layer to whether this query fetches it, or waits for another that does."""
+        self.plan_by_ms = read_ms + (deadline_ms - read_ms) * _WAITING_SHARE
+        """When it stops waiting for layers that nobody has announced."""
         self.patient_until_ms: float | None = None
         """When it stops waiting for more than enough."""
         self.digest = ""

@@ -52,12 +52,14 @@ def probe(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
         join.layers[name].refreshing = True
 
 
-def plan(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
-    """Decide how the missing layers are fetched."""
+def plan(brain: Brain, open_query: OpenQuery, now_ms: float) -> bool:
+    """Decide how the missing layers are fetched; False if some are still to be waited for."""
     query, join = open_query.query, open_query.join
+    if now_ms < open_query.plan_by_ms and _is_awaited(brain, open_query, now_ms):
+        return False
     missing = _reachable(brain, open_query)
     if not missing and not join.ok:
-        return
+        return True
     context = open_query.context = PlanContext(
         query=query.id,
         type=query.type,
@@ -76,15 +78,34 @@ def plan(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
             query.type, query.scope, brain.kind(query.type).keyed(query.params)
         )
         _refresh(brain, open_query, decision)
+    return True
+
+
+def _is_awaited(brain: Brain, open_query: OpenQuery, now_ms: float) -> bool:
+    """Whether a missing layer may still be announced: a start or a deployment is no error.
+
+    Where layers are configured, no others are waited for.
+    """
+    if open_query.query.strategy == "cache":
+        return False
+    configured = brain.config.layers
+    return any(
+        brain.directory.descriptor(layer.name) is None
+        and (not configured or layer.name in configured)
+        and brain.directory.may_come(layer.name, now_ms)
+        for layer in open_query.join.open
+    )
 
 
 def _reachable(brain: Brain, open_query: OpenQuery) -> tuple[LayerDescriptor, ...]:
-    """Descriptors of the missing layers; those without one are skipped at once."""
+    """Descriptors of the missing layers; those that nobody serves are skipped at once."""
     found = []
     for layer in open_query.join.open:
         descriptor = brain.directory.descriptor(layer.name)
         if descriptor is None:
             layer.end("skipped", "no worker has announced this layer")
+        elif brain.directory.has_left(descriptor.group):
+            layer.end("skipped", f"the last worker of group {descriptor.group} has left")
         else:
             found.append(descriptor)
     return tuple(found)

@@ -128,6 +128,7 @@ class Coordinator(Service):
         joined = (topics.queries, topics.partials, topics.results)
         self._topic_watch = TopicWatch(joined, self._producer)
         self._groups = GroupWatch(self.brain.directory, topics, self._producer)
+        self._groups.on_found = self._go_on
 
     def _publish(self, transport: Transport, group: str, clock: Clock) -> None:
         """How what is decided gets out, by the configuration's mode."""
@@ -171,7 +172,7 @@ class Coordinator(Service):
     # ── lifecycle ──────────────────────────────────────────────────────────────────────────
 
     async def ready(self) -> None:
-        """Wait until partitions are being read and every configured group has announced itself.
+        """Wait until partitions are being read and every configured layer has been announced.
 
         Raises:
             StageFailed: a background stage died meanwhile.
@@ -180,7 +181,7 @@ class Coordinator(Service):
 
     async def _ready(self) -> None:
         await self.ownership.resumed.wait()
-        await until(lambda: self.brain.directory.ready(self._config.groups))
+        await until(lambda: self.brain.directory.ready(self._config.layers))
         self._started()
 
     async def _start(self) -> None:
@@ -302,6 +303,7 @@ class Coordinator(Service):
             async for tp, record in in_turns(batches, self._publisher.flush):
                 self._learn(record, is_health=tp.topic == topics.health)
             self._groups.look()
+            await self._go_on()
             with contained(ignore):
                 mourn(self.brain, self.ownership.partitions)
             self.brain.control_position = max(
@@ -315,6 +317,12 @@ class Coordinator(Service):
         await self.brain.guessing.run(stage, self._publisher)
 
     # ── details ────────────────────────────────────────────────────────────────────────────
+
+    async def _go_on(self) -> None:
+        """Queries that wait for layers may have them now."""
+        for partition in self.ownership.partitions.values():
+            partition.queries.on_health()
+        await self._publisher.flush()
 
     async def _room(self, stage: Stage, record: Record | None = None) -> bool:
         """Wait until this query may be started; False once none is to be read any more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from anabranch.bounds import clamped_ms
 from anabranch.errors import DecodeError
@@ -21,6 +21,10 @@ MAX_GROUPS = 256
 MAX_MEMBERS = 10_000
 """Instances heard of lately; of more, new ones are not listened to."""
 MAX_KEY_BYTES = 1_024
+PATIENCE_MS = 1_000
+"""How long a layer that nobody has announced is waited for, from when it was first asked for."""
+_MOST_AWAITED = 1_000
+"""Names are the askers' choice: beyond so many the oldest are forgotten, and waited for again."""
 
 
 class Directory:
@@ -33,6 +37,9 @@ class Directory:
         """By name: of several groups' the latest."""
         self._members: dict[str, tuple[float, MemberHealth]] = {}
         self._task_partitions: dict[str, int] = {}
+        self._left: set[str] = set()
+        self._awaited_ms: dict[str, float] = {}
+        """Since when layers are asked for that nobody has announced; anew with every worker."""
         self.revision = 0
         """Rises whenever what is announced of a layer changes."""
 
@@ -80,6 +87,24 @@ class Directory:
             return None
         return found
 
+    def may_come(self, layer: str, now_ms: float) -> bool:
+        """Whether a layer that cannot be asked is worth waiting for.
+
+        It is while a worker starts, and for a moment after it was first asked for.
+        """
+        since_ms = self._awaited_ms.setdefault(layer, now_ms)
+        if len(self._awaited_ms) > _MOST_AWAITED:
+            del self._awaited_ms[next(iter(self._awaited_ms))]
+        return now_ms - since_ms < PATIENCE_MS or any(
+            member.role == "worker" and member.state == "starting"
+            for heard_ms, member in self._members.values()
+            if now_ms - heard_ms < MEMBER_SILENCE_MS
+        )
+
+    def has_left(self, group: str) -> bool:
+        """Whether a group's last worker said that it goes, and none has come since."""
+        return group in self._left
+
     def weight(self, layer: str) -> float:
         """A layer's say in the fusion."""
         found = self._layers.get(layer)
@@ -94,11 +119,9 @@ class Directory:
         """Partitions of a group's task topics."""
         return self._task_partitions.get(group, 0)
 
-    def ready(self, groups: Collection[str]) -> bool:
-        """Whether each of these groups has announced a layer and its topics exist."""
-        return all(self._task_partitions.get(group) for group in groups) and self.groups >= set(
-            groups
-        )
+    def ready(self, layers: Iterable[str]) -> bool:
+        """Whether all of these layers can be asked: they are announced, and their topics exist."""
+        return all(self.descriptor(layer) for layer in layers)
 
     def workers(self, group: str, now_ms: float) -> list[MemberHealth]:
         """Workers of a group that were heard of lately."""
@@ -134,7 +157,7 @@ class Directory:
             if member.role == "worker" and member.state != "draining"
         ]
 
-    def loads(self, groups: Collection[str], now_ms: float) -> Mapping[str, GroupLoad]:
+    def loads(self, groups: Iterable[str], now_ms: float) -> Mapping[str, GroupLoad]:
         """How busy each group is."""
         return {group: self._load(group, now_ms) for group in groups}
 
@@ -146,8 +169,18 @@ class Directory:
         return GroupLoad(workers=len(workers), queue_ms=sum(waits) / len(waits))
 
     def _hear(self, key: str, member: MemberHealth, now_ms: float) -> None:
-        if key in self._members or len(self._members) < MAX_MEMBERS:
-            self._members[key] = (now_ms, member)
+        is_new = key not in self._members
+        if is_new and len(self._members) >= MAX_MEMBERS:
+            return
+        self._members[key] = (now_ms, member)
+        if member.role != "worker":
+            return
+        if is_new:
+            self._awaited_ms.clear()
+        if member.state != "draining":
+            self._left.discard(member.group)
+        elif member.group in self.groups and not self.workers(member.group, now_ms):
+            self._left.add(member.group)
 
     def _announce(self, key: str, layer: LayerDescriptor) -> None:
         """Take an announcement.
