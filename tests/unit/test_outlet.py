@@ -21,20 +21,21 @@ TOPICS = Topics("anabranch.")
 GOOD = PartialResult(layer="good", items=[Item("urn:good", 1.0)])
 
 
-def sent(results: Sequence[PartialResult], *, query: str = "q1") -> list[Partial]:
+def sent(
+    results: Sequence[PartialResult], *, query: str = "q1", max_message_bytes: int = 6_000_000
+) -> list[Partial]:
     """Publish results of one task; the partials that the broker has then."""
 
     async def body() -> list[Partial]:
         broker = MemoryBroker()
-        broker.create(TOPICS.partials, 1)
+        broker.create(TOPICS.partials, 1, {"max.message.bytes": str(max_message_bytes)})
         producer = broker.transport().producer("w1")
         await producer.start()
         supervisor = Supervisor("test")
         outlet = Outlet("w1", producer, TOPICS, supervisor.fail)
         supervisor.start("partials", outlet.send)
         outlet.publish(*finished(results, query))
-        await until(lambda: outlet.empty)
-        await outlet.settle(1)
+        await until(lambda: outlet.idle)
         await supervisor.stop()
         assert supervisor.failure is None
         records = broker.records(TOPICS.partials)
@@ -100,3 +101,14 @@ def test_what_became_unsendable_after_the_layer_gave_it_costs_its_own_part_only(
 
 def test_a_task_whose_own_names_fill_a_record_ends_nothing() -> None:
     assert sent([GOOD], query="q" * MAX_VALUE_BYTES) == []
+
+
+def test_what_the_broker_refuses_says_so_and_costs_its_neighbours_nothing() -> None:
+    large = PartialResult(layer="large", items=[Item("urn:x", 1.0, "x" * 400_000)])
+    found = by_layer(sent([large], max_message_bytes=100_000))
+    assert found["large"].status == "error"
+    assert "the broker refuses the result" in (found["large"].error or "")
+
+
+def test_a_topic_that_takes_nothing_ends_nothing() -> None:
+    assert sent([GOOD], max_message_bytes=10) == []

@@ -7,10 +7,12 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from msgspec import structs
 
+from anabranch.errors import RecordRefused
 from anabranch.events import MAX_VALUE_BYTES, Partial, PartialResult, encode
 from anabranch.kafka.dead_letters import dead_letter, stack_digest
 from anabranch.kafka.topics import Topics
@@ -23,6 +25,16 @@ __all__ = ["Outlet"]
 log = logging.getLogger(__name__)
 
 _ASK_EVERY_S: Final = 1.0
+
+
+class _Out(NamedTuple):
+    """A partial on its way."""
+
+    job: Job
+    event: Partial
+    value: bytes
+    alone: bool = False
+    """In a batch of its own, as one that it shared was refused."""
 
 
 class Outlet:
@@ -43,7 +55,7 @@ class Outlet:
         self._producer = producer
         self._topics = topics
         self._fail = fail
-        self._waiting: deque[tuple[Job, bytes]] = deque()
+        self._waiting: deque[_Out] = deque()
         self._filled = asyncio.Event()
         self._in_flight: set[asyncio.Future[Acked]] = set()
         self._replyable = 0
@@ -51,9 +63,9 @@ class Outlet:
         self._ask_after_s = -math.inf
 
     @property
-    def empty(self) -> bool:
-        """Nothing waits to be sent."""
-        return not self._waiting
+    def idle(self) -> bool:
+        """Nothing waits, and everything was acknowledged or refused."""
+        return not self._waiting and not self._in_flight
 
     def publish(self, job: Job, event: Partial) -> None:
         """Queue a partial for sending; what does not fit, or cannot be encoded, says so instead.
@@ -64,8 +76,7 @@ class Outlet:
         try:
             value = encode(event)
             if len(value) <= MAX_VALUE_BYTES:
-                self._waiting.append((job, value))
-                self._filled.set()
+                self._queue(_Out(job, event, value))
                 return
             why = f"a record holds {MAX_VALUE_BYTES:,} bytes, and this result needs {len(value):,}"
         except Exception as error:
@@ -74,15 +85,14 @@ class Outlet:
             half = len(results) // 2
             for part in (results[:half], results[half:]):
                 self.publish(job, structs.replace(event, results=part))
-        elif results[0].status != "error":
-            self.publish(job, structs.replace(event, results=[_refused(results[0], why)]))
-        else:  # the task's own names fill the record: whoever wrote it is no coordinator of ours
-            log.error("nothing is sent for the task of query %.80s: %s", event.query, why)
+        else:
+            self._give_up(job, event, why)
 
     async def bury(self, record: Record, error: Exception) -> None:
         """A dead letter."""
         letter = dead_letter(self._instance, str(error), record, stack=stack_digest(error))
-        self._track(await self._producer.send(self._topics.dlq, **letter._asdict()))
+        sent = await self._producer.send(self._topics.dlq, **letter._asdict())
+        self._track(sent, partial(_letter_refused, record))
 
     async def can_reply(self, partition: int) -> bool:
         """Whether `partials` has the partition; asks again if it may have grown."""
@@ -98,11 +108,15 @@ class Outlet:
                 continue
             self._filled.clear()
             while self._waiting:
-                job, value = self._waiting[0]
+                out = self._waiting[0]
                 sent = await self._producer.send(
-                    self._topics.partials, value, partition=job.task.partition, headers=job.headers
+                    self._topics.partials,
+                    out.value,
+                    partition=out.job.task.partition,
+                    headers=out.job.headers,
+                    alone=out.alone,
                 )
-                self._track(sent)
+                self._track(sent, partial(self._refused, out))
                 self._waiting.popleft()
 
     async def settle(self, timeout_s: float) -> None:
@@ -118,17 +132,44 @@ class Outlet:
         self._ask_after_s = now_s + _ASK_EVERY_S
         return True
 
-    def _track(self, sent: asyncio.Future[Acked]) -> None:
-        self._in_flight.add(sent)
-        sent.add_done_callback(self._sent)
+    def _queue(self, out: _Out) -> None:
+        self._waiting.append(out)
+        self._filled.set()
 
-    def _sent(self, sent: asyncio.Future[Acked]) -> None:
+    def _give_up(self, job: Job, event: Partial, why: str) -> None:
+        """Results that cannot be sent say so instead, if that is something new."""
+        if any(result.status != "error" for result in event.results):
+            results = [_without_items(result, why) for result in event.results]
+            self.publish(job, structs.replace(event, results=results))
+        else:  # the task's own names fill the record: whoever wrote it is no coordinator of ours
+            log.error("nothing is sent for the task of query %.80s: %s", event.query, why)
+
+    def _refused(self, out: _Out, error: RecordRefused) -> None:
+        """The broker does not take a record, or did not take its neighbours'."""
+        if error.alone:
+            self._give_up(out.job, out.event, f"the broker refuses the result: {error}")
+        else:
+            self._queue(out._replace(alone=True))
+
+    def _track(self, sent: asyncio.Future[Acked], refused: Callable[[RecordRefused], None]) -> None:
+        self._in_flight.add(sent)
+        sent.add_done_callback(partial(self._sent, refused))
+
+    def _sent(self, refused: Callable[[RecordRefused], None], sent: asyncio.Future[Acked]) -> None:
         self._in_flight.discard(sent)
-        if not sent.cancelled() and (error := sent.exception()) is not None:
+        error = None if sent.cancelled() else sent.exception()
+        if isinstance(error, RecordRefused):
+            refused(error)
+        elif error is not None:
             self._fail(error, "a record was not acknowledged")
 
 
-def _refused(result: PartialResult, why: str) -> PartialResult:
+def _letter_refused(record: Record, error: RecordRefused) -> None:
+    where = f"{record.topic}[{record.partition}] at {record.offset}"
+    log.error("the record of %s could not be kept as a dead letter: %s", where, error)
+
+
+def _without_items(result: PartialResult, why: str) -> PartialResult:
     """What is left of a result that cannot be sent."""
     return PartialResult(
         layer=result.layer,

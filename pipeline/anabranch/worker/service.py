@@ -157,7 +157,7 @@ class Worker(Service):
         try:
             async with asyncio.timeout(timeout_s):
                 await self._membership.publish()
-                await until(lambda: self._outlet.empty and self._executor.idle)
+                await until(lambda: self._outlet.idle and self._executor.idle)
         except (TimeoutError, BrokerError) as error:
             log.warning("drain of %s ended early: %s", self.instance, str(error) or "out of time")
         await self._outlet.settle(timeout_s)
