@@ -2,6 +2,7 @@
 
     python benchmarks/backlog.py                    1,000,000 queries, half of them expired
     python benchmarks/backlog.py --count 90000 --gzip
+    python benchmarks/backlog.py --cached           those that have not are among 400 questions
 
 The queries lie on eleven of twelve partitions when one coordinator and one worker meet them; the
 twelfth is free, and somebody asks there all the time. The rate is set against the saturated rate of
@@ -17,11 +18,11 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvloop
 from confluent_kafka import Producer
-from end_to_end import SETTINGS, Contender, Driver, fresh, process
+from end_to_end import SETTINGS, Contender, Driver, fresh, process, repeated
 
 from anabranch.client import Client
 from anabranch.config import Config, load
@@ -37,17 +38,28 @@ WITHIN_MS = 5_000
 HOUR_MS = 3_600_000
 
 
-def preload(bootstrap: str, topic: str, count: int, codec: str) -> None:
-    """Half of them have expired when they are read, the others have an hour."""
-    settings = {"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 50}
-    producer = Producer(settings | {"queue.buffering.max.messages": 200_000})
-    for n in range(count):
-        value = b'{"id":"b%d","type":"t","params":{"n":%d},"timeout_ms":%d,"strategy":"parallel"}'
+class Backlog(NamedTuple):
+    """So many queries; half of them have expired when they are read, the others have an hour."""
+
+    count: int
+    codec: str
+    cached: bool
+
+    def value(self, n: int) -> bytes:
+        question = n % 800 if self.cached and n % 2 == 0 else -n - 1
+        strategy = b"auto" if self.cached else b"parallel"
         timeout_ms = 1 if n % 2 else HOUR_MS
+        head = b'{"id":"b%d","type":"t","params":{"c":%d},"timeout_ms":%d,"strategy":"%s"}'
+        return head % (n, question, timeout_ms, strategy)
+
+
+def preload(bootstrap: str, topic: str, backlog: Backlog) -> None:
+    settings = {"bootstrap.servers": bootstrap, "compression.type": backlog.codec, "linger.ms": 50}
+    producer = Producer(settings | {"queue.buffering.max.messages": 200_000})
+    for n in range(backlog.count):
         if n % 10_000 == 0:
             producer.flush()
-        key = b"b%d" % n
-        producer.produce(topic, value % (n, -n - 1, timeout_ms), key, partition=n % FREE)
+        producer.produce(topic, backlog.value(n), b"b%d" % n, partition=n % FREE)
         producer.poll(0)
     producer.flush()
 
@@ -63,9 +75,9 @@ async def answered(config: Config) -> int:
     return sum(ends.values())
 
 
-async def saturated(config: Config, coordinator: int, worker: int, count: int) -> float:
-    topics = Topics(config.namespace)
-    contender = Contender("", None, topics.queries, topics.results, fresh, [coordinator, worker])
+async def saturated(config: Config, pids: list[int], *, cached: bool, count: int) -> float:
+    topics, value = Topics(config.namespace), repeated if cached else fresh
+    contender = Contender("", None, topics.queries, topics.results, value, pids)
     driver = Driver(config.kafka.bootstrap)
     await driver.measure(contender, count // 10, 0.1)  # warm
     begin = time.perf_counter()
@@ -90,15 +102,17 @@ async def ask(client: Client, n: int, partition: int) -> float | None:
     return (time.perf_counter() - begin) * 1000 if answer.status == "complete" else None
 
 
-async def bench(bootstrap: str, count: int, codec: str, path: Path) -> dict[str, Any]:
+async def bench(bootstrap: str, backlog: Backlog, path: Path) -> dict[str, Any]:
+    count = backlog.count
     config = load(path, environ={})
     await ensure_topics(KafkaTransport(config.kafka), config, config.groups)
     command = ("-m", "anabranch", "coordinator", "--config", str(path))
     async with process("-m", "anabranch", "worker", "--config", str(path)) as worker:
         async with process(*command) as coordinator:
-            rate = await saturated(config, coordinator, worker, 20_000)
+            pids = [coordinator, worker]
+            rate = await saturated(config, pids, cached=backlog.cached, count=20_000)
         before = await answered(config)
-        preload(bootstrap, Topics(config.namespace).queries, count, codec)
+        preload(bootstrap, Topics(config.namespace).queries, backlog)
         async with Client(config) as client, process(*command) as coordinator:
             begin, waits, asked = time.perf_counter(), list[float | None](), 0
             while (done := await answered(config) - before - asked) < count:
@@ -136,14 +150,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--gzip", action="store_true", help="as a producer that compresses")
+    parser.add_argument("--cached", action="store_true", help="the answers come from the cache")
     arguments = parser.parse_args()
-    codec = "gzip" if arguments.gzip else "none"
+    backlog = Backlog(arguments.count, "gzip" if arguments.gzip else "none", arguments.cached)
     with LocalKafka(nodes=1) as kafka, tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bench.toml")
         settings = SETTINGS.format(mode="at_least_once", bootstrap=kafka.bootstrap)
         settings = settings.replace("queries = 4", f"queries = {PARTITIONS}")
         path.write_text(f"{settings}[coordinator]\nmax_timeout_ms = {HOUR_MS}\n")
-        report = uvloop.run(bench(kafka.bootstrap, arguments.count, codec, path))
+        report = uvloop.run(bench(kafka.bootstrap, backlog, path))
     print(json.dumps(report, indent=2))
 
 
