@@ -79,11 +79,17 @@ class Membership:
             await self.publish()
             await asyncio.sleep(HEALTH_INTERVAL_S)
 
-    def read_back(self, record: Record) -> None:
-        """Called with every record of `health`; those that are ours become samples."""
-        if record.key == self._key:
-            self._read[record.offset] = record
-            self._measure(record.offset)
+    def read_back(self, record: Record) -> bool:
+        """Called with every record of `health`; those that are ours become samples.
+
+        Returns:
+            Whether it is.
+        """
+        if record.key != self._key:
+            return False
+        self._read[record.offset] = record
+        self._measure(record.offset)
+        return True
 
     def _measure(self, offset: int) -> None:
         """Take a sample once a record was both acknowledged and read, in either order."""

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 
+import pytest
 from hybrid import Hybrid
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from records import FakeRecord
 
+from anabranch.client import Client
+from anabranch.config import Config, TypeConfig, WorkerConfig
+from anabranch.coordinator import Coordinator
 from anabranch.coordinator.mortality import DEATHS, Mortality, mourn
 from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.dispatch.directory import Directory
-from anabranch.events import Answer, MemberHealth, decode, encode
+from anabranch.events import Answer, Item, MemberHealth, decode, encode
+from anabranch.kafka.topics import ensure_topics
+from anabranch.layers import LayerSpec, Request, layer
+from anabranch.supervise import until
+from anabranch.testing import MemoryBroker, VirtualClock, run
+from anabranch.worker import Worker
 
 MINUTE_MS = 60_000.0
 APART_MS = 3_000.0
@@ -31,11 +41,18 @@ def worker(name: str, *, group: str = "io", state: str = "ready") -> MemberHealt
 def die(world: Hybrid, name: str, *, state: str = "ready") -> list[DeadLetterOut]:
     """A worker of `io` is heard of for the last time; what is given up at its death."""
     heard(world.brain.directory, worker(name, state=state), world.now_ms, world.now_ms)
-    world.now_ms += 3_500
-    mourn(world.brain, world.partitions)
+    silence(world)
     before = len(world.letters)
     world.collect()
     return world.letters[before:]
+
+
+def silence(world: Hybrid) -> None:
+    """Nobody but the coordinator is heard for a while."""
+    world.now_ms += 3_500
+    for _ in range(4):
+        world.brain.directory.beat()
+    mourn(world.brain, world.partitions)
 
 
 def told(letter: DeadLetterOut) -> Answer:
@@ -111,8 +128,7 @@ def test_only_what_the_worker_may_have_read_is_marked() -> None:
     heard(world.brain.directory, worker("w3"), world.now_ms, world.now_ms)
     world.now_ms += 1_500
     late = world.ask("a", **LONG)
-    world.now_ms += 2_000
-    mourn(world.brain, world.partitions)
+    silence(world)
     for name in ("w4", "w5"):
         assert die(world, name) == []
     assert late not in world.answers
@@ -144,10 +160,18 @@ def test_the_last_words_of_those_who_died_long_ago_are_no_deaths() -> None:
     heard(directory, worker("old"), at_ms=1_000, now_ms=100_000)
     heard(directory, worker("young"), at_ms=99_000, now_ms=100_000)
     assert [member.instance for member in directory.workers("io", 100_000)] == ["young"]
-    assert directory.deaths(100_000) == []
-    (death,) = directory.deaths(104_000)
+    for _ in range(3):
+        directory.beat()
+        assert directory.deaths() == []
+    directory.beat()
+    (death,) = directory.deaths()
     assert death[0].instance == "young"
-    assert directory.deaths(105_000) == [], "each once"
+    assert directory.deaths() == [], "each once"
+
+
+QUESTIONS = st.sampled_from([("a",), ("b",), ("c",)])
+NAMES = st.sampled_from(["w1", "w2", "w3"])
+ASKED = st.sets(st.sampled_from(["x", "y"]), min_size=1)
 
 
 class MortalityMachine(RuleBasedStateMachine):
@@ -157,20 +181,31 @@ class MortalityMachine(RuleBasedStateMachine):
         super().__init__()
         self.mortality = Mortality(APART_MS)
         self.now_ms = 0.0
-        self.deaths: dict[tuple[str], list[float]] = defaultdict(list)
+        self.deaths: dict[tuple[str], list[tuple[float, set[str], set[str]]]] = defaultdict(list)
 
-    @rule(questions=st.sets(st.sampled_from([("a",), ("b",), ("c",)])))
-    def worker_dies(self, questions: set[tuple[str]]) -> None:
-        self.mortality.died(questions, self.now_ms)
-        for question in questions:
-            counted = self.deaths[question]
-            if not counted or self.now_ms - counted[-1] >= APART_MS:
-                counted.append(self.now_ms)
+    @rule(worker=NAMES, had=st.dictionaries(QUESTIONS, ASKED))
+    def worker_dies(self, worker: str, had: dict[tuple[str], set[str]]) -> None:
+        self.mortality.died(worker, had, self.now_ms)
+        for question, layers in had.items():
+            counted = self._left(question)
+            if not counted or self.now_ms - counted[-1][0] >= APART_MS:
+                self.deaths[question].append((self.now_ms, {worker}, set(layers)))
+            else:
+                counted[-1][1].add(worker)
+                counted[-1][2].update(layers)
 
-    @rule(question=st.sampled_from([("a",), ("b",), ("c",)]))
-    def answered(self, question: tuple[str]) -> None:
-        self.mortality.survived(question)
-        self.deaths[question].clear()
+    @rule(question=QUESTIONS, layer=st.sampled_from(["x", "y"]))
+    def a_layer_ends(self, question: tuple[str], layer: str) -> None:
+        self.mortality.survived(question, layer)
+        for _, _, layers in self.deaths[question]:
+            layers.discard(layer)
+
+    @rule(worker=NAMES)
+    def worker_returns(self, worker: str) -> None:
+        self.mortality.returned(worker)
+        for deaths in self.deaths.values():
+            for _, workers, _ in deaths:
+                workers.discard(worker)
 
     @rule(ms=st.sampled_from([1_000.0, APART_MS, *(n * MINUTE_MS for n in range(1, 12))]))
     def time_passes(self, ms: float) -> None:
@@ -178,9 +213,15 @@ class MortalityMachine(RuleBasedStateMachine):
 
     @invariant()
     def condemned_are_those_with_three_deaths_in_ten_minutes(self) -> None:
-        for question, deaths in self.deaths.items():
-            recent = [at for at in deaths if self.now_ms - at < 10 * MINUTE_MS]
+        for question in self.deaths:
+            recent = [at for at, _, _ in self._left(question) if self.now_ms - at < 10 * MINUTE_MS]
             assert self.mortality.condemns(question, self.now_ms) == (len(recent) >= DEATHS)
+
+    def _left(self, question: tuple[str]) -> list[tuple[float, set[str], set[str]]]:
+        """Deaths that are still laid to somebody; of more than count, the latest."""
+        left = [death for death in self.deaths[question] if death[1] and death[2]]
+        self.deaths[question] = left[-DEATHS:]
+        return self.deaths[question]
 
 
 TestMortality = MortalityMachine.TestCase
@@ -189,5 +230,64 @@ TestMortality = MortalityMachine.TestCase
 def test_memory_is_bounded() -> None:
     mortality = Mortality(APART_MS)
     for n in range(30_000):
-        mortality.died([("q", n)], 0.0)
-    assert len(mortality._deaths) == 10_000
+        mortality.died("w", {("q", n): {"a"}}, 0.0)
+    assert len(mortality._marks) == 10_000
+
+
+def test_an_answer_of_one_layer_clears_it_and_not_the_one_that_kills() -> None:
+    world = Hybrid()
+    for name in ("w1", "w2"):
+        world.ask("a", "b", n=1, max_age_ms=0, **LONG)
+        die(world, name)
+        world.reply("b")
+    world.ask("a", "b", n=1, max_age_ms=0, **LONG)
+    assert len(die(world, "w3")) == 3, "of layer a"
+
+
+def test_one_that_was_only_silent_takes_its_marks_back() -> None:
+    world = Hybrid()
+    world.ask("a", **LONG)
+    for _ in range(2 * DEATHS):
+        assert die(world, "w1") == []
+    assert die(world, "w2") == []
+    assert len(die(world, "w3")) == 1, "nobody heard of w1 after its last silence, nor of these"
+
+
+def test_another_process_under_the_same_name_is_another_death() -> None:
+    world = Hybrid()
+    world.ask("a", **LONG)
+    for _ in range(DEATHS - 1):
+        assert die(world, "w1") == []
+        heard(world.brain.directory, worker("w1", state="starting"), world.now_ms, world.now_ms)
+    assert len(die(world, "w1")) == 1
+
+
+@pytest.mark.parametrize("seconds", [4.0, 5.5])
+def test_a_coordinator_that_hears_nobody_concludes_nothing(seconds: float) -> None:
+    """It was cut off three times: 42 questions that were open are answered all the same."""
+
+    @layer("slow")
+    async def slow(request: Request) -> list[Item]:
+        await asyncio.sleep(40)
+        return [Item("urn:1", 1.0)]
+
+    async def body() -> None:
+        broker, clock = MemoryBroker(), VirtualClock()
+        config = Config(types={"t": TypeConfig(layers=["slow"])}, worker=WorkerConfig(slots=64))
+        await ensure_topics(broker.transport(), config, ["default"])
+        async with (
+            Worker(config, layers=[LayerSpec(slow)], transport=broker.transport("w"), clock=clock),
+            Coordinator(config, transport=broker.transport("c"), clock=clock) as coordinator,
+            Client(config, transport=broker.transport("client")) as client,
+        ):
+            await until(lambda: coordinator.brain.directory.descriptor("slow"))
+            asking = [
+                asyncio.create_task(client.ask("t", {"n": n}, timeout_ms=55_000)) for n in range(42)
+            ]
+            await asyncio.sleep(2)
+            for _ in range(DEATHS):
+                broker.cut("c", seconds)
+                await asyncio.sleep(seconds + 3)
+            assert {(await answer).status for answer in asking} == {"complete"}
+
+    run(body())

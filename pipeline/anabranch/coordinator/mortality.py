@@ -1,18 +1,21 @@
 """Questions whose workers died: a layer may crash its process on one question only.
 
-Whoever gets the task next dies of it, too. Every question that a dead worker had is marked; one
-that is answered is cleared; one with three marks in ten minutes is not asked any more. Its last
-task is read again and again until its deadline: those deaths are explained, and mark nobody else.
+Whoever gets the task next dies of it, too. Every question that a dead worker had is marked, with
+the layers it was asked for there; a layer that ends for it, anywhere, is cleared; a question with
+three marks in ten minutes is not asked any more. Its last task is read again and again until its
+deadline: those deaths are explained, and mark nobody else.
+
 Workers that die together died of something else, or of one and the same task's bundle: they are one
 mark, since whoever gets the task next gets it only when the group has noticed that a member is
-gone. Who had the same workers each time is condemned with the guilty, for those ten minutes.
+gone. One that was only silent takes its marks back when it is heard again. Who had the same workers
+each time is condemned with the guilty, for those ten minutes.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Set
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anabranch.cache.keys import Question
 from anabranch.dispatch.routing import Route
@@ -29,6 +32,14 @@ _MOST: Final = 10_000
 """Questions remembered; of more, those longest without a death are forgotten."""
 
 
+class _Mark(NamedTuple):
+    """Deaths that count once: when, whose, and the layers that they may be laid to."""
+
+    at_ms: float
+    workers: frozenset[str]
+    layers: frozenset[str]
+
+
 class Mortality:
     """Deaths by question. `now_ms` is the broker's clock.
 
@@ -38,27 +49,40 @@ class Mortality:
 
     def __init__(self, apart_ms: float) -> None:
         self._apart_ms = apart_ms
-        self._deaths: OrderedDict[Question, tuple[float, ...]] = OrderedDict()
+        self._marks: OrderedDict[Question, tuple[_Mark, ...]] = OrderedDict()
         self._deadly: dict[Route, float] = {}
         """Where tasks of condemned questions still lie, and until when they are run."""
 
-    def died(self, questions: Iterable[Question], now_ms: float) -> None:
-        """One worker died; it had these."""
-        for question in questions:
-            recent = self._recent(question, now_ms)
-            if not recent or now_ms - recent[-1] >= self._apart_ms:
-                self._deaths[question] = (*recent, now_ms)[-DEATHS:]
-                self._deaths.move_to_end(question)
-        while len(self._deaths) > _MOST:
-            self._deaths.popitem(last=False)
+    def died(self, worker: str, had: Mapping[Question, Set[str]], now_ms: float) -> None:
+        """A worker died; it had these questions, for these layers."""
+        for question, layers in had.items():
+            marks = self._recent(question, now_ms)
+            mark = _Mark(now_ms, frozenset({worker}), frozenset(layers))
+            if marks and now_ms - marks[-1].at_ms < self._apart_ms:
+                at_ms, workers, others = marks[-1]
+                together = _Mark(at_ms, workers | mark.workers, others | mark.layers)
+                self._marks[question] = (*marks[:-1], together)
+            else:
+                self._marks[question] = (*marks, mark)[-DEATHS:]
+                self._marks.move_to_end(question)
+        while len(self._marks) > _MOST:
+            self._marks.popitem(last=False)
 
-    def survived(self, question: Question) -> None:
-        """Workers answered it."""
-        self._deaths.pop(question, None)
+    def returned(self, worker: str) -> None:
+        """It was not dead."""
+        for question, marks in list(self._marks.items()):
+            if any(worker in mark.workers for mark in marks):
+                left = [mark._replace(workers=mark.workers - {worker}) for mark in marks]
+                self._keep(question, left)
+
+    def survived(self, question: Question, layer: str) -> None:
+        """A worker asked a layer and lived."""
+        if marks := self._marks.get(question):
+            self._keep(question, [m._replace(layers=m.layers - {layer}) for m in marks])
 
     def condemns(self, question: Question, now_ms: float) -> bool:
         """Whether it is not to be asked any more."""
-        return bool(self._deaths) and len(self._recent(question, now_ms)) >= DEATHS
+        return bool(self._marks) and len(self._recent(question, now_ms)) >= DEATHS
 
     def gave_up(self, routes: Iterable[Route], deadline_ms: float) -> None:
         """A condemned question's tasks were sent there."""
@@ -70,15 +94,25 @@ class Mortality:
         self._deadly = {r: until for r, until in self._deadly.items() if until > heard_ms}
         return bool(routes & self._deadly.keys())
 
-    def _recent(self, question: Question, now_ms: float) -> tuple[float, ...]:
-        deaths = self._deaths.get(question, ())
-        return tuple(at_ms for at_ms in deaths if now_ms - at_ms < _WINDOW_MS)
+    def _keep(self, question: Question, marks: Iterable[_Mark]) -> None:
+        """Those marks that are still laid to somebody."""
+        left = tuple(mark for mark in marks if mark.workers and mark.layers)
+        if left:
+            self._marks[question] = left
+        else:
+            del self._marks[question]
+
+    def _recent(self, question: Question, now_ms: float) -> tuple[_Mark, ...]:
+        marks = self._marks.get(question, ())
+        return tuple(mark for mark in marks if now_ms - mark.at_ms < _WINDOW_MS)
 
 
 def mourn(brain: Brain, partitions: Mapping[int, QueryPartition]) -> None:
     """Mark what workers had that died lately, and give up what is condemned now."""
+    for member in brain.directory.returned():
+        brain.mortality.returned(member.instance)
     now_ms = brain.now_ms()
-    for member, until_ms in brain.directory.deaths(now_ms):
+    for member, until_ms in brain.directory.deaths():
         routes = {(member.group, number) for number in member.partitions}
         if brain.mortality.explains(routes, until_ms):
             continue
@@ -88,6 +122,9 @@ def mourn(brain: Brain, partitions: Mapping[int, QueryPartition]) -> None:
             if not partition.held
             for open_query in partition.queries.sent_to(routes, until_ms)
         ]
-        brain.mortality.died({open_query.key for _, open_query in had}, now_ms)
+        questions: dict[Question, set[str]] = {}
+        for _, open_query in had:
+            questions.setdefault(open_query.key, set()).update(open_query.layers_at(routes))
+        brain.mortality.died(member.instance, questions, now_ms)
         for partition, open_query in had:
             partition.queries.on_death(open_query, routes)

@@ -276,6 +276,8 @@ class OpenQueries:
         route = open_query.routes.pop((result.layer, result.shard), None)
         if route is not None:
             self._brain.outstanding.ended(*route)
+        if result.status in ("ok", "error"):
+            self._brain.mortality.survived(open_query.key, result.layer)
         return open_query.join.accept(result, self._brain.now_ms())
 
     def _answer(self, open_query: OpenQuery) -> None:
@@ -294,8 +296,6 @@ class OpenQueries:
         learned = lesson(open_query, answer, now_ms, brain.selector.telemetry.speedups)
         if learned is not None:
             brain.selector.observe(learned)
-        if answer.status == "complete":
-            brain.mortality.survived(open_query.key)
         open_query.trace.set(attributes(answer))
         open_query.trace.end(answer.error.message if answer.error else None)
         self.drop(open_query.offset, {layer for layer, _ in open_query.routes})

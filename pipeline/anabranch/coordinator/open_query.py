@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 from msgspec import Raw, Struct
@@ -81,6 +81,10 @@ class OpenQuery:
     def place(self) -> tuple[int, int]:
         """Names it among all queries of a coordinator."""
         return self.partition, self.offset
+
+    def layers_at(self, routes: Set[Route]) -> set[str]:
+        """Layers that are outstanding there."""
+        return {layer for (layer, _), route in self.routes.items() if route in routes}
 
     def is_enough(self, now_ms: float) -> bool:
         """Coverage is met, and waiting for the rest does not pay (`patient_until_ms`) any more."""

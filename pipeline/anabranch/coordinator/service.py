@@ -343,7 +343,8 @@ class Coordinator(Service):
     def _learn(self, record: Record, *, is_health: bool) -> None:
         with contained(partial(self.brain.bury, record)):
             if is_health:
-                self._membership.read_back(record)
+                if self._membership.read_back(record):
+                    self.brain.directory.beat()
                 self.brain.directory.learn(record, self.brain.now_ms())
             else:
                 self._obey(record)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Final, NamedTuple
 
 from anabranch.bounds import clamped_ms
 from anabranch.errors import DecodeError
@@ -25,6 +27,16 @@ PATIENCE_MS = 1_000
 """How long a layer that nobody has announced is waited for, from when it was first asked for."""
 _MOST_AWAITED = 1_000
 """Names are the askers' choice: beyond so many the oldest are forgotten, and waited for again."""
+_SILENT: Final = 3
+"""Own records that were read back since it was heard: a member that let more pass is dead."""
+
+
+class _Heard(NamedTuple):
+    """The last word of a member: when, after how many of our own, and what."""
+
+    at_ms: float
+    beats: int
+    member: MemberHealth
 
 
 class Directory:
@@ -35,7 +47,10 @@ class Directory:
         """By key, the latest last."""
         self._layers: dict[str, LayerDescriptor] = {}
         """By name: of several groups' the latest."""
-        self._members: dict[str, tuple[float, MemberHealth]] = {}
+        self._members: dict[str, _Heard] = {}
+        self._beats = 0
+        self._dead: OrderedDict[str, None] = OrderedDict()
+        self._returned: list[MemberHealth] = []
         self._task_partitions: dict[str, int] = {}
         self._left: set[str] = set()
         self._awaited_ms: dict[str, float] = {}
@@ -97,7 +112,7 @@ class Directory:
             del self._awaited_ms[next(iter(self._awaited_ms))]
         return now_ms - since_ms < PATIENCE_MS or any(
             member.role == "worker" and member.state == "starting"
-            for heard_ms, member in self._members.values()
+            for heard_ms, _, member in self._members.values()
             if now_ms - heard_ms < MEMBER_SILENCE_MS
         )
 
@@ -134,28 +149,46 @@ class Directory:
     def _live(self, now_ms: float) -> Iterator[MemberHealth]:
         return (
             member
-            for heard_ms, member in self._members.values()
+            for heard_ms, _, member in self._members.values()
             if member.role == "worker"
             and member.state in ("ready", "starting")
             and now_ms - heard_ms < MEMBER_SILENCE_MS
         )
 
-    def deaths(self, now_ms: float) -> list[tuple[MemberHealth, float]]:
+    def beat(self) -> None:
+        """A record of our own was read back: one each second, and none while we are cut off.
+
+        Silence of others is counted in these, not in time: whoever hears nobody, itself neither,
+        whether it was cut off or stood still, has learned nothing of them.
+        """
+        self._beats += 1
+
+    def deaths(self) -> list[tuple[MemberHealth, float]]:
         """Workers that fell silent without draining, each once; and until when they may have read.
 
         All who are silent are forgotten with it.
         """
         silent = [
-            key
-            for key, (heard_ms, _) in self._members.items()
-            if now_ms - heard_ms >= MEMBER_SILENCE_MS
+            key for key, heard in self._members.items() if self._beats > heard.beats + _SILENT
         ]
-        gone = [self._members.pop(key) for key in silent]
-        return [
-            (member, heard_ms + HEALTH_INTERVAL_S * 1000)
-            for heard_ms, member in gone
-            if member.role == "worker" and member.state != "draining"
-        ]
+        gone = {key: self._members.pop(key) for key in silent}
+        dead = {
+            key: heard
+            for key, heard in gone.items()
+            if heard.member.role == "worker" and heard.member.state != "draining"
+        }
+        self._dead.update(dict.fromkeys(dead))
+        while len(self._dead) > MAX_MEMBERS:
+            self._dead.popitem(last=False)
+        return [(heard.member, heard.at_ms + HEALTH_INTERVAL_S * 1000) for heard in dead.values()]
+
+    def returned(self) -> list[MemberHealth]:
+        """Workers that were taken for dead and have been heard again since, each once.
+
+        One that starts is another process, under the name of one that died.
+        """
+        returned, self._returned = self._returned, []
+        return returned
 
     def loads(self, groups: Iterable[str], now_ms: float) -> Mapping[str, GroupLoad]:
         """How busy each group is."""
@@ -172,11 +205,15 @@ class Directory:
         is_new = key not in self._members
         if is_new and len(self._members) >= MAX_MEMBERS:
             return
-        self._members[key] = (now_ms, member)
+        self._members[key] = _Heard(now_ms, self._beats, member)
         if member.role != "worker":
             return
         if is_new:
             self._awaited_ms.clear()
+        if key in self._dead:
+            del self._dead[key]
+            if member.state != "starting":
+                self._returned.append(member)
         if member.state != "draining":
             self._left.discard(member.group)
         elif member.group in self.groups and not self.workers(member.group, now_ms):
