@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from anabranch.terminal import Screen
 
 __all__ = ["Progress", "silent", "terminal"]
 
@@ -28,11 +29,11 @@ def terminal(label: str) -> Iterator[Progress]:
         yield silent
         return
     bar = Bar(
-        TextColumn(f"{label}: {{task.description}}"),
+        TextColumn(f"{_literal(label)}: {{task.description}}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Screen(stderr=True),
         transient=True,
     )
     tasks = {}
@@ -47,3 +48,8 @@ def terminal(label: str) -> Iterator[Progress]:
         yield show
     finally:
         bar.stop()
+
+
+def _literal(text: str) -> str:
+    """Text for a format string."""
+    return text.replace("{", "{{").replace("}", "}}")

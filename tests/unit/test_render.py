@@ -6,14 +6,14 @@ import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from anabranch.cli.render import milliseconds, show_answer
 from anabranch.events import Answer, AnswerItem, AnswerLayer, Error, Missing
+from anabranch.terminal import Screen
 
 
 def shown(answer: Answer, limit: int = 10) -> str:
-    console = Console(file=io.StringIO(), width=120, highlight=False)
+    console = Screen(file=io.StringIO(), width=120)
     show_answer(console, answer, limit)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

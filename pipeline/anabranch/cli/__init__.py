@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
 from typing import Final
 
-from cyclopts import App
+from cyclopts import App, Parameter
+
+from anabranch.terminal import LogFormatter, Screen, take_any_text
 
 __all__ = ["app", "main", "run"]
+
+_NO_READER: Final = 128 + signal.SIGPIPE
+"""What a shell says of a program whose reader went away."""
 
 COMMANDS: Final = {
     "demo": "See it at work on a git repository.",
@@ -42,11 +48,19 @@ def _version() -> str:
     return package_version()
 
 
+def _is_text(kind: object, value: object) -> None:
+    from anabranch.cli.common import is_text
+
+    is_text(value)
+
+
 app = App(
     name="anabranch",
     help="Ask several back ends over Kafka, join what they say, learn the fastest way.",
     version=_version,
     help_format="plaintext",
+    console=Screen(),
+    default_parameter=Parameter(validator=_is_text),
 )
 for _name, _help in COMMANDS.items():
     app.command(f"anabranch.cli.{_name}:{_name}", name=_name, help=_help)
@@ -65,6 +79,10 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
+    take_any_text()
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     debug = "--debug" in arguments or bool(os.environ.get("ANABRANCH_DEBUG"))
     if not debug:
         # What its errors mean is told in one line; a process that runs on shows warnings again.
@@ -77,15 +95,15 @@ def run(arguments: Sequence[str]) -> int:
             result_action="return_value",
         )
         sys.stdout.flush()  # here, where a reader that went away can be dealt with
+        sys.stderr.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return _NO_READER
     except Exception as error:
-        if debug:
-            raise
         from anabranch.cli.common import tell
 
-        return tell(error)
+        return tell(error, trace=debug)
     return code if isinstance(code, int) else 0

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -17,17 +18,18 @@ from typing import Annotated, Any, Final, NoReturn
 import msgspec
 import uvloop
 from cyclopts import CycloptsError, Group, Parameter
-from rich.console import Console
 
 from anabranch import config as configuration
 from anabranch.config import Config
 from anabranch.errors import AnabranchError, ConfigError
+from anabranch.terminal import Screen, json_for
 
 __all__ = [
     "COMMON",
     "INTERRUPTED",
     "Common",
     "give_up",
+    "is_text",
     "note",
     "observe",
     "out",
@@ -45,6 +47,17 @@ _LAST_S: Final = 3.0
 _GROUP: Final = Group("Common options", sort_key=99)
 
 
+def is_text(value: object) -> None:
+    """Arguments are bytes, but only those that name files may be any.
+
+    Raises:
+        ConfigError: it is text, or has texts in it, that UTF-8 has no bytes for.
+    """
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(each, str) and each != each.encode(errors="replace").decode():
+            raise ConfigError(f"{each!r} is no UTF-8")
+
+
 @Parameter(name="*", group=_GROUP)
 @dataclass(frozen=True)
 class Common:
@@ -58,6 +71,10 @@ class Common:
     """Prefix of all topics and groups, with its dot."""
     debug: Annotated[bool, Parameter(negative="")] = False
     """Show where an error came from."""
+
+    def __post_init__(self) -> None:
+        for value in (self.bootstrap, self.namespace):
+            is_text(value)
 
     @property
     def path(self) -> Path | None:
@@ -94,24 +111,24 @@ class Common:
 COMMON: Final = Common()
 
 
-def out() -> Console:
+def out() -> Screen:
     """For results, on standard output; colour only on a terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    return Screen(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def note(text: str) -> None:
     """A remark for people, on standard error, out of the way of results."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim", markup=False)
+    Screen(stderr=True, soft_wrap=True).print(text, style="dim")
 
 
-def tell(error: Exception) -> int:
-    """One red line about an error; its exit code."""
+def tell(error: Exception, *, trace: bool = False) -> int:
+    """One red line about an error, after where it came from if that is asked for; its exit code."""
+    if trace:
+        note("".join(traceback.format_exception(error)))
     text = " ".join(str(error).split()) or type(error).__name__
-    if not isinstance(error, AnabranchError | CycloptsError):
+    if not isinstance(error, AnabranchError | CycloptsError | OSError):
         text = f"{type(error).__name__}: {text} (a defect; --debug shows where)"
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"error: {text}", style="red", markup=False
-    )
+    Screen(stderr=True, soft_wrap=True).print(f"error: {text}", style="red")
     return 2 if isinstance(error, ConfigError | CycloptsError) else 1
 
 
@@ -122,7 +139,8 @@ def give_up(error: Exception) -> NoReturn:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    document = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    sys.stdout.write(f"{json_for(sys.stdout.encoding, document)}\n")
 
 
 def serve(body: Coroutine[Any, Any, int], *, when_stopped: int = 0) -> int:
@@ -149,9 +167,6 @@ def observe(service: str) -> None:
     """A long-running process shows warnings on standard error, and traces where OTEL_* says."""
     from anabranch.observe.export import export_traces
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     export_traces(service)
 

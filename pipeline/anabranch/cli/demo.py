@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from msgspec import Struct
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +25,7 @@ from anabranch.client import Client
 from anabranch.config import Config, LayerConfig
 from anabranch.dev.embedded import EmbeddedBroker
 from anabranch.events import Answer
+from anabranch.terminal import Screen
 
 __all__ = ["demo"]
 
@@ -126,7 +127,7 @@ def _frequent(found: Iterable[str]) -> list[str]:
 
 
 async def _ask_twice(
-    console: Console, client: Client, number: int, question: Question
+    console: Screen, client: Client, number: int, question: Question
 ) -> tuple[Asked, Asked]:
     console.print(Text(f"\n{number}  {question.type}  {question}", style="bold cyan"))
     first = await _ask(client, question)
@@ -162,7 +163,7 @@ def _layers(first: Answer, again: Answer) -> Table:
     return table
 
 
-def _show_gain(console: Console, pairs: Sequence[tuple[Question, tuple[Asked, Asked]]]) -> None:
+def _show_gain(console: Screen, pairs: Sequence[tuple[Question, tuple[Asked, Asked]]]) -> None:
     table = Table("question", "first", "again", "gain", box=None, header_style="bold")
     for question, (first, again) in pairs:
         gain = first.waited_ms / again.waited_ms
@@ -176,13 +177,13 @@ def _show_gain(console: Console, pairs: Sequence[tuple[Question, tuple[Asked, As
     console.print(table)
 
 
-def _show_how(console: Console, repo: Path, question: Question) -> None:
+def _show_how(console: Screen, repo: Path, question: Question) -> None:
     layers = "\n".join(
         f'[layers.{kind}]\nplugin = "git"\nkind = "{kind}"\nrepo = "{repo.resolve()}"'
         for kind in _KINDS
     )
     console.print("\nTo ask your own questions, write anabranch.toml:\n")
     console.print(_indented(Text(layers)))
-    console.print("\nthen run, each in a terminal of its own:\n", markup=False)
+    console.print("\nthen run, each in a terminal of its own:\n")
     ask = f"anabranch ask {question.type} text={question.params['text']!r}"
     console.print(_indented(Text(f"anabranch up\n{ask}")))

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import uvloop
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
 from anabranch.cli import runtime
@@ -15,6 +14,7 @@ from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.cli.render import milliseconds
 from anabranch.config import Config
 from anabranch.diagnostics import Diagnostics
+from anabranch.terminal import Screen
 
 __all__ = ["diagnostics"]
 
@@ -49,7 +49,7 @@ async def _read(config: Config) -> dict[str, Any]:
         return await reader.get_phase_7bc_diagnostics()
 
 
-def _show(console: Console, found: Stats) -> None:
+def _show(console: Screen, found: Stats) -> None:
     workers = [worker for group in found["worker_pool"].values() for worker in group]
     if not found["coordinators"] and not workers:
         note("nobody is there; start with `anabranch up`")
@@ -64,9 +64,9 @@ def _show(console: Console, found: Stats) -> None:
             console.print(table)
             console.print()
     for sentence in _recommendations(found["execution_telemetry"]):
-        console.print(sentence, style="yellow", markup=False, soft_wrap=True)
+        console.print(sentence, style="yellow", soft_wrap=True)
     for name in found["silent"]:
-        console.print(f"{name} has fallen silent", style="red", markup=False)
+        console.print(f"{name} has fallen silent", style="red")
 
 
 def _coordinators(members: Iterable[Stats]) -> Table:

@@ -116,7 +116,8 @@ def _show(letter: Letter, *, json: bool) -> int:
         print_json(whole)
         return 0
     for name, value in whole.items():
-        out().print(f"{name}: {value}", markup=False, soft_wrap=True)
+        inside = str(value).replace("\n", "\n  ")  # no line of a value looks like one of ours
+        out().print(f"{name}: {inside}", soft_wrap=True)
     return 0
 
 
@@ -141,7 +142,7 @@ def _confirmed(letters: Sequence[Letter]) -> bool:
     where = ", ".join(f"{count} to {topic}" for topic, count in counts.items())
     if not sys.stdin.isatty():
         raise ConfigError(f"nobody can be asked here; add --yes to send {where}")
-    return out().input(f"Send {where}? [y/N] ").lower() == "y"
+    return out().input(f"Send {where}? [y/N] ", markup=False).lower() == "y"
 
 
 def _summary(letter: Letter) -> dict[str, Any]:

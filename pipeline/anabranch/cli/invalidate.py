@@ -48,7 +48,7 @@ def invalidate(
         print_json(done)
     else:
         places = f"{len(done.by_instance)} coordinator{'s' * (len(done.by_instance) != 1)}"
-        out().print(f"{done.slots} cached results forgotten in {places}", markup=False)
+        out().print(f"{done.slots} cached results forgotten in {places}")
         for name in done.silent:
             note(f"{name} did not confirm; it forgets them when it reads the order")
     return 1 if done.silent else 0

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from cyclopts import Parameter
 from msgspec import NODEFAULT, Struct
-from rich.markup import escape
+from rich.text import Text
 
 from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.plugins import ENTRY_POINTS, Installed, installed
@@ -90,15 +90,15 @@ def _spelled(kind: Any) -> str:
 
 def _show(plugin: Plugin) -> None:
     console, each = out(), plugin.installed
+    origin = f"{each.distribution} {each.version}, {each.target}"
     console.print(
-        f"[bold]{escape(each.name)}[/]  {escape(plugin.about)}  "
-        f"[dim]{escape(each.distribution)} {escape(each.version)}, {escape(each.target)}[/]"
+        Text.assemble((each.name, "bold"), f"  {plugin.about}  ", (origin, "dim")), soft_wrap=True
     )
     if plugin.error:
-        console.print(f"  cannot be imported: {plugin.error}", style="red", markup=False)
+        console.print(f"  cannot be imported: {plugin.error}", style="red")
     for setting in plugin.settings:
         default = "required" if setting.required else f"= {_toml(setting.default)}"
-        console.print(f"  {setting.name}: {setting.type} {default}", markup=False)
+        console.print(f"  {setting.name}: {setting.type} {default}")
 
 
 def _toml(value: Any) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from anabranch.events import Answer, AnswerItem, AnswerLayer
+from anabranch.terminal import Screen
 
 __all__ = ["headline", "items", "layers", "milliseconds", "missing", "show_answer"]
 
@@ -21,11 +21,11 @@ _BYLINES: Final = ("author", "date")
 _MAX_DATA_CHARS: Final = 200
 
 
-def show_answer(console: Console, answer: Answer, limit: int = 10) -> None:
+def show_answer(console: Screen, answer: Answer, limit: int = 10) -> None:
     """The best items, how each layer was asked and answered, the strategy and why."""
     console.print(headline(answer))
     if answer.error is not None:
-        console.print(f"{answer.error.code}: {answer.error.message}", style="red", markup=False)
+        console.print(f"{answer.error.code}: {answer.error.message}", style="red")
     if answer.items:
         console.print(items(answer, limit))
     if answer.layers:

@@ -172,11 +172,11 @@ def _show_tuning(tuning: Tuning) -> None:
     _show({"present settings": tuning.present})
     console = out()
     if tuning.proposed is None or tuning.gain_ms is None:
-        console.print(tuning.reason, markup=False)
+        console.print(tuning.reason)
         return
     for key, value in asdict(tuning.proposed).items():
-        console.print(f"{key} = {_toml(value)}", markup=False)
-    console.print(f"{tuning.reason}: {_interval(tuning.gain_ms)} ms a query", markup=False)
+        console.print(f"{key} = {_toml(value)}")
+    console.print(f"{tuning.reason}: {_interval(tuning.gain_ms)} ms a query")
 
 
 def _interval(found: Interval) -> str:

@@ -91,4 +91,4 @@ def _show(
     console = out()
     console.print(table)
     for sentence in wrong:
-        console.print(sentence, style="yellow", markup=False, soft_wrap=True)
+        console.print(sentence, style="yellow", soft_wrap=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from platformdirs import user_cache_path
-from rich.console import Console
 
 from anabranch.errors import BrokerUnavailable
+from anabranch.terminal import Screen
 
 __all__ = ["KAFKA_VERSION", "java", "kafka_jars"]
 
@@ -85,7 +85,7 @@ def kafka_jars() -> Path:
     if home:
         raise BrokerUnavailable(f"ANABRANCH_KAFKA_HOME: there is no {libs}/kafka_2.13-*.jar")
     try:
-        with Console(stderr=True).status(f"fetching Apache Kafka {KAFKA_VERSION} (45 MB, once)"):
+        with Screen(stderr=True).status(f"fetching Apache Kafka {KAFKA_VERSION} (45 MB, once)"):
             _fetch(libs)
     except OSError as error:
         raise BrokerUnavailable(
