@@ -63,7 +63,7 @@ def fold_partial(
     slots = [
         (result.layer, _slot(whole, layer, limit, generation))
         for result in partial.results
-        if (whole := _whole(record, result, open_query)) is not None
+        if (whole := _whole(_came_ms(brain, record, open_query), result, open_query)) is not None
         and (layer := brain.directory.descriptor(result.layer)) is not None
     ]
     for name, slot in slots:  # all of a partial is kept, or nothing
@@ -103,9 +103,14 @@ def _slot(whole: _Whole, layer: LayerDescriptor, limit: int, generation: int) ->
     )
 
 
-def _whole(record: Record, result: PartialResult, open_query: OpenQuery | None) -> _Whole | None:
+def _came_ms(brain: Brain, record: Record, open_query: OpenQuery | None) -> float:
+    """When a partial was appended: whatever its stamp says, after its query and before now."""
+    asked_ms = open_query.read_ms if open_query is not None else 0.0
+    return min(max(float(record.timestamp), asked_ms), brain.now_ms())
+
+
+def _whole(at_ms: float, result: PartialResult, open_query: OpenQuery | None) -> _Whole | None:
     """What a layer's (last) result completes, as old as its first."""
-    at_ms = float(record.timestamp)
     if result.status != "ok":
         return None
     if result.shards == 1:

@@ -72,6 +72,7 @@ class OpenQueries:
         query: Query,
         record: Record,
         trace: Trace,
+        asked_ms: float,
         now_ms: float,
         arrived: Sequence[PartialResult],
     ) -> None:
@@ -83,7 +84,7 @@ class OpenQueries:
             trace,
             choose_layers(brain, query),
             read_ms=now_ms,
-            deadline_ms=brain.intake.deadline_ms(query, record, now_ms),
+            deadline_ms=brain.intake.deadline_ms(query, asked_ms),
         )
         self._open[record.offset] = open_query
         probe(brain, open_query, now_ms)

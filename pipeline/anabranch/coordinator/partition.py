@@ -16,6 +16,7 @@ from anabranch.coordinator.open_queries import OpenQueries
 from anabranch.coordinator.open_query import OpenQuery, answer_headers
 from anabranch.coordinator.outbox import AnswerOut, DeadLetterOut
 from anabranch.coordinator.restored import Restored, SeenIds
+from anabranch.coordinator.stamps import Stamps
 from anabranch.coordinator.trial import MAX_TRIALS, Trials
 from anabranch.errors import DecodeError, TopicError
 from anabranch.events import (
@@ -59,6 +60,7 @@ class QueryPartition:
         )
         self._bounds = restored.bounds
         self._latest: Record | None = None
+        self.stamps = Stamps(progress.stamps_ms)
         self.queries = OpenQueries(self, brain)
         self._ids = SeenIds(brain.config.coordinator, restored.ids(brain.now_ms()))
 
@@ -90,6 +92,7 @@ class QueryPartition:
             trials=trials,
             group=group,
             mark=self._mark(),
+            stamps_ms=round(self.stamps.behind_ms),
         )
 
     # ── events ─────────────────────────────────────────────────────────────────────────────
@@ -251,7 +254,8 @@ class QueryPartition:
             self.on_acked(record.offset, None)
             return
         arrived = self._restored.arrived(record.offset, query.id)
-        self.queries.start(query, record, trace, now_ms, arrived)
+        asked_ms = self.stamps.asked_ms(record, now_ms)
+        self.queries.start(query, record, trace, asked_ms, now_ms, arrived)
 
     def _is_ahead(self, offset: int) -> bool:
         """Whether a partial is for a query that is still to be read (again): a takeover."""

@@ -22,6 +22,7 @@ from anabranch.coordinator.at_least_once import AtLeastOnce
 from anabranch.coordinator.backfill import Backfill
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.burial import Burial
+from anabranch.coordinator.end_watch import EndWatch
 from anabranch.coordinator.exactly_once import ExactlyOnce
 from anabranch.coordinator.exchange import Exchange
 from anabranch.coordinator.group_watch import GroupWatch
@@ -109,6 +110,7 @@ class Coordinator(Service):
             self._signals_read,
             settle_timeout_s=config.kafka.rebalance_timeout_ms / 2_000,
         )
+        self._end_watch = EndWatch(self.brain, self._reader, self.ownership.partitions)
         self._consumer = transport.consumer(name, group, [topics.queries], self.ownership)
         self._attach()
         self._pulse.confirm = self.ownership.confirm
@@ -213,6 +215,7 @@ class Coordinator(Service):
             ("stats", self._report.run),
             ("guesses", self._guess),
             ("topics", self._topic_watch.run),
+            ("ends", self._end_watch.run),
         ):
             self._supervisor.start(name, stage)
 

@@ -8,7 +8,7 @@ from anabranch.config import UNCONFIGURED, CoordinatorConfig, TypeConfig
 from anabranch.errors import DecodeError
 from anabranch.events import Query, decode, read_id
 from anabranch.kafka.topics import is_topic_name
-from anabranch.kafka.transport import LOG_APPEND_TIME, Record
+from anabranch.kafka.transport import Record
 
 __all__ = ["Intake"]
 
@@ -48,15 +48,10 @@ class Intake:
         """The layers of a type, for a query that names none."""
         return tuple(dict.fromkeys(self._types.get(type_, UNCONFIGURED).layers))
 
-    def deadline_ms(self, query: Query, record: Record, now_ms: float) -> float:
-        """Epoch milliseconds on the broker's clock.
-
-        Without LogAppendTime nothing but the first reading is to be trusted.
-        """
+    def deadline_ms(self, query: Query, asked_ms: float) -> float:
+        """Epoch milliseconds on the broker's clock."""
         timeout = self._types.get(query.type, UNCONFIGURED).timeout_for(query.timeout_ms)
-        trusted = record.timestamp_type == LOG_APPEND_TIME
-        start = record.timestamp if trusted else now_ms
-        return start + min(timeout, self._max_timeout_ms)
+        return asked_ms + min(timeout, self._max_timeout_ms)
 
     def _check_reply(self, topic: str, id_: str) -> None:
         if not is_topic_name(topic):
