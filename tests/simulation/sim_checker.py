@@ -48,12 +48,16 @@ class Promise(Struct, frozen=True):
         fresh_ms: so long after an invalidation nobody is told what it invalidated; None if a
             failure may keep the order from a coordinator for longer than a query.
         true: what answers say is right.
+        gone: questions may be gone from their log, answered or not.
+        repeats: a repeat is known for one.
     """
 
     once: bool
     late_ms: float | None
     fresh_ms: float | None
     true: bool = True
+    gone: bool = False
+    repeats: bool = True
 
 
 def check(broker: MemoryBroker, config: Config, truth: Truth, promise: Promise) -> list[str]:
@@ -112,7 +116,7 @@ class _Checker:
         self._config = config
         self._truth = truth
         self._promise = promise
-        self._questions = {q.place: q for q in map(_Question, broker.records(topics.queries))}
+        self._questions = {q.place: q for q in map(_Question, _read(broker, topics.queries))}
         self._alike: dict[tuple[int, int | str], list[Place]] = defaultdict(list)
         """The same id on the same partition: repeats, of which one is answered."""
         for place, question in self._questions.items():
@@ -123,9 +127,16 @@ class _Checker:
             if (found := dict(record.headers)).get(HEADER_TOPIC) == topics.queries.encode()
         }
         self._answers: dict[Place, list[tuple[Record, Answer]]] = defaultdict(list)
-        for record in broker.records(topics.results):
-            offset = int(dict(record.headers)[HEADER_OFFSET])
-            self._answers[record.partition, offset].append((record, decode(record.value, Answer)))
+        self._answered: set[tuple[int, int | str]] = set()
+        """Partition and id."""
+        for record in _read(broker, topics.results):
+            place = (record.partition, int(dict(record.headers)[HEADER_OFFSET]))
+            answer = decode(record.value, Answer)
+            self._answered.add((record.partition, answer.id))
+            question = self._questions.get(place)
+            if promise.gone and (question is None or question.id != answer.id):
+                continue  # of one that is gone; another one may be at its place
+            self._answers[place].append((record, answer))
         self._times_answered = Counter(record.key for record in broker.records(topics.results))
         self._copies = Counter(
             r.key for t in config.coordinator.reply_topics for r in broker.records(t)
@@ -143,9 +154,7 @@ class _Checker:
         answers = self._answers[question.place]
         if question.id is None and question.place not in self._dead:
             yield "bytes without an id are not in the dead letters"
-        if question.id is not None and not any(
-            self._answers[at] for at in self._alike[question.alike]
-        ):
+        if question.id is not None and question.alike not in self._answered:
             yield "no answer"
         if self._promise.once and len(answers) > 1:
             yield f"answered {len(answers)} times"
@@ -153,7 +162,7 @@ class _Checker:
 
     def _of_repeat(self, question: _Question, before: _Question) -> Iterator[str]:
         """No second answer, however often the partition changed hands: runs are short."""
-        if self._answers[question.place]:
+        if self._answers[question.place] and self._promise.repeats:
             yield f"a repeat of {before.place} was answered"
 
     def _of_answers(self, question: _Question) -> Iterator[str]:
@@ -173,7 +182,7 @@ class _Checker:
                 yield "quarantined, but it never hurt anybody"
             return
         query = question.query()
-        yield from self._of_time(query, question.record, record)
+        yield from self._of_time(query, question.record, record, answer)
         if self._promise.true:
             yield from self._of_layers(query, answer)
             yield from self._of_content(query, question.record, record, answer)
@@ -184,13 +193,18 @@ class _Checker:
         if self._promise.once and copies > answers:
             yield f"{copies} copies of {answers} answers"
 
-    def _of_time(self, query: Query, asked: Record, record: Record) -> Iterator[str]:
+    def _of_time(
+        self, query: Query, asked: Record, record: Record, answer: Answer
+    ) -> Iterator[str]:
         if self._promise.late_ms is None:
             return
         timeout_ms = query.timeout_ms or DEFAULT_TIMEOUT_MS
         late_ms = record.timestamp - asked.timestamp - timeout_ms
         if late_ms > self._promise.late_ms:
             yield f"answered {late_ms} ms after its deadline"
+        hurried = any(layer.status == "timeout" for layer in answer.layers.values())
+        if hurried and late_ms < -timeout_ms / 2:
+            yield f"timed out {-late_ms} ms before its deadline"
 
     def _of_layers(self, query: Query, answer: Answer) -> Iterator[str]:
         wanted = self._wanted(query)
@@ -246,6 +260,13 @@ class _Checker:
     def _wanted(self, query: Query) -> tuple[str, ...]:
         named = query.layers if query.layers is not None else self._config.types[query.type].layers
         return tuple(dict.fromkeys(named))
+
+
+def _read(broker: MemoryBroker, topic: str) -> Iterator[Record]:
+    """Records with the times at which they were really appended, whatever leaders' clocks say."""
+    for record in broker.records(topic):
+        log = broker.log(TopicPartition(topic, record.partition))
+        yield record._replace(timestamp=log.appended_ms(record))
 
 
 def _fused(

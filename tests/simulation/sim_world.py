@@ -58,6 +58,8 @@ class Kind(Struct, frozen=True):
         poison: queries that crash every coordinator that starts them.
         mode: what is configured.
         stamps: CreateTime as on the embedded broker, where all processes share a machine.
+        logs: what happens to logs, drawn evenly, as often as faults: `leader` (another one, with
+            another clock), `retention`, `lost tail`.
     """
 
     promise: Promise
@@ -70,6 +72,7 @@ class Kind(Struct, frozen=True):
     poison: int = 0
     mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
     stamps: str = "LogAppendTime"
+    logs: tuple[str, ...] = ()
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -99,6 +102,29 @@ KINDS: Final[dict[str, Kind]] = {
     "cuts": Kind(Promise(once=False, late_ms=25_000, fresh_ms=None), faults=("cut",), dies=True),
     "freezes": Kind(
         Promise(once=False, late_ms=25_000, fresh_ms=None), faults=("freeze",), dies=True
+    ),
+    "clocks": Kind(Promise(once=True, late_ms=200, fresh_ms=50), logs=("leader",)),
+    "clocks and stops": Kind(
+        # An id is remembered by its stamp: changing ones within the window tell lies of its age.
+        Promise(once=True, late_ms=3_000, fresh_ms=50, repeats=False),
+        faults=("stop",),
+        logs=("leader",),
+    ),
+    "retention": Kind(
+        Promise(once=True, late_ms=3_000, fresh_ms=50, gone=True),
+        faults=("stop",),
+        logs=("retention",),
+    ),
+    "retention and kills": Kind(
+        Promise(once=False, late_ms=None, fresh_ms=1_700, gone=True),
+        faults=("kill", "kill all", "stop"),
+        logs=("retention",),
+    ),
+    "lost tails": Kind(
+        Promise(once=False, late_ms=None, fresh_ms=None, gone=True),
+        faults=("kill", "kill all", "stop"),
+        logs=("lost tail", "lost tail", "retention", "leader"),
+        dies=True,
     ),
     "storm": Kind(
         Promise(once=False, late_ms=30_000, fresh_ms=None),
@@ -185,7 +211,7 @@ class _World:
         for role in ("coordinator", "coordinator", "io", "io", "cpu", "cpu"):
             self._start(role)
         await asyncio.sleep(START_S)
-        await asyncio.gather(self._ask(), self._break(), self._change())
+        await asyncio.gather(self._ask(), self._break(), self._change(), self._hurt_logs())
         await self._until(lambda: not unanswered(self._broker, CONFIG))
         await self._until(lambda: not behind(self._broker, CONFIG))
         await asyncio.sleep(3)
@@ -256,6 +282,24 @@ class _World:
             running = [name for name in self._clocks if _role(name) in self._kind.roles]
             if running:
                 await self._apply(fault, rng.choice(running), rng)
+
+    async def _hurt_logs(self) -> None:
+        rng = random.Random(self._rng.random())
+        for _ in range(8 if self._kind.logs else 0):
+            await asyncio.sleep(rng.expovariate(1 / self._kind.every_s))
+            topic = rng.choice([self._topics.queries, self._topics.queries, self._topics.partials])
+            log = self._broker.log(TopicPartition(topic, rng.randrange(CONFIG.topics.queries)))
+            what = rng.choice(self._kind.logs)
+            if what == "leader":
+                ahead_ms = rng.choice([0, -3_600_000, 3_600_000, -4_000, 1_500])
+                self._note(f"{log.partition} is led by a clock {ahead_ms} ms ahead")
+                log.lead(ahead_ms)
+            elif what == "retention":
+                log.delete_before(log.end - rng.choice([0, 0, 1, 5]))
+                self._note(f"{log.partition} begins at {log.start}")
+            elif what == "lost tail":
+                log.truncate(max(log.start, log.end - rng.choice([1, 2, 5, 20])))
+                self._note(f"{log.partition} ends at {log.end}")
 
     async def _apply(self, fault: str, name: str, rng: random.Random) -> None:
         if fault == "kill":

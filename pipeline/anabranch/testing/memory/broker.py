@@ -22,13 +22,12 @@ from anabranch.kafka.transport import (
     Committed,
     IsolationLevel,
     RebalanceListener,
-    Record,
     TopicPartition,
     TopicState,
 )
 from anabranch.testing.memory.consumer import MemoryConsumer
 from anabranch.testing.memory.group import Group
-from anabranch.testing.memory.log import Log, Topic
+from anabranch.testing.memory.log import Log, MemoryRecord, Topic
 from anabranch.testing.memory.network import Network, Process
 from anabranch.testing.memory.producer import MemoryProducer
 from anabranch.testing.memory.reader import MemoryReader
@@ -101,7 +100,7 @@ class MemoryBroker:
             if topic in group.topics():
                 group.rebalance()
 
-    def records(self, topic: str) -> list[Record]:
+    def records(self, topic: str) -> list[MemoryRecord]:
         """Everything that can be read of a topic now, by partition and offset."""
         if topic not in self._topics:
             return []

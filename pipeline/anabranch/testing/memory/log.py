@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from anabranch.errors import TopicError
-from anabranch.kafka.transport import CREATE_TIME, LOG_APPEND_TIME, Headers, TopicPartition
+from anabranch.kafka.transport import (
+    CREATE_TIME,
+    LOG_APPEND_TIME,
+    Headers,
+    Record,
+    TopicPartition,
+)
 
 __all__ = ["MAX_MESSAGE_BYTES", "Log", "MemoryRecord", "Topic", "partition_of", "size_of"]
 
@@ -42,6 +48,22 @@ class Log:
         self._entries: list[MemoryRecord | None] = []
         self._open: dict[int, None] = {}
         """Offsets in open transactions, in the order in which they came."""
+        self._clocks: list[tuple[int, int]] = [(0, 0)]
+        """How far the leaders' clocks were ahead, each from its first offset on."""
+
+    @property
+    def ahead_ms(self) -> int:
+        """How far the present leader's clock is ahead of the broker's."""
+        return self._clocks[-1][1]
+
+    def lead(self, ahead_ms: int) -> None:
+        """Another broker leads, whose clock is so far ahead."""
+        self._clocks.append((self.end, ahead_ms))
+
+    def appended_ms(self, record: Record) -> int:
+        """When a record was really appended."""
+        ahead = next(ms for first, ms in reversed(self._clocks) if first <= record.offset)
+        return record.timestamp - (ahead if record.timestamp_type == LOG_APPEND_TIME else 0)
 
     @property
     def end(self) -> int:

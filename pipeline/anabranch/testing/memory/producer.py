@@ -68,7 +68,7 @@ class MemoryProducer:
         own_ms = int(self._process.clock.time_ms()) if into.timestamp_type == CREATE_TIME else None
 
         def land() -> None:
-            stamp = self._broker.stamp() if own_ms is None else own_ms
+            stamp = self._broker.stamp() + log.ahead_ms if own_ms is None else own_ms
             try:
                 self._check()
                 if (refusal := into.refusal(key, value, headers)) is not None:

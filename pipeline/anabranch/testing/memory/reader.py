@@ -25,14 +25,17 @@ class _Cursor:
 
     def __init__(self, log: Log, position: int, process: Process, seen: asyncio.Event) -> None:
         self.log = log
-        self.position = position
         self.paused = False
         self._horizon = 0
         self._process = process
         self._seen = seen
         self._looking = False
         log.watchers[self._look] = None
-        if log.stable_end > position:
+        self.seek(position)
+
+    def seek(self, position: int) -> None:
+        self.position = position
+        if self.log.stable_end != position:
             self._look()
 
     def close(self) -> None:
@@ -101,7 +104,7 @@ class Fetcher:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Read on from there; nothing happens if the partition is not assigned any more."""
         if partition in self._cursors:
-            self._cursors[partition].position = offset
+            self._cursors[partition].seek(offset)
             self.seen.set()
 
     def pause(self, partitions: Collection[TopicPartition], paused: bool) -> None:
