@@ -12,15 +12,16 @@ from sim_world import simulate
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import make_key
-from anabranch.coordinator import cache_fold
+from anabranch.coordinator import cache_fold, recovery
 from anabranch.coordinator.at_least_once import AtLeastOnce
 from anabranch.coordinator.brain import Brain, Deadlines
 from anabranch.coordinator.open_query import OpenQuery
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.restored import Restored, SeenIds
+from anabranch.coordinator.stamps import Stamps
 from anabranch.events import Partial
-from anabranch.kafka.progress import Window
+from anabranch.kafka.progress import Progress, Window
 from anabranch.kafka.transport import Record
 from anabranch.testing.memory.transactions import TransactionalId
 
@@ -88,6 +89,25 @@ def let_zombies_commit(patch: Patch) -> None:
     patch.setattr(TransactionalId, "check", lambda self, epoch: None)
 
 
+def believe_every_stamp(patch: Patch) -> None:
+    patch.setattr(Stamps, "asked_ms", lambda self, record, now_ms: float(record.timestamp))
+
+
+def believe_every_commit(patch: Patch) -> None:
+    async def believe(reader: Any, topics: Any, takeovers: Any, beginnings: Any) -> Any:
+        return takeovers
+
+    patch.setattr(recovery, "_known_again", believe)
+    patch.setattr(Progress, "mark", None)
+
+
+def keep_what_retention_took(patch: Patch) -> None:
+    def within(self: Progress, beginning: int, end: int) -> Progress:
+        return structs.replace(self, offset=max(self.offset, beginning))
+
+    patch.setattr(Progress, "within", within)
+
+
 @pytest.mark.parametrize(
     ("kind", "sabotage"),
     [
@@ -102,6 +122,9 @@ def let_zombies_commit(patch: Patch) -> None:
         ("calm", stamp_results_when_they_come),
         ("storm", forget_what_is_deferred),
         ("storm exactly once", let_zombies_commit),
+        ("clocks", believe_every_stamp),
+        ("lost tails", believe_every_commit),
+        ("retention and kills", keep_what_retention_took),
     ],
 )
 def test_a_broken_promise_is_noticed(
