@@ -70,6 +70,8 @@ class BrokerClock:
             acked: `Clock.monotonic()` when its acknowledgement arrived.
             append_ms: the record's LogAppendTime as read (never the one in the ack).
         """
+        if self._offset_ms is None:
+            self._last_ms = float("-inf")  # what was said until now was another clock's
         sent_ms, acked_ms = sent * 1000.0, acked * 1000.0
         new = _Sample(acked_ms, acked_ms - sent_ms, append_ms - (sent_ms + acked_ms) / 2)
         self._samples = [

@@ -57,6 +57,16 @@ def test_a_sample_corrects_a_local_clock_that_is_an_hour_off() -> None:
     assert clock.now_ms() == pytest.approx(hand.true_ms(), abs=0.01)
 
 
+def test_the_first_sample_is_followed_at_once_by_a_local_clock_that_was_a_little_ahead() -> None:
+    """Holding still until it is true made every query seem older than it was."""
+    hand = Hand()
+    hand.wall_error_ms = 700.0
+    clock = BrokerClock(hand)
+    clock.now_ms()
+    take_sample(clock, hand)
+    assert clock.now_ms() == pytest.approx(hand.true_ms(), abs=0.01)
+
+
 @pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS])
 def test_a_jump_of_the_local_clock_changes_nothing_once_a_sample_exists(jump_ms: float) -> None:
     hand = Hand()
