@@ -75,7 +75,8 @@ class Logs:
 
     def work_off(self, restored: Restored) -> tuple[QueryPartition, list[AnswerOut]]:
         """Read all that is left, and answer it: nobody has the layer."""
-        brain = Brain(CONFIG, lambda: NOW_MS + 120_000)
+        now_ms = [NOW_MS]
+        brain = Brain(CONFIG, lambda: now_ms[0])
         partition = QueryPartition(0, brain, restored)
         answers = []
         for record in self.queries.read(partition.position, self.queries.end):
@@ -83,6 +84,9 @@ class Logs:
         for _ in range(self.queries.end + 1):  # suspects take turns, one a commit
             encode_progress(partition.snapshot())
             partition.on_committed(partition.snapshot())
+            now_ms[0] += 120_000
+            for _, offset in brain.deadlines.pop_due(now_ms[0]):
+                partition.queries.on_deadline(offset)
             out = brain.outbox.take()
             for answer in [*out.answers, *(d.answer for d in out.dead_letters if d.answer)]:
                 answers.append(answer)
