@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import Question, make_key, question_digest
 from anabranch.cache.records import Slot
+from anabranch.cache.sizes import TALLY_BYTES
 from anabranch.events import Item
 
 LAYERS = ("a", "b", "c")
@@ -28,7 +29,7 @@ class CacheMachine(RuleBasedStateMachine):
     @initialize(
         policy=st.sampled_from(["s3fifo", "lru"]),
         max_entries=st.integers(1, 8),
-        max_bytes=st.sampled_from([100, 300, 10_000]),
+        max_bytes=st.sampled_from([1_500, 4_000, 100_000]),
     )
     def begin(self, policy: str, max_entries: int, max_bytes: int) -> None:
         self.max_entries, self.max_bytes = max_entries, max_bytes
@@ -48,7 +49,7 @@ class CacheMachine(RuleBasedStateMachine):
         ttl_ms=st.sampled_from([0, 5, 50]),
         lag=st.integers(0, 2),
         tags=st.sets(st.sampled_from(TAGS)),
-        size_bytes=st.integers(0, 120),
+        size_bytes=st.integers(0, 1_200),
         complete=st.booleans(),
         by_digest=st.booleans(),
         count=st.integers(0, 2),
@@ -147,8 +148,10 @@ class CacheMachine(RuleBasedStateMachine):
     def the_account_is_exact(self) -> None:
         records = self.cache._records.values()
         held = [slot for record in records for slot in record.slots.values()]
-        memos = [record.view.memo or b"" for record in records if record.view is not None]
-        recount = sum(slot.size_bytes for slot in held) + sum(map(len, memos))
+        names = {("", ""), *(("layer", layer) for r in records for layer in r.slots)}
+        names |= {("scope", r.scope) for r in records if r.scope is not None}
+        names |= {("tag", tag) for slot in held for tag in slot.tags}
+        recount = sum(r.size_bytes for r in records) + TALLY_BYTES * len(names) * bool(held)
         assert self.cache.size_bytes == recount <= self.max_bytes
         assert len(self.cache) == len(records) <= self.max_entries
         assert self.cache.stats()["slots"] == len(held)

@@ -12,9 +12,10 @@ from records import FakeRecord
 
 from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.aggregate.result_aggregator import ResultAggregator
+from anabranch.cache import records
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.containment import contained
-from anabranch.coordinator import cache_fold, open_queries, partition, planning, recovery
+from anabranch.coordinator import open_queries, partition, planning, recovery
 from anabranch.coordinator.backfill import Backfill
 from anabranch.coordinator.exchange import Exchange
 from anabranch.coordinator.guessing import Guessing
@@ -60,7 +61,7 @@ STEPS: list[tuple[Any, str]] = [
     (Join, "accept"),
     (JoinLayer, "_settle"),
     (partition, "fold_partial"),
-    (cache_fold, "size_of"),
+    (records, "items_bytes"),
     (Sharing, "ended"),
     (open_queries, "compose"),
     (ResultAggregator, "aggregate"),
@@ -177,7 +178,7 @@ def test_of_a_partial_that_cannot_be_kept_nothing_is_kept(monkeypatch: pytest.Mo
     sent = list(world.sent)
     world.after(1_000)
     sizes = iter([10])
-    monkeypatch.setattr(cache_fold, "size_of", lambda items: next(sizes))
+    monkeypatch.setattr(records, "items_bytes", lambda items: next(sizes))
     both = _partial_of(world, sent)
     world.tell(both)
     assert late in world.answers
@@ -199,7 +200,7 @@ def test_what_is_read_back_is_contained_too(monkeypatch: pytest.MonkeyPatch) -> 
     world = Hybrid()
     world.ask("a")
     partial = FakeRecord(_partial_of(world, world.sent), topic="anabranch.partials")
-    _failing(monkeypatch, cache_fold, "size_of", OverflowError())
+    _failing(monkeypatch, records, "items_bytes", OverflowError())
     restored = Restored(Progress(0), Bounds(), end=1)
     recovery._take_partial(world.brain, restored, partial)
     Backfill(world.brain, MemoryBroker().transport().reader("t"))._fold(partial)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import Question, make_key, question_digest
-from anabranch.cache.records import Probe, Slot, size_of
+from anabranch.cache.records import Probe, Slot
 from anabranch.events import Item, digest
 
 KEY = make_key("factual", "", {"text": "why"})
@@ -23,7 +23,7 @@ def slot(count: int = 3, **changes: Any) -> Slot:
     items = [Item(f"urn:{n}", 1.0 - n / 100) for n in range(count)]
     fields: dict[str, Any] = {
         "items": items, "complete": False, "limit": 20, "stored_ms": 0.0, "ttl_ms": TTL_MS,
-        "generation": 5, "cost_ms": 10.0, "size_bytes": size_of(items),
+        "generation": 5, "cost_ms": 10.0,
     }  # fmt: skip
     return Slot(**(fields | changes))
 
@@ -522,16 +522,17 @@ def test_remembered_bytes_count() -> None:
     cache = holding("a")
     before = cache.size_bytes
     slots = ask(cache, "a").hits
+    held = cache.size_bytes
     cache.remember(KEY, ("a",), 20, slots, b"x" * 100)
-    assert cache.size_bytes == before + 100
+    assert cache.size_bytes == held + 100 > before + 100
     cache.remember(KEY, ("a",), 20, slots, b"x" * 10)
-    assert cache.size_bytes == before + 10
+    assert cache.size_bytes == held + 10
 
 
 def test_an_answer_larger_than_the_cache_is_not_remembered() -> None:
-    cache = CrossLayerCache(max_bytes=1_000)
-    cache.store(KEY, "a", sized(900), 0.0)
-    assert not cache.remember(KEY, ("a",), 20, ask(cache, "a").hits, b"x" * 101)
+    cache = CrossLayerCache(max_bytes=10_000)
+    cache.store(KEY, "a", sized(5_000), 0.0)
+    assert not cache.remember(KEY, ("a",), 20, ask(cache, "a").hits, b"x" * 4_500)
     assert ask(cache, "a").missing == ()
 
 
@@ -549,27 +550,27 @@ def test_no_more_entries_are_held_than_allowed(policy: Any) -> None:
 
 @pytest.mark.parametrize("policy", ["s3fifo", "lru"])
 def test_no_more_bytes_are_held_than_allowed(policy: Any) -> None:
-    cache = CrossLayerCache(max_bytes=1_000, policy=policy)
+    cache = CrossLayerCache(max_bytes=10_000, policy=policy)
     for n in range(100):
-        cache.store(key(n), "a", sized(90 + n), 0.0)
-        assert cache.size_bytes <= 1_000
+        cache.store(key(n), "a", sized(400 + n), 0.0)
+        assert cache.size_bytes <= 10_000
     assert len(cache) >= 4
 
 
 def test_a_record_that_grows_makes_others_go() -> None:
-    cache = CrossLayerCache(max_bytes=1_000, policy="lru")
+    cache = CrossLayerCache(max_bytes=130_000, policy="lru")
     for n in range(4):
-        cache.store(key(n), "a", sized(250), 0.0)
-    cache.store(key(3), "b", sized(250), 0.0)
+        cache.store(key(n), "a", sized(30_000), 0.0)
+    cache.store(key(3), "b", sized(30_000), 0.0)
     assert ask(cache, "a", of=key(0)).missing == ("a",)
     assert ask(cache, "a", "b", of=key(3)).missing == ()
 
 
 def test_what_is_larger_than_the_cache_is_refused_and_displaces_nothing() -> None:
-    cache = CrossLayerCache(max_bytes=1_000)
-    cache.store(KEY, "a", sized(600), 0.0)
-    assert not cache.store(OTHER, "a", sized(1_001), 0.0)
-    assert not cache.store(KEY, "b", sized(500), 0.0)
+    cache = CrossLayerCache(max_bytes=10_000)
+    cache.store(KEY, "a", sized(6_000), 0.0)
+    assert not cache.store(OTHER, "a", sized(10_001), 0.0)
+    assert not cache.store(KEY, "b", sized(5_000), 0.0)
     assert ask(cache, "a").missing == ()
 
 
@@ -646,10 +647,10 @@ def test_memo_hits_are_counted() -> None:
     assert cache.stats()["memo_hits"] == 3
 
 
-def test_the_size_is_the_payloads_in_megabytes() -> None:
+def test_the_size_is_in_megabytes() -> None:
     cache = CrossLayerCache()
     cache.store(KEY, "a", sized(1_500_000), 0.0)
-    assert cache.cache_size_mb == 1.5
+    assert cache.cache_size_mb == cache.size_bytes / 1e6 == pytest.approx(1.5, rel=0.01)
 
 
 def test_an_unused_cache_has_statistics_too() -> None:

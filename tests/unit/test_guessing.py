@@ -36,9 +36,9 @@ class Bench:
         self.brain.sharing.partitions = {0: self.partition}
         self.offset = self.partials = 0
 
-    def ask(self, n: int) -> None:
+    def ask(self, n: int, **params: object) -> None:
         """A question, its answer by a worker if one is asked, and the acknowledgement."""
-        query = Query(id=f"q{self.offset}", type="t", params={"n": n})
+        query = Query(id=f"q{self.offset}", type="t", params={"n": n, **params})
         record = FakeRecord(encode(query), offset=self.offset, timestamp=int(self.now_ms))
         self.offset += 1
         self.partition.on_query(record)
@@ -118,3 +118,17 @@ def test_what_a_guess_brought_replaces_what_is_about_to_expire() -> None:
     bench.sent = []
     bench.ask(1)
     assert not bench.sent
+
+
+def test_large_questions_are_neither_learned_from_nor_refreshed() -> None:
+    bench = Bench(CoordinatorConfig(warm=True, prefetch=True))
+    for n in range(200):
+        bench.ask(1_000 + n)
+    for _ in range(6):
+        bench.ask(1, text="x" * 2_000)
+        bench.ask(2, text="x" * 2_000)
+    bench.now_ms += 80_000
+    assert len(list(bench.brain.cache.ageing(bench.now_ms))) == 2
+    bench.brain.guessing.refresh()
+    bench.tasks()
+    assert not bench.guesses()

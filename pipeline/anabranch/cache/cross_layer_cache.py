@@ -15,6 +15,7 @@ from anabranch.cache.invalidation import Orders
 from anabranch.cache.keys import Question, question_digest
 from anabranch.cache.records import Probe, Record, Slot, View, sift
 from anabranch.cache.shelf import Shelf
+from anabranch.cache.sizes import RECORD_BYTES, VIEW_BYTES
 from anabranch.cache.statistics import Statistics
 from anabranch.cache.warming import Ageing
 from anabranch.config import LAYER_TTL_MS
@@ -109,9 +110,9 @@ class CrossLayerCache:
             held.get(name) is not slots[name] or not slots[name].serves(limit) for name in layers
         ):
             return False
-        if sum(slot.size_bytes for slot in held.values()) + len(memo) > self._max_bytes:
-            return False
         view = View.over(record, tuple(layers), limit, memo)
+        if record.size_bytes + VIEW_BYTES + len(memo) > self._max_bytes:
+            return False
         self._shelf.set_view(record, view)
         return record.view is view
 
@@ -212,7 +213,7 @@ class CrossLayerCache:
 
     @property
     def cache_size_mb(self) -> float:
-        """Payload held, encoded, in millions of bytes."""
+        """What it takes of memory, in millions of bytes."""
         return self._shelf.size_bytes / 1e6
 
     @property
@@ -254,7 +255,7 @@ class CrossLayerCache:
 
     @property
     def size_bytes(self) -> int:
-        """Payload held, encoded, memoised answers included."""
+        """What it takes of memory: questions, results, tags, memoised answers and their tables."""
         return self._shelf.size_bytes
 
     # -- within
@@ -319,7 +320,8 @@ class CrossLayerCache:
             return False
         if now_ms >= slot.expires_ms or self._killed(record, layer, slot):
             return False
-        return slot.size_bytes + sum(s.size_bytes for s in others.values()) <= self._max_bytes
+        others_bytes = RECORD_BYTES + record.key_bytes + sum(s.size_bytes for s in others.values())
+        return slot.size_bytes + others_bytes <= self._max_bytes
 
     def _adopt(self, key: Question, now_ms: float) -> Record | None:
         """Put what was read back under its digest where it belongs, now that its key is known."""

@@ -14,9 +14,14 @@ from typing import Final
 
 from msgspec import Struct
 
+from anabranch.cache.sizes import TALLY_BYTES
+
 __all__ = ["Orders", "Tallies"]
 
 _MAX_ORDERS: Final = 10_000
+_MAX_ORDERS_BYTES: Final = 8_000_000
+_ORDER_BYTES: Final = 500
+"""An order with its place in a table, beside the text of its target."""
 _NEVER: Final = -1
 _EVERYTHING: Final = ("", "")
 
@@ -27,7 +32,7 @@ Target = tuple[str | None, str | None, str | None, str | None]
 class Orders:
     """The latest order by target.
 
-    Bounded: beyond `max_orders` targets the oldest order is forgotten by applying it to
+    Bounded: beyond `max_orders` targets, or 8 MB, the oldest order is forgotten by applying it to
     everything. That kills too much, never too little.
     """
 
@@ -36,6 +41,7 @@ class Orders:
         """Rises with every order: what was valid at an epoch still is while that stands."""
         self._max_orders = max_orders
         self._floor = _NEVER
+        self._size_bytes = 0
         self._latest: OrderedDict[Target, int] = OrderedDict()
         self._shapes: set[tuple[bool, bool, bool, bool]] = set()
 
@@ -45,12 +51,16 @@ class Orders:
         if target == (None, None, None, None):
             self._floor = max(self._floor, generation)
             return
+        if target not in self._latest:
+            self._size_bytes += _size(target)
         self._latest[target] = max(generation, self._latest.get(target, _NEVER))
         self._latest.move_to_end(target)
         layer, scope, key, tag = target
         self._shapes.add((layer is not None, scope is not None, key is not None, tag is not None))
-        if len(self._latest) > self._max_orders:
-            self._floor = max(self._floor, self._latest.popitem(last=False)[1])
+        while len(self._latest) > self._max_orders or self._size_bytes > _MAX_ORDERS_BYTES:
+            oldest, at = self._latest.popitem(last=False)
+            self._size_bytes -= _size(oldest)
+            self._floor = max(self._floor, at)
 
     def latest(
         self, layer: str, scope: str | None, tags: Iterable[str], digest: Callable[[], str]
@@ -68,6 +78,10 @@ class Orders:
         return latest
 
 
+def _size(target: Target) -> int:
+    return _ORDER_BYTES + sum(len(name) for name in target if name is not None)
+
+
 class _Tally(Struct, gc=False):
     live: int = 0
     held: int = 0
@@ -82,6 +96,8 @@ class Tallies:
 
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str], _Tally] = {}
+        self.size_bytes = 0
+        """What they take of memory."""
 
     def add(self, layer: str, scope: str | None, tags: Iterable[str]) -> None:
         """Count a slot that was stored."""
@@ -89,6 +105,7 @@ class Tallies:
             tally = self._tallies.get(name)
             if tally is None:
                 tally = self._tallies[name] = _Tally()
+                self.size_bytes += TALLY_BYTES
             tally.held += 1
             tally.live += 1
 
@@ -100,6 +117,7 @@ class Tallies:
             tally.live -= generation > tally.generation
             if not tally.held:
                 del self._tallies[name]
+                self.size_bytes -= TALLY_BYTES
 
     def order(
         self, generation: int, layer: str | None, scope: str | None, tags: Iterable[str]

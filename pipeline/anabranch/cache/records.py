@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
 
 from anabranch.cache.eviction import Entry
 from anabranch.cache.keys import Question, question_digest
-from anabranch.events import Item, encode
+from anabranch.cache.sizes import (
+    RECORD_BYTES,
+    SLOT_BYTES,
+    VIEW_BYTES,
+    items_bytes,
+    key_bytes,
+    tags_bytes,
+)
+from anabranch.events import Item
 
-__all__ = ["Probe", "Record", "Slot", "View", "sift", "size_of"]
+__all__ = ["Probe", "Record", "Slot", "View", "sift"]
 
 _REFRESH_SHARE: Final = 0.25
 
 _combinations: dict[tuple[str, ...], tuple[str, ...]] = {}
-"""Combinations of layers that records hold, each once; there are as many as are ever stored."""
+"""Combinations of layers that records hold, each once."""
+_MOST_COMBINATIONS: Final = 4_096
+"""Beyond it, each record has a tuple of its own."""
 
 
 class Slot(Struct, gc=False):
@@ -32,7 +42,7 @@ class Slot(Struct, gc=False):
         generation: offset to which `control` had been read when the query looked up.
         tags: names under which it can be invalidated.
         cost_ms: what fetching it took: what a hit saves.
-        size_bytes: of its items, encoded (`size_of`).
+        size_bytes: what it takes of memory, items and tags included; found if not given.
     """
 
     items: list[Item]
@@ -44,6 +54,10 @@ class Slot(Struct, gc=False):
     tags: tuple[str, ...] = ()
     cost_ms: float = 0.0
     size_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.size_bytes:
+            self.size_bytes = SLOT_BYTES + tags_bytes(self.tags) + items_bytes(self.items)
 
     @property
     def expires_ms(self) -> float:
@@ -116,7 +130,7 @@ class View(Probe, gc=False):
 class Record(Entry):
     """A question and its slots, packed: a dict of its own would be a third of all it takes."""
 
-    __slots__ = ("_held", "_layers", "epoch", "view")
+    __slots__ = ("_held", "_layers", "counted_bytes", "epoch", "key_bytes", "view")
 
     def __init__(self, key: Question | str, epoch: int) -> None:
         super().__init__(key)
@@ -125,6 +139,9 @@ class Record(Entry):
         self.view: View | None = None
         self.epoch = epoch
         """How many orders had been read when the slots were found valid."""
+        self.key_bytes = key_bytes(key)
+        self.counted_bytes = 0
+        """What stands of it in the cache's account."""
 
     @property
     def slots(self) -> dict[str, Slot]:
@@ -134,14 +151,16 @@ class Record(Entry):
     @slots.setter
     def slots(self, slots: Mapping[str, Slot]) -> None:
         layers = tuple(slots)
-        self._layers = _combinations.setdefault(layers, layers)
+        if len(_combinations) < _MOST_COMBINATIONS:
+            _combinations[layers] = _combinations.get(layers, layers)
+        self._layers = _combinations.get(layers, layers)
         self._held = tuple(slots.values())
 
     @property
     def size_bytes(self) -> int:
-        """Payload held: items, and the memoised answer."""
-        memo = self.view.memo if self.view is not None else None
-        return sum(slot.size_bytes for slot in self._held) + len(memo or b"")
+        """Everything that goes with it: question, slots, and the memoised answer."""
+        held = RECORD_BYTES + self.key_bytes + sum([slot.size_bytes for slot in self._held])
+        return held if self.view is None else held + VIEW_BYTES + len(self.view.memo or b"")
 
     @property
     def worth(self) -> float:
@@ -187,8 +206,3 @@ def sift(
         return Probe(hits)
     ageing = tuple(layer for layer, slot in hits.items() if slot.ageing(now_ms))
     return Probe(hits, tuple(layer for layer in layers if layer not in hits), ageing)
-
-
-def size_of(items: Sequence[Item]) -> int:
-    """Bytes of items, encoded."""
-    return len(encode(items))

@@ -30,7 +30,7 @@ class Shelf:
         on_fold: Callable[[Record, View], None],
     ) -> None:
         self.records: dict[Question | str, Record] = {}
-        self.size_bytes = 0
+        self._records_bytes = 0
         self.slots = 0
         self.read_back = 0
         """Records that lie under a digest."""
@@ -40,6 +40,11 @@ class Shelf:
         self._policy = policy
         self._on_drop = on_drop
         self._on_fold = on_fold
+
+    @property
+    def size_bytes(self) -> int:
+        """What all of it takes of memory."""
+        return self._records_bytes + self.tallies.size_bytes
 
     def put(self, record: Record, layer: str, slot: Slot) -> None:
         """Hold a slot, in place of the one that is there; others may have to go."""
@@ -56,6 +61,7 @@ class Shelf:
             self.records[record.key] = record
             self.read_back += record.named_by_digest
             self._policy.add(record)
+        self._account(record)
         self._make_room()
 
     def drop(self, record: Record, layer: str, cause: Cause | None) -> None:
@@ -69,25 +75,30 @@ class Shelf:
         if not slots:
             self._policy.remove(record)
             self._forget(record)
+        self._account(record)
 
     def set_view(self, record: Record, view: View | None) -> None:
-        """Replace a record's view; the bytes of its memo are part of the account."""
+        """Replace a record's view."""
         old = record.view
         if old is not None:
             self._on_fold(record, old)
-            self.size_bytes -= len(old.memo or b"")
         record.view = view
-        if view is not None and view.memo is not None:
-            self.size_bytes += len(view.memo)
+        self._account(record)
+        if view is not None:
             self._make_room()
 
     def _count(self, record: Record, layer: str, slot: Slot, sign: Literal[1, -1]) -> None:
         self.slots += sign
-        self.size_bytes += sign * slot.size_bytes
         if sign > 0:
             self.tallies.add(layer, record.scope, slot.tags)
         else:
             self.tallies.remove(layer, record.scope, slot.tags, slot.generation)
+
+    def _account(self, record: Record) -> None:
+        """Bring what stands of a record in the account up to date."""
+        size_bytes = record.size_bytes if record.key in self.records else 0
+        self._records_bytes += size_bytes - record.counted_bytes
+        record.counted_bytes = size_bytes
 
     def _make_room(self) -> None:
         while len(self.records) > self._max_entries or self.size_bytes > self.max_bytes:
@@ -98,6 +109,7 @@ class Shelf:
                 self._on_drop("capacity")
             record.slots = {}
             self._forget(record)
+            self._account(record)
 
     def _forget(self, record: Record) -> None:
         del self.records[record.key]

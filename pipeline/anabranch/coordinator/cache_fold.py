@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from anabranch.bounds import MAX_SPAN_MS, clamped_ms
 from anabranch.cache.keys import Question
-from anabranch.cache.records import Slot, size_of
+from anabranch.cache.records import Slot
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.open_query import Memo, OpenQuery
 from anabranch.events import (
@@ -99,7 +99,6 @@ def _slot(whole: _Whole, layer: LayerDescriptor, limit: int, generation: int) ->
         generation=generation,
         tags=tuple(dict.fromkeys(tag for s in whole.shards for tag in s.tags)),
         cost_ms=sum(clamped_ms(s.took_ms) for s in whole.shards),
-        size_bytes=size_of(whole.items),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from anabranch.cache.keys import Question, question_digest, question_params
 from anabranch.cache.prefetch import Prefetcher
+from anabranch.cache.sizes import key_bytes
 from anabranch.cache.warming import Warmer
 from anabranch.containment import contained, ignore
 from anabranch.coordinator.outbox import TaskOut
@@ -30,6 +31,8 @@ _TIMEOUT_MS: Final = 10_000
 _NO_OFFSET: Final = -1
 """No query has it: whatever comes of a guess answers nobody."""
 _MOST_UNDER_WAY: Final = 1_000
+_MAX_QUESTION_BYTES: Final = 1_000
+"""Of memory: larger questions are not guessed, so that what is remembered of them is bounded."""
 
 
 class Guessing:
@@ -44,7 +47,7 @@ class Guessing:
 
     def asked(self, key: Question, now_ms: float) -> None:
         """A question was asked: what tends to follow it is fetched, if the budget allows."""
-        if self._prefetcher is None:
+        if self._prefetcher is None or key_bytes(key) > _MAX_QUESTION_BYTES:
             return
         self._prefetcher.asked(key, now_ms)
         for other, _ in self._prefetcher.likely(key):
@@ -73,7 +76,9 @@ class Guessing:
     def refresh(self) -> None:
         """Fetch what is asked most and will expire before long."""
         if self._warmer is not None:
-            for ageing in self._warmer.propose(self._brain.cache.ageing(self._brain.now_ms())):
+            found = self._brain.cache.ageing(self._brain.now_ms())
+            small = (ageing for ageing in found if key_bytes(ageing.key) <= _MAX_QUESTION_BYTES)
+            for ageing in self._warmer.propose(small):
                 self._fetch(ageing.key, ageing.layers, ageing.limit)
 
     async def run(self, stage: Stage, publisher: Publisher) -> None:
