@@ -1,4 +1,7 @@
-"""Mutated records on every topic of a running pipeline, and good queries in between.
+"""Records that nobody should have written, on every topic of a running pipeline, and good queries.
+
+Some are mutated copies of what the pipeline itself wrote, some as extreme as their schemas allow;
+some come through a second client, in every codec, and some are batches as no client makes them.
 
 FUZZ=100000 FUZZ_SEED=7 python -m pytest tests/chaos/test_fuzz.py
 """
@@ -17,20 +20,40 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 from chaos_checker import stuck
+from confluent_kafka import Producer as OtherProducer
+from extreme_events import KINDS, Names, extreme_event, extreme_headers
 from fleet import SETTINGS, Fleet, check_content
+from raw_batches import CODECS, batch, record
+from raw_producer import RawProducer
 from sim_fuzz import mutate
 
 from anabranch.config import Config, load
 from anabranch.events import ControlRecord, encode
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
+from anabranch.kafka.transport import TopicPartition as Place
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
 
 COUNT = int(os.environ.get("FUZZ", "20000"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 GOOD = 500
+
+
+NAMES: Names = {
+    "id": ["fuzz-1", "fuzz-2"],
+    "query": ["fuzz-1", "w1", "w2"],
+    "offset": [0, 1, 2, 3, 2**53],
+    "partition": [0, 1, 2, 3],
+    "type": ["t", "z"],
+    "timeout_ms": [1, 500, 5_000],
+    "reply_to": ["nowhere", "a/b", "x" * 249],
+    "instance": ["w9", "c9"],
+}
+LAYERS: Names = {"layer": ["a", "b", "c", "z"], "layers": ["a", "b", "c", "z"]}
+"""Not on `health`: who may announce layers may redirect them."""
 
 
 class Sample(NamedTuple):
@@ -105,20 +128,23 @@ async def samples(config: Config) -> list[Sample]:
 
 
 async def answered(config: Config, prefix: str, count: int, within_s: float) -> dict[str, Any]:
-    consumer = AIOKafkaConsumer(
-        Topics(config.namespace).results,
-        bootstrap_servers=config.kafka.bootstrap,
-        auto_offset_reset="earliest",
-    )
+    """Answers by id; read by our own client, as no other would get through."""
+    reader = KafkaTransport(config.kafka).reader("fuzz")
+    await reader.start()
+    topic = Topics(config.namespace).results
+    places = [Place(topic, n) for n in range(await reader.partitions(topic))]
     found: dict[str, Any] = {}
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
-    async with consumer:
+    try:
+        reader.assign(dict.fromkeys(places, 0))
         while len(found) < count and loop.time() < until:
-            for records in (await consumer.getmany(timeout_ms=500)).values():
+            for records in (await reader.fetch(500)).values():
                 for record in records:
                     if record.key and record.key.decode(errors="replace").startswith(prefix):
-                        found.setdefault(record.key.decode(), json.loads(record.value))
+                        found.setdefault(record.key.decode(), json.loads(record.value or b""))
+    finally:
+        await reader.stop()
     return found
 
 
@@ -131,14 +157,124 @@ async def buried(config: Config) -> int:
     return int(ends[at])
 
 
-def garbage(rng: random.Random, sample: Sample) -> tuple[bytes | None, bytes | None]:
-    """Key and value. Who may announce layers may redirect them: announcements become unreadable."""
-    if sample.key and sample.key.startswith(b"layer/"):
-        return b"layer/" + rng.randbytes(4).hex().encode(), rng.randbytes(40)
+class Written(NamedTuple):
+    """A record that nobody should have written."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def garbage(rng: random.Random, sample: Sample) -> Written:
+    """What takes a sample's place."""
+    headers = list(sample.headers) if rng.random() < 0.5 else [("traceparent", rng.randbytes(9))]
+    if sample.key and sample.key.startswith(b"layer/"):  # announcements become unreadable
+        return Written(b"layer/" + rng.randbytes(4).hex().encode(), rng.randbytes(40), headers)
     key = sample.key if rng.random() < 0.5 else b"fuzz-%d" % rng.getrandbits(30)
     if sample.topic.endswith("results"):
         key = b"fuzz-%d" % rng.getrandbits(30)
-    return key, mutate(rng, sample.value)
+    return Written(key, mutate(rng, sample.value), headers)
+
+
+def extreme(rng: random.Random, topic: str) -> Written:
+    """As extreme as its schema allows, and now and then more so; below a megabyte mostly."""
+    name = "tasks" if ".tasks." in topic else topic.rpartition(".")[2]
+    names = NAMES if name in ("health", "control") else {**NAMES, **LAYERS}
+    value = extreme_event(rng, rng.choice(KINDS[name]), names)
+    if len(value) > 100_000 and rng.random() < 0.9:
+        value = value[:50_000]
+    key = b"layer/fuzz/z" if name == "health" else b"fuzz-%d" % rng.getrandbits(30)
+    return Written(key, value, extreme_headers(rng, 2_000_000 if rng.random() < 0.002 else 2_000))
+
+
+def damaged(rng: random.Random) -> bytes:
+    """A batch that no client would make; the broker refuses some of them."""
+    name = rng.randbytes(rng.randint(0, 6))
+    records = [
+        record(0, rng.randbytes(20), b"fuzz-x", [(name, None), (b"anabranch-client", b"\xff")]),
+        record(rng.choice((1, 1, 0, -1, 2**31 - 1)), b"{}", headers=[(b"\xff\xfe", b"1")]),
+        record(2, b"{}", length=rng.choice((None, None, -1, 2**31 - 1))),
+    ]
+    raw = batch(records, codec=rng.choice([*CODECS]))
+    if rng.random() < 0.1:
+        raw = batch([record(0, b"\x00" * 70_000_000)], codec=rng.choice(["zstd", "zstd", "gzip"]))
+    return raw
+
+
+class Second:
+    """A second client: librdkafka, with a producer for each codec; and what no client sends."""
+
+    def __init__(self, bootstrap: str, raw: RawProducer) -> None:
+        self._producers = [
+            OtherProducer(
+                {
+                    "bootstrap.servers": bootstrap,
+                    "compression.type": codec,
+                    "message.max.bytes": 4_500_000,
+                    "queue.buffering.max.messages": 1_000_000,
+                }
+            )
+            for codec in CODECS
+        ]
+        self._raw = raw
+        self.refused = 0
+
+    def send(self, rng: random.Random, sample: Sample, written: Written) -> None:
+        producer = rng.choice(self._producers)
+        headers: list[tuple[str, Any]] = [
+            (name, None if rng.random() < 0.1 else value) for name, value in written.headers
+        ]
+        producer.produce(
+            sample.topic,
+            written.value,
+            key=written.key,
+            partition=sample.partition,
+            headers=headers,
+            on_delivery=self._delivered,
+        )
+        producer.poll(0)
+
+    async def damage(self, rng: random.Random, sample: Sample) -> None:
+        try:
+            await self._raw.send(Place(sample.topic, sample.partition), damaged(rng))
+        except KafkaError:
+            self.refused += 1
+
+    async def flush(self) -> None:
+        for producer in self._producers:
+            assert await asyncio.to_thread(producer.flush, 60) == 0
+
+    def _delivered(self, error: Any, _: Any) -> None:
+        self.refused += error is not None
+
+
+async def write(rng: random.Random, config: Config, known: list[Sample]) -> None:
+    """`COUNT` records, on every topic."""
+    by_topic: dict[str, list[Sample]] = {}
+    for sample in known:
+        by_topic.setdefault(sample.topic, []).append(sample)
+    sent = []
+    async with producing(config) as producer, RawProducer(config.kafka.bootstrap) as raw:
+        second = Second(config.kafka.bootstrap, raw)
+        for n in range(COUNT):
+            sample = rng.choice(by_topic[rng.choice(sorted(by_topic))])
+            if rng.random() < 0.01:
+                await second.damage(rng, sample)
+                continue
+            written = garbage(rng, sample) if rng.random() < 0.6 else extreme(rng, sample.topic)
+            if rng.random() < 0.3:
+                second.send(rng, sample, written)
+            else:
+                key, value, headers = written
+                where: dict[str, Any] = {"key": key, "partition": sample.partition}
+                sent.append(await producer.send(sample.topic, value, headers=headers, **where))
+            if n % 500 == 0:
+                await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*sent, return_exceptions=True)
+        await second.flush()
+    refused = second.refused + sum(isinstance(outcome, Exception) for outcome in outcomes)
+    print(f"{COUNT:,} records written, {refused:,} of them refused by the broker")
+    assert refused < COUNT // 10
 
 
 async def test_no_record_crashes_anything_and_good_queries_are_answered(
@@ -152,25 +288,8 @@ async def test_no_record_crashes_anything_and_good_queries_are_answered(
         await ask(producer, topics.queries, "w", 200, 0)
         assert len(await answered(config, "w", 200, 60)) == 200
         known = await samples(config)
-        by_topic: dict[str, list[Sample]] = {}
-        for sample in known:
-            by_topic.setdefault(sample.topic, []).append(sample)
         good = asyncio.create_task(ask(producer, topics.queries, "g", GOOD, 1_000_000))
-        sent = []
-        for _ in range(COUNT):
-            sample = rng.choice(by_topic[rng.choice(sorted(by_topic))])
-            key, value = garbage(rng, sample)
-            headers = (
-                list(sample.headers) if rng.random() < 0.5 else [("traceparent", rng.randbytes(9))]
-            )
-            sent.append(
-                await producer.send(
-                    sample.topic, value, key=key, partition=sample.partition, headers=headers
-                )
-            )
-            if len(sent) % 500 == 0:
-                await asyncio.sleep(0)
-        await asyncio.gather(*sent)
+        await write(rng, config, known)
         await good
     found = await answered(config, "g", GOOD, 150)
     ended = {n: p.returncode for n, p in processes.processes.items() if p.returncode is not None}

@@ -134,6 +134,8 @@ class _Checker:
         self._answered: set[tuple[int, int | str]] = set()
         """Partition and id."""
         for record in _read(broker, topics.results):
+            if record.error is not None:
+                continue
             place = (record.partition, int(dict(record.headers)[HEADER_OFFSET]))
             answer = decode(record.value, Answer)
             self._answered.add((record.partition, answer.id))

@@ -17,7 +17,14 @@ from sim_truth import LAYERS, Truth
 from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
 from anabranch.dispatch.intake import Intake
-from anabranch.events import ControlRecord, Query, encode
+from anabranch.events import (
+    HEADER_CLIENT,
+    HEADER_TRACEPARENT,
+    HEADER_TRACESTATE,
+    ControlRecord,
+    Query,
+    encode,
+)
 from anabranch.kafka.topics import Topics, topic_specs
 from anabranch.kafka.transport import Producer, Record, TopicPartition
 from anabranch.testing import MemoryBroker, MemoryTransport, Network, VirtualClock, run
@@ -27,6 +34,7 @@ from anabranch.worker import Worker
 __all__ = ["KINDS", "Kind", "Outcome", "simulate"]
 
 GROUPS: Final = ("io", "cpu")
+FORWARDED: Final = (HEADER_CLIENT, HEADER_TRACEPARENT, HEADER_TRACESTATE)
 START_S: Final = 8.0
 GIVE_UP_S: Final = 150.0
 TRANSACTION_MS: Final = 400.0
@@ -55,6 +63,7 @@ class Kind(Struct, frozen=True):
         every_s: mean time between two faults.
         dies: whether a process may end by itself (its supervisor starts another).
         mutants: mutated copies of records of every topic, per query.
+        damage: batches that nobody can unpack, on every topic, per query.
         poison: queries that crash every coordinator that starts them.
         mode: what is configured.
         stamps: CreateTime as on the embedded broker, where all processes share a machine.
@@ -69,6 +78,7 @@ class Kind(Struct, frozen=True):
     stall_rate: float = 0.0
     dies: bool = False
     mutants: int = 0
+    damage: float = 0.0
     poison: int = 0
     mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
     stamps: str = "LogAppendTime"
@@ -95,6 +105,11 @@ KINDS: Final[dict[str, Kind]] = {
         Promise(once=False, late_ms=25_000, fresh_ms=1_700),
         faults=("kill", "kill", "stop", "kill all"),
         stall_rate=0.02,
+    ),
+    "damage": Kind(
+        Promise(once=False, late_ms=25_000, fresh_ms=1_700),
+        faults=("kill", "stop", "kill all"),
+        damage=0.5,
     ),
     "poison": Kind(
         Promise(once=False, late_ms=None, fresh_ms=1_700), faults=("stop",), poison=2, dies=True
@@ -145,7 +160,7 @@ KINDS |= {
         ),
     )
     for name, kind in KINDS.items()
-    if name in {"calm", "rolling", "kills", "poison", "cuts", "freezes", "storm"}
+    if name in {"calm", "rolling", "kills", "damage", "poison", "cuts", "freezes", "storm"}
 }
 
 
@@ -247,6 +262,8 @@ class _World:
                 self._broker.log(TopicPartition(self._topics.queries, partition)).append_marker()
             for _ in range(self._kind.mutants):
                 await self._send_mutant(producer, rng)
+            if self._kind.damage and rng.random() < self._kind.damage:
+                self._damage(rng)
 
     async def _change(self) -> None:
         """Change what layers say, and a moment later order the caches to forget it."""
@@ -270,9 +287,20 @@ class _World:
         if found := self._broker.records(topic)[-50:]:
             model = rng.choice(found)
             value = mutate(rng, model.value or b"")
+            headers = model.headers
+            if rng.random() < 0.03:  # what is forwarded must fit wherever it goes
+                headers = [
+                    (rng.choice(FORWARDED), b"x" * rng.choice((10_000, 1_000_000, 3_900_000)))
+                ]
             await producer.send(
-                topic, value, key=model.key, partition=model.partition, headers=model.headers
+                topic, value, key=model.key, partition=model.partition, headers=headers
             )
+
+    def _damage(self, rng: random.Random) -> None:
+        """Put what nobody can unpack on any topic."""
+        name = rng.choice([*self._topics.all_but_tasks, *self._topics.tasks_of(rng.choice(GROUPS))])
+        log = self._broker.log(TopicPartition(name, rng.randrange(self._broker.count(name))))
+        log.append_unreadable(rng.randbytes(30), self._broker.stamp(), rng.randint(1, 4))
 
     async def _break(self) -> None:
         rng = random.Random(self._rng.random())

@@ -107,10 +107,10 @@ class AtLeastOnce:
         """
         await self._pulse.trust()
         try:
+            objection = await self._reply_topics.objection(out.reply_to or "")
+            if objection is not None:
+                raise TopicError(objection)
             async with asyncio.timeout(_REPLY_TIMEOUT_S):
-                objection = await self._reply_topics.objection(out.reply_to or "")
-                if objection is not None:
-                    raise TopicError(objection)
                 await self._replies.send_and_wait(
                     out.reply_to or "", out.value, key=out.key, headers=out.headers
                 )
