@@ -22,6 +22,7 @@ from anabranch.errors import (
 )
 from anabranch.events import (
     HEADER_CLIENT,
+    MAX_VALUE_BYTES,
     Answer,
     Priority,
     Query,
@@ -145,12 +146,16 @@ class Client(DiagnosticFunctions):
         """Produce a query event as it is and wait for the answer with its id.
 
         Raises:
-            QueryRejected: a query with this id is in flight already.
+            QueryRejected: a query with this id is in flight already, or it is too large.
             QueryTimeout, BrokerError, StageFailed: as `ask`.
         """
         self._supervisor.check()
         if query.id in self._waiting:
             raise QueryRejected("invalid_query", f"{query.id} is in flight already; ids are unique")
+        if len(value := encode(query)) > MAX_VALUE_BYTES:
+            raise QueryRejected(
+                "invalid_query", f"the query has {len(value):,} bytes, over {MAX_VALUE_BYTES:,}"
+            )
         timeout_ms = self._types.get(query.type, UNCONFIGURED).timeout_for(query.timeout_ms)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[query.id] = future
@@ -159,7 +164,7 @@ class Client(DiagnosticFunctions):
             async with asyncio.timeout(wait_s):
                 await self._producer.send_and_wait(
                     self._topics.queries,
-                    encode(query),
+                    value,
                     key=self._key(query),
                     headers=[*self._headers, *headers],
                 )

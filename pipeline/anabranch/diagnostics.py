@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec import Struct, to_builtins
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from anabranch.census import Census
 from anabranch.config import Config
 from anabranch.containment import contained, ignore
-from anabranch.errors import BrokerError
-from anabranch.events import ComponentStats, ControlRecord, MemberHealth, encode
+from anabranch.errors import BrokerError, RecordRefused
+from anabranch.events import MAX_VALUE_BYTES, ComponentStats, ControlRecord, MemberHealth, encode
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Producer, TopicPartition, Transport
 from anabranch.membership import instance_name
@@ -121,7 +121,7 @@ class StatsReport:
             orders=brain.cache.latest_orders,
             components=component_stats(brain),
         )
-        await self._send(encode(stats))
+        await self._send(_fitting(stats))
 
     async def withdraw(self) -> None:
         """Leave nothing behind: instances have new names with every start.
@@ -134,6 +134,18 @@ class StatsReport:
     async def _send(self, value: bytes | None) -> None:
         key = f"stats/{self._instance}".encode()
         await self._producer.send_and_wait(self._brain.topics.health, value, key=key, partition=0)
+
+
+def _fitting(stats: ComponentStats) -> bytes:
+    """As bytes; components that do not fit say how large they are instead, the largest first."""
+    value, components = encode(stats), dict(stats.components)
+    sizes = {name: len(encode(component)) for name, component in components.items()}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if len(value) <= MAX_VALUE_BYTES:
+            break
+        components[name] = {"omitted_bytes": sizes[name]}
+        value = encode(replace(stats, components=components))
+    return value
 
 
 # ── anywhere ───────────────────────────────────────────────────────────────────────────────
@@ -284,8 +296,12 @@ class Diagnostics(DiagnosticFunctions):
     ) -> Invalidation:
         """See `DiagnosticFunctions`."""
         order = ControlRecord("invalidate", layer, scope, key, list(tags))
+        if len(value := encode(order)) > MAX_VALUE_BYTES:
+            raise RecordRefused(
+                f"an order of {len(value):,} bytes, over {MAX_VALUE_BYTES:,}: give fewer tags"
+            )
         acked = await self._producer.send_and_wait(
-            self._control, encode(order), key=order_key(order), partition=0
+            self._control, value, key=order_key(order), partition=0
         )
         await self._listen(lambda census: not _behind(census, acked.offset), timeout_ms)
         counts = {

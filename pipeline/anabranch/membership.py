@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -12,11 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from anabranch.clock import BrokerClock, Clock
+from anabranch.errors import RecordRefused
 from anabranch.events import MemberHealth, encode
 from anabranch.kafka.transport import LOG_APPEND_TIME, Producer, Record
 from anabranch.supervise import Stage
 
 __all__ = ["HEALTH_INTERVAL_S", "Membership", "instance_name", "package_version"]
+
+log = logging.getLogger(__name__)
 
 _MAX_UNMATCHED: Final = 60
 HEALTH_INTERVAL_S: Final = 1.0
@@ -76,7 +80,10 @@ class Membership:
         """Stage: publish every second."""
         while True:
             stage.beat()
-            await self.publish()
+            try:
+                await self.publish()
+            except RecordRefused as error:
+                log.warning("nobody is told that this instance is here: %s", error)
             await asyncio.sleep(HEALTH_INTERVAL_S)
 
     def read_back(self, record: Record) -> bool:

@@ -23,6 +23,10 @@ from anabranch.events import (
 
 __all__ = ["attributes", "compose", "encode_bounded", "failure"]
 
+MAX_TOLD_CHARS: Final = 1_000
+"""Of an answer's reason, or its error."""
+MAX_TERSE_CHARS: Final = 100
+"""Of what is said of a layer, where there is not room for more."""
 NOT_SELECTED: Final = AnswerLayer(status="skipped", error="not selected")
 
 
@@ -37,7 +41,7 @@ def compose(brain: Brain, open_query: OpenQuery, *, epoch: int, now_ms: float) -
         id=query.id,
         status=status,
         strategy=decision.strategy if decision else None,
-        reason=decision.reason if decision else "",
+        reason=cut(decision.reason, MAX_TOLD_CHARS) if decision else "",
         confidence=merged.confidence,
         items=merged.items,
         truncated=merged.truncated,
@@ -53,8 +57,14 @@ def compose(brain: Brain, open_query: OpenQuery, *, epoch: int, now_ms: float) -
 
 
 def encode_bounded(answer: Answer) -> bytes:
-    """The answer as bytes; what does not fit into a record is cut off its end and said so."""
+    """The answer as bytes; what does not fit into a record is cut off its end and said so.
+
+    Without items it fits: names of layers are bounded, and so is what is said of each.
+    """
     value = encode(answer)
+    if len(value) > MAX_VALUE_BYTES:
+        answer = _terse(answer)
+        value = encode(answer)
     while len(value) > MAX_VALUE_BYTES and answer.items:
         keep = min(len(answer.items) - 1, len(answer.items) * MAX_VALUE_BYTES // len(value))
         answer = structs.replace(answer, items=answer.items[:keep], truncated=True)
@@ -64,9 +74,27 @@ def encode_bounded(answer: Answer) -> bytes:
 
 def failure(query_id: str, error: Error, *, epoch: int, trace_id: str | None) -> Answer:
     """The answer to what could not be asked at all."""
+    told = Error(error.code, cut(error.message, MAX_TOLD_CHARS))
     return Answer(
-        id=query_id, status="failed", attempt=epoch, trace_id=trace_id, agreement=0.0, error=error
+        id=query_id, status="failed", attempt=epoch, trace_id=trace_id, agreement=0.0, error=told
     )
+
+
+def cut(text: str, most: int) -> str:
+    """Foreign text as long as it may be repeated."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _terse(answer: Answer) -> Answer:
+    """With little said of each layer."""
+    layers = {
+        name: structs.replace(layer, error=cut(layer.error, MAX_TERSE_CHARS))
+        if layer.error
+        else layer
+        for name, layer in answer.layers.items()
+    }
+    missing = [Missing(it.layer, cut(it.why, MAX_TERSE_CHARS)) for it in answer.missing]
+    return structs.replace(answer, layers=layers, missing=missing)
 
 
 def _merge(brain: Brain, open_query: OpenQuery) -> Merged:
@@ -159,7 +187,8 @@ def _error(join: Join, open_query: OpenQuery, now_ms: float) -> Error:
 
 
 def _why(join: Join) -> str:
-    return "; ".join(f"{missing.layer}: {missing.why}" for missing in _missing(join))
+    said = "; ".join(f"{missing.layer}: {missing.why}" for missing in _missing(join))
+    return cut(said, MAX_TOLD_CHARS)
 
 
 def attributes(answer: Answer) -> dict[str, str | float | int]:

@@ -16,8 +16,9 @@ from anabranch.coordinator.in_flight import InFlight
 from anabranch.coordinator.ledger import Entry
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.pulse import Pulse
+from anabranch.coordinator.refused import Refused
 from anabranch.coordinator.reply_topics import ReplyTopics
-from anabranch.errors import BrokerError, TopicError
+from anabranch.errors import BrokerError, RecordRefused, TopicError
 from anabranch.kafka.transport import Acked, Committed, GroupConsumer, Producer, TopicPartition
 
 __all__ = ["AtLeastOnce"]
@@ -48,6 +49,7 @@ class AtLeastOnce:
         self._producer = producer
         self._replies = replies
         self._burial = burial
+        self._refused = Refused(brain, burial)
         self._pulse = pulse
         self._in_flight = in_flight
         self._reply_topics = reply_topics
@@ -89,15 +91,33 @@ class AtLeastOnce:
             await self._produce(out)
 
     async def _produce(self, out: AnswerOut) -> None:
+        if out.owner.lost:
+            return
+        try:
+            sent = await self._hand_over(out)
+        except RecordRefused as error:
+            self._in_flight.run(self._instead(out, error))
+        else:
+            self._in_flight.add(sent, partial(_answered, out), partial(self._instead, out))
+
+    async def _hand_over(self, out: AnswerOut, *, alone: bool = False) -> asyncio.Future[Acked]:
+        return await self._producer.send(
+            self._brain.topics.results,
+            out.value,
+            key=out.key,
+            partition=out.owner.number,
+            headers=out.headers,
+            alone=alone,
+        )
+
+    async def _instead(self, out: AnswerOut, error: RecordRefused) -> None:
+        offset = await self._refused.instead(out, error, self._alone)
         if not out.owner.lost:
-            sent = await self._producer.send(
-                self._brain.topics.results,
-                out.value,
-                key=out.key,
-                partition=out.owner.number,
-                headers=out.headers,
-            )
-            self._in_flight.add(sent, partial(_answered, out))
+            out.owner.on_acked(out.offset, offset)
+
+    async def _alone(self, out: AnswerOut) -> Acked:
+        await self._pulse.trust()
+        return await (await self._hand_over(out, alone=True))
 
     async def _reply_first(self, out: AnswerOut) -> None:
         """The copy goes first: an answer found in `results` means that both are out.
@@ -116,7 +136,7 @@ class AtLeastOnce:
                 )
         except (BrokerError, TimeoutError) as error:
             self._brain.counters.replies_lost += 1
-            self._in_flight.add(await self._burial.reply(out, error))
+            await self._burial.reply(out, error)
         await self._pulse.trust()
         await self._produce(out)
 

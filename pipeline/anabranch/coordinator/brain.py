@@ -42,6 +42,9 @@ class Counters(Struct):
     dead_letters: int = 0
     late_partials: int = 0
     replies_lost: int = 0
+    answers_refused: int = 0
+    tasks_refused: int = 0
+    letters_lost: int = 0
     takeovers: int = 0
     window_full: int = 0
     telemetry_lost: int = 0

@@ -2,41 +2,83 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
 
+from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.in_flight import InFlight
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.pulse import Pulse
-from anabranch.kafka.dead_letters import DeadLetter, dead_letter, stack_digest
-from anabranch.kafka.transport import Acked, Producer, Record
+from anabranch.errors import RecordRefused
+from anabranch.kafka.dead_letters import DeadLetter, dead_letter, smaller, stack_digest
+from anabranch.kafka.transport import Producer, Record
 
 __all__ = ["Burial"]
 
+log = logging.getLogger(__name__)
+
+
+def _nobody_waits() -> None: ...
+
 
 class Burial:
-    """Writes to `dlq`.
+    """Writes to `dlq`. A letter that the broker refuses is cut smaller, and at last counted.
 
     Args:
         instance: named in every dead letter.
     """
 
-    def __init__(self, instance: str, topic: str, producer: Producer, pulse: Pulse) -> None:
+    def __init__(
+        self, brain: Brain, instance: str, producer: Producer, pulse: Pulse, in_flight: InFlight
+    ) -> None:
+        self._brain = brain
         self._instance = instance
-        self._topic = topic
         self._producer = producer
         self._pulse = pulse
+        self._in_flight = in_flight
 
-    async def record(self, record: Record, reason: str, stack: str) -> asyncio.Future[Acked]:
-        """A record that nobody could read."""
-        return await self._bury(dead_letter(self._instance, reason, record, stack=stack))
+    async def record(
+        self, record: Record, reason: str, stack: str, buried: Callable[[], None]
+    ) -> None:
+        """A record that nobody could read; `buried` is called when all is done that can be."""
+        await self._bury(dead_letter(self._instance, reason, record, stack=stack), buried)
 
-    async def reply(self, out: AnswerOut, error: Exception) -> asyncio.Future[Acked]:
+    async def reply(self, out: AnswerOut, error: Exception) -> None:
         """The copy of an answer that could not be delivered."""
-        reason = f"reply to {out.reply_to}: {str(error) or 'not acknowledged in time'}"
-        stack = stack_digest(error)
-        return await self._bury(
-            dead_letter(self._instance, reason, key=out.key, value=out.value, stack=stack)
-        )
+        await self._unsent(out, error, f"reply to {out.reply_to}")
 
-    async def _bury(self, letter: DeadLetter) -> asyncio.Future[Acked]:
+    async def answer(self, out: AnswerOut, error: Exception) -> None:
+        """An answer that the broker refused."""
+        await self._unsent(out, error, "answer")
+
+    async def _unsent(self, out: AnswerOut, error: Exception, what: str) -> None:
+        reason = f"{what}: {str(error) or 'not acknowledged in time'}"
+        stack = stack_digest(error)
+        letter = dead_letter(self._instance, reason, key=out.key, value=out.value, stack=stack)
+        await self._bury(letter, _nobody_waits)
+
+    async def _bury(
+        self, letter: DeadLetter, buried: Callable[[], None], *, alone: bool = False
+    ) -> None:
         await self._pulse.trust()
-        return await self._producer.send(self._topic, **letter._asdict())
+        refused = partial(self._smaller, letter, buried)
+        try:
+            topic = self._brain.topics.dlq
+            sent = await self._producer.send(topic, **letter._asdict(), alone=alone)
+        except RecordRefused as error:
+            await refused(error)
+        else:
+            self._in_flight.add(sent, lambda _: buried(), refused)
+
+    async def _smaller(
+        self, letter: DeadLetter, buried: Callable[[], None], error: RecordRefused
+    ) -> None:
+        if not error.alone:
+            await self._bury(letter, buried, alone=True)
+        elif (less := smaller(letter)) is not None:
+            await self._bury(less, buried, alone=True)
+        else:
+            self._brain.counters.letters_lost += 1
+            log.error("a dead letter is lost: %s", error)
+            buried()

@@ -21,8 +21,9 @@ from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.pace import Pace
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.coordinator.pulse import Pulse
+from anabranch.coordinator.refused import Refused
 from anabranch.coordinator.reply_topics import ReplyTopics
-from anabranch.errors import BrokerError, ProduceError, ProducerFenced, TopicError
+from anabranch.errors import BrokerError, ProduceError, ProducerFenced, RecordRefused, TopicError
 from anabranch.kafka.transport import Acked, Committed, TopicPartition, TransactionalProducer
 
 __all__ = ["ExactlyOnce"]
@@ -71,6 +72,7 @@ class ExactlyOnce:
         self._group = group
         self._producer_of = producer_of
         self._burial = burial
+        self._refused = Refused(brain, burial)
         self._pulse = pulse
         self._in_flight = in_flight
         self._seats: dict[int, _Seat] = {}
@@ -167,38 +169,79 @@ class ExactlyOnce:
         may = await asyncio.gather(*map(self._may_reply, answers))
         copies = [out for out, wanted in zip(answers, may, strict=True) if wanted]
         await seat.producer.begin()
-        for out, acked in zip(answers, await self._send(seat, answers, copies), strict=True):
-            owner.on_acked(out.offset, acked.offset)
+        for out, offset in zip(answers, await self._send(seat, answers, copies), strict=True):
+            owner.on_acked(out.offset, offset)
         made = entry(owner)
         await seat.producer.commit(self._offsets(owner.number, made.commit), self._group)
         made.written()
 
     async def _send(
         self, seat: _Seat, answers: Sequence[AnswerOut], copies: Sequence[AnswerOut]
-    ) -> list[Acked]:
-        """Acknowledgements of the answers, once the copies have theirs too."""
-        send, results = seat.producer.send, self._brain.topics.results
-        sent = [
-            await send(
-                results, out.value, key=out.key, partition=out.owner.number, headers=out.headers
-            )
-            for out in answers
-        ]
+    ) -> list[int | None]:
+        """Offsets of the answers in `results`, once the copies are out too."""
+        sent = [await self._hand_over(seat, out) for out in answers]
         copied = [await self._send_copy(seat, out) for out in copies]
+        await asyncio.gather(*sent, *copied, return_exceptions=True)
         try:
-            return (await asyncio.gather(*sent, *copied))[: len(answers)]
+            offsets = [
+                await self._offset(seat, out, future)
+                for out, future in zip(answers, sent, strict=True)
+            ]
+            for out, future in zip(copies, copied, strict=True):
+                await self._copied(seat, out, future)
         except BrokerError:
             raise
         except Exception as error:  # the client library's own
             self._reply_topics.blame(sent, list(zip(copies, copied, strict=True)))
             raise ProduceError(f"an answer was not acknowledged: {error!r}") from error
+        return offsets
 
-    async def _send_copy(self, seat: _Seat, out: AnswerOut) -> asyncio.Future[Acked]:
+    async def _hand_over(
+        self, seat: _Seat, out: AnswerOut, *, alone: bool = False
+    ) -> asyncio.Future[Acked]:
+        """Hand an answer over; a refusal comes with the acknowledgement, wherever it was made."""
+        topic, at = self._brain.topics.results, out.owner.number
+        try:
+            return await seat.producer.send(
+                topic, out.value, key=out.key, partition=at, headers=out.headers, alone=alone
+            )
+        except RecordRefused as error:
+            refused: asyncio.Future[Acked] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
+
+    async def _offset(self, seat: _Seat, out: AnswerOut, sent: asyncio.Future[Acked]) -> int | None:
+        """Where an answer is in `results`, or what is said instead of one that is refused."""
+
+        async def alone(out: AnswerOut) -> Acked:
+            return await (await self._hand_over(seat, out, alone=True))
+
+        try:
+            return (await sent).offset
+        except RecordRefused as error:
+            return await self._refused.instead(out, error, alone)
+
+    async def _copied(self, seat: _Seat, out: AnswerOut, sent: asyncio.Future[Acked]) -> None:
+        """A copy that the broker refuses costs itself: the transaction goes on without it."""
+        try:
+            await sent
+        except (RecordRefused, TopicError) as error:
+            if isinstance(error, RecordRefused) and not error.alone:
+                await self._copied(seat, out, await self._send_copy(seat, out, alone=True))
+                return
+            self._brain.counters.replies_lost += 1
+            await self._burial.reply(out, error)
+
+    async def _send_copy(
+        self, seat: _Seat, out: AnswerOut, *, alone: bool = False
+    ) -> asyncio.Future[Acked]:
         """Hand a copy over; a topic that was there a moment ago must not hold up the others."""
         topic = out.reply_to or ""
         try:
             async with asyncio.timeout(_COPY_TIMEOUT_S):
-                return await seat.producer.send(topic, out.value, key=out.key, headers=out.headers)
+                return await seat.producer.send(
+                    topic, out.value, key=out.key, headers=out.headers, alone=alone
+                )
         except (BrokerError, TimeoutError) as error:
             self._reply_topics.refused(topic)
             raise ProduceError(f"a copy was not taken by {topic}: {error!r}") from error
@@ -211,7 +254,7 @@ class ExactlyOnce:
         if objection is None:
             return True
         self._brain.counters.replies_lost += 1
-        self._in_flight.add(await self._burial.reply(out, TopicError(objection)))
+        await self._burial.reply(out, TopicError(objection))
         return False
 
     def _offsets(self, number: int, commit: Committed) -> dict[TopicPartition, Committed]:

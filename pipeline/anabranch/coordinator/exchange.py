@@ -10,10 +10,12 @@ import logging
 from functools import partial
 from typing import Final
 
+from msgspec import structs
+
 from anabranch.containment import contained, ignore
 from anabranch.coordinator.brain import Brain
 from anabranch.errors import BrokerError
-from anabranch.events import decode, encode
+from anabranch.events import MAX_VALUE_BYTES, decode, encode
 from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
 from anabranch.learn.records import TelemetryBatch
 from anabranch.supervise import Stage
@@ -86,7 +88,7 @@ class Exchange:
         with contained(self._lost):
             batch = self._brain.selector.telemetry.take_batch()
             if batch is not None:
-                await self._produce(encode(batch))
+                await self._produce(_fitting(batch))
 
     async def _produce(self, value: bytes) -> None:
         try:
@@ -97,3 +99,17 @@ class Exchange:
     def _lost(self, error: Exception) -> None:
         self._brain.counters.telemetry_lost += 1
         log.warning("a batch of telemetry was not sent: %s", error)
+
+
+def _fitting(batch: TelemetryBatch) -> bytes:
+    """A batch as bytes, without the raw records if they do not fit.
+
+    Raises:
+        ValueError: the sums alone are too large: what was asked has very long names.
+    """
+    value = encode(batch)
+    if len(value) > MAX_VALUE_BYTES:
+        value = encode(structs.replace(batch, sampled=()))
+    if len(value) > MAX_VALUE_BYTES:
+        raise ValueError(f"it has {len(value):,} bytes, over {MAX_VALUE_BYTES:,}")
+    return value

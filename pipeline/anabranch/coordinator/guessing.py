@@ -17,7 +17,14 @@ from anabranch.cache.sizes import key_bytes
 from anabranch.cache.warming import Warmer
 from anabranch.containment import contained, ignore
 from anabranch.coordinator.outbox import TaskOut
-from anabranch.events import HEADER_OFFSET, LayerDescriptor, Task, TaskLayer, encode
+from anabranch.events import (
+    HEADER_OFFSET,
+    MAX_VALUE_BYTES,
+    LayerDescriptor,
+    Task,
+    TaskLayer,
+    encode,
+)
 
 if TYPE_CHECKING:
     from anabranch.coordinator.brain import Brain
@@ -136,8 +143,8 @@ class Guessing:
             key=digest,
             generation=brain.control_position,
         )
+        if len(value := encode(task)) > MAX_VALUE_BYTES:
+            return
         to = brain.outstanding.choose(group, brain.directory.partitions(group))
         headers = [(HEADER_OFFSET, b"%d" % _NO_OFFSET)]
-        brain.outbox.tasks.append(
-            TaskOut(brain.topics.tasks(group, "low"), to, encode(task), headers)
-        )
+        brain.outbox.tasks.append(TaskOut(brain.topics.tasks(group, "low"), to, value, headers))

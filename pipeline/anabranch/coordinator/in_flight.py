@@ -6,9 +6,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from anabranch.errors import RecordRefused
 from anabranch.kafka.transport import Acked
 
-__all__ = ["InFlight"]
+__all__ = ["InFlight", "refusal"]
+
+
+def refusal(sent: asyncio.Future[Acked]) -> RecordRefused | None:
+    """Why the broker does not take a record that was sent, if that is how it ended."""
+    error = None if sent.cancelled() else sent.exception()
+    return error if isinstance(error, RecordRefused) else None
 
 
 class InFlight:
@@ -23,13 +30,18 @@ class InFlight:
         self._all: set[asyncio.Future[Any]] = set()
 
     def add(
-        self, sent: asyncio.Future[Acked], acked: Callable[[Acked], None] | None = None
+        self,
+        sent: asyncio.Future[Acked],
+        acked: Callable[[Acked], None] | None = None,
+        refused: Callable[[RecordRefused], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """A record; `acked` is called once the broker has it."""
+        """A record; `acked` is called once the broker has it, `refused` is run if it won't."""
 
         def done(sent: asyncio.Future[Acked]) -> None:
             self._all.discard(sent)
-            if self.arrived(sent) and acked is not None:
+            if refused is not None and (error := refusal(sent)) is not None:
+                self.run(refused(error))
+            elif self.arrived(sent) and acked is not None:
                 acked(sent.result())
 
         self._all.add(sent)

@@ -22,7 +22,15 @@ from anabranch.coordinator.planning import choose_layers, plan, probe
 from anabranch.dispatch.attempts import Attempt, next_attempts
 from anabranch.dispatch.routing import Route
 from anabranch.dispatch.tasks import bundle
-from anabranch.events import Error, PartialResult, Query, encode
+from anabranch.errors import DecodeError
+from anabranch.events import (
+    MAX_VALUE_BYTES,
+    Error,
+    PartialResult,
+    Query,
+    TaskLayer,
+    encode,
+)
 from anabranch.kafka.transport import Record
 from anabranch.observe.spans import Trace
 
@@ -163,6 +171,13 @@ class OpenQueries:
                 self._advance(open_query)
         self._brain.sharing.settle()
 
+    def on_refused(self, offset: int, layers: Sequence[TaskLayer], why: str) -> None:
+        """The broker took no task for these."""
+        if (open_query := self._open.get(offset)) is not None:
+            with self._contained(open_query):
+                self.go_on(open_query, self.take(open_query, [_failed(it, why) for it in layers]))
+        self._brain.sharing.settle()
+
     def drop(self, offset: int, running: Set[str] = frozenset()) -> None:
         """A query is over: nothing of it is left here, nor where it meets others.
 
@@ -269,9 +284,16 @@ class OpenQueries:
         for attempt in attempts:
             brain.outstanding.sent(group, partition)
             open_query.routes[attempt.layer.name, attempt.shard] = (group, partition)
-        task = encode(open_query.task(attempts))
-        topic = brain.topics.tasks(group, open_query.query.priority)
-        brain.outbox.tasks.append(TaskOut(topic, partition, task, open_query.headers))
+        task = open_query.task(attempts)
+        if len(value := encode(task)) > MAX_VALUE_BYTES:
+            raise DecodeError(
+                f"what workers would be asked has {len(value):,} bytes, over {MAX_VALUE_BYTES:,}"
+            )
+        topic, offset = brain.topics.tasks(group, open_query.query.priority), open_query.offset
+        headers = open_query.headers
+        brain.outbox.tasks.append(
+            TaskOut(topic, partition, value, headers, self._owner, offset, task.layers)
+        )
 
     def _accept(self, open_query: OpenQuery, result: PartialResult) -> bool:
         route = open_query.routes.pop((result.layer, result.shard), None)
@@ -315,3 +337,14 @@ class OpenQueries:
             self._brain.outstanding.ended(*route)
         lingering.routes.clear()
         self._brain.sharing.left(lingering, self._brain.now_ms())
+
+
+def _failed(slot: TaskLayer, why: str) -> PartialResult:
+    return PartialResult(
+        layer=slot.layer,
+        shard=slot.shard,
+        shards=slot.shards,
+        attempt=slot.attempt,
+        status="error",
+        error=why,
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from anabranch.events import TaskLayer
 from anabranch.kafka.transport import Headers, Record
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ class TaskOut(NamedTuple):
     partition: int
     value: bytes
     headers: Headers
+    owner: QueryPartition | None = None
+    """Told, with the next two, if the broker refuses it; None for what nobody has asked."""
+    offset: int = -1
+    layers: Sequence[TaskLayer] = ()
 
 
 class AnswerOut(NamedTuple):
@@ -30,6 +36,8 @@ class AnswerOut(NamedTuple):
     value: bytes
     headers: Headers
     reply_to: str | None = None
+    is_least: bool = False
+    """It says that the broker refused another one."""
 
 
 class DeadLetterOut(NamedTuple):

@@ -188,6 +188,8 @@ class QueryPartition:
         self._restored.forget(record.offset)
         stack = stack_digest(error)
         told = Error("internal", f"the coordinator failed on it; its dead letter has stack {stack}")
+        if isinstance(error, DecodeError):
+            told = Error("invalid_query", str(error))
         self.reject(record, trace, told, read_id(record.value), describe(error), stack)
 
     def reject(

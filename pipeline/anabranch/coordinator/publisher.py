@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from anabranch.coordinator.brain import Brain
@@ -10,6 +11,7 @@ from anabranch.coordinator.delivery import Delivery
 from anabranch.coordinator.in_flight import InFlight
 from anabranch.coordinator.outbox import DeadLetterOut, TaskOut
 from anabranch.coordinator.pulse import Pulse
+from anabranch.errors import BrokerError, RecordRefused, TopicError
 from anabranch.kafka.transport import Acked, Producer
 
 __all__ = ["Publisher"]
@@ -50,18 +52,39 @@ class Publisher:
             for letter in out.dead_letters:
                 await self._dead_letter(letter)
 
-    async def _task(self, task: TaskOut) -> None:
+    async def _task(self, task: TaskOut, *, alone: bool = False) -> None:
         await self._pulse.trust()
-        sent = await self._producer.send(
-            task.topic, task.value, partition=task.partition, headers=task.headers
-        )
-        sent.add_done_callback(self._in_flight.arrived)
+        try:
+            sent = await self._producer.send(
+                task.topic, task.value, partition=task.partition, headers=task.headers, alone=alone
+            )
+        except (RecordRefused, TopicError) as error:
+            self._refused(task, error)
+        else:
+            sent.add_done_callback(partial(self._sent, task))
+
+    def _sent(self, task: TaskOut, sent: asyncio.Future[Acked]) -> None:
+        error = None if sent.cancelled() else sent.exception()
+        if isinstance(error, RecordRefused) and not error.alone:
+            self._in_flight.run(self._task(task, alone=True))
+        elif isinstance(error, (RecordRefused, TopicError)):
+            self._refused(task, error)
+            self._in_flight.run(self.flush())
+        else:
+            self._in_flight.arrived(sent)
+
+    def _refused(self, task: TaskOut, error: BrokerError) -> None:
+        """Its layers have failed; the query goes on without them."""
+        self._brain.counters.tasks_refused += 1
+        if task.owner is not None:
+            why = f"the broker refused the task: {error}"
+            task.owner.queries.on_refused(task.offset, task.layers, why)
 
     async def _dead_letter(self, letter: DeadLetterOut) -> None:
-        sent = await self._burial.record(letter.record, letter.reason, letter.stack)
-        self._in_flight.add(sent, partial(self._buried, letter))
+        buried = partial(self._buried, letter)
+        await self._burial.record(letter.record, letter.reason, letter.stack, buried)
 
-    def _buried(self, letter: DeadLetterOut, _: Acked) -> None:
+    def _buried(self, letter: DeadLetterOut) -> None:
         """A dead letter is safe: now its answer may go, or its offset is done."""
         if letter.owner is None:
             return

@@ -136,7 +136,7 @@ class Coordinator(Service):
         """How what is decided gets out, by the configuration's mode."""
         self._in_flight = InFlight(self._supervisor.fail)
         name, topics = self.instance, self.brain.topics
-        burial = Burial(name, topics.dlq, self._producer, self._pulse)
+        burial = Burial(self.brain, name, self._producer, self._pulse, self._in_flight)
         reply_topics = ReplyTopics(self._replies.lookup, clock.monotonic)
         self._delivery: AtLeastOnce | ExactlyOnce
         if self._config.mode == "exactly_once":

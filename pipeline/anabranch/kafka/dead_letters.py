@@ -19,6 +19,7 @@ __all__ = [
     "dead_letter",
     "original_headers",
     "our_headers",
+    "smaller",
     "stack_digest",
 ]
 
@@ -57,6 +58,9 @@ _OURS: Final = frozenset(
 _MAX_HEADER_BYTES: Final = MAX_VALUE_BYTES // 2
 _MAX_KEY_BYTES: Final = MAX_VALUE_BYTES // 4
 """With a value of `MAX_MESSAGE_BYTES` and what we add, a letter fits into `dlq`."""
+
+_SMALLER_BYTES: Final = (900_000, 50_000, 6_000)
+"""For a `dlq` that takes less than it was made for: with 1 MB, 64 kB or 8 kB."""
 
 
 class DeadLetter(NamedTuple):
@@ -107,6 +111,21 @@ def dead_letter(
         headers.append((HEADER_TRUNCATED, b"%d" % whole))
     key = b"" if key is None and value is None else key  # a compacted topic takes no other
     return DeadLetter(value, key, [*headers, *theirs])
+
+
+def smaller(letter: DeadLetter) -> DeadLetter | None:
+    """The same with less of the record in it; None if there is nothing left to be cut."""
+    whole = _size(letter.key, letter.value, letter.headers)
+    most = next((most for most in _SMALLER_BYTES if whole > most), None)
+    if most is None:
+        return None
+    ours = [(name, value) for name, value in letter.headers if name in _OURS]
+    if HEADER_TRUNCATED not in dict(ours):
+        theirs = original_headers(letter.headers)
+        ours.append((HEADER_TRUNCATED, b"%d" % _size(letter.key, letter.value, theirs)))
+    room = max(0, most - _size(None, None, ours))
+    key, value = letter.key and letter.key[: room // 4], letter.value and letter.value[: room // 2]
+    return DeadLetter(value, key, ours)
 
 
 def stack_digest(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.producer.message_accumulator import MessageBatch
 
-from anabranch.errors import RecordRefused
+from anabranch.errors import RecordRefused, TopicError
 
 __all__ = ["REFUSALS", "watch_refusals"]
 
@@ -48,15 +48,23 @@ def watch_refusals(client: AIOKafkaProducer) -> None:
 
 def _fail(client: AIOKafkaProducer, batch: MessageBatch, exception: BaseException) -> None:
     if isinstance(exception, REFUSALS):
-        if client._txn_manager is not None:
-            client._txn_manager.increment_sequence_number(batch.tp, -batch.record_count)
+        _give_back(client, batch)
         if batch.record_count > 1 and isinstance(exception, kafka.MessageSizeTooLargeError):
             _shrink(client, len(batch.get_data_buffer()) // 2)
         exception = RecordRefused(
             f"sending to {batch.tp.topic}: {str(exception) or type(exception).__name__}",
             alone=batch.record_count == 1,
         )
+    elif isinstance(exception, kafka.TopicAuthorizationFailedError):
+        _give_back(client, batch)
+        exception = TopicError(f"sending to {batch.tp.topic}: {exception}")
     MessageBatch.failure(batch, exception)
+
+
+def _give_back(client: AIOKafkaProducer, batch: MessageBatch) -> None:
+    """Sequence numbers of a batch that the broker has not appended."""
+    if client._txn_manager is not None:
+        client._txn_manager.increment_sequence_number(batch.tp, -batch.record_count)
 
 
 def _shrink(client: AIOKafkaProducer, most_bytes: int) -> None:
