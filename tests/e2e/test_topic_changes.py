@@ -12,6 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from fleet import answers
+from msgspec import convert, to_builtins
 from pipelines import found, layers_of
 
 from anabranch.config import Config, KafkaConfig, TopicsConfig, TypeConfig
@@ -129,3 +130,35 @@ async def test_a_topic_made_anew_has_new_queries_under_old_offsets(config: Confi
         (answer,) = found_[id_]
         assert answer["status"] == "complete"
         assert [item["id"] for item in answer["items"]] == [f"urn:{id_}:a"]
+
+
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+async def test_a_repeat_after_a_clean_restart_gets_no_answer(config: Config, mode: str) -> None:
+    config = convert(to_builtins(config) | {"mode": mode}, Config)
+    async with working(config):
+        await ask(config, "q0", "q1", "q2", partition=0)
+        assert len(await answers(config, 3, within_s=30)) == 3
+    async with working(config):
+        await ask(config, "q0", "q2", "new", partition=0)
+        found_ = await answers(config, 4, within_s=30)
+    assert {id_: len(given) for id_, given in found_.items()} == dict.fromkeys(
+        ("q0", "q1", "q2", "new"), 1
+    )
+
+
+async def test_every_log_may_be_trimmed_while_it_is_followed(config: Config) -> None:
+    topics = Topics(config.namespace)
+    followed = (topics.queries, topics.partials, topics.telemetry, topics.tasks_of("default")[2])
+    async with working(config):
+        await ask(config, "q0", partition=0)
+        await answers(config, 1, within_s=30)
+        async with admin_of(config) as admin:
+            for topic in followed:
+                at = TopicPartition(topic, 0)
+                await admin.delete_records({at: RecordsToDelete(before_offset=-1)})
+        await ask(config, "q1", partition=0)
+        found_ = await answers(config, 2, within_s=30)
+    async with working(config):
+        await ask(config, "q2", partition=0)
+        found_ = await answers(config, 3, within_s=30)
+    assert [answer["status"] for given in found_.values() for answer in given] == ["complete"] * 3
