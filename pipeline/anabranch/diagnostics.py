@@ -319,18 +319,25 @@ class Diagnostics(DiagnosticFunctions):
 
     async def _listen(self, enough: Callable[[Census], bool], timeout_ms: int) -> None:
         """Read to the end, and from there on for `timeout_ms` or until there is enough."""
-        end = (await self._reader.ends([self._health]))[self._health]
+        end = await self._end()
         self._census.begin()
         while self._reader.position(self._health) < end:
-            await self._read(end)
+            if not await self._read(end):  # the log may have lost what was to come
+                end = min(end, await self._end())
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_ms / 1000
         while not enough(self._census) and loop.time() < until:
             await self._read(end)
 
-    async def _read(self, end: int) -> None:
-        async for _, record in in_turns(await self._reader.fetch(_FETCH_MS)):
+    async def _end(self) -> int:
+        return (await self._reader.ends([self._health]))[self._health]
+
+    async def _read(self, end: int) -> bool:
+        """Whether anything came."""
+        batches = await self._reader.fetch(_FETCH_MS)
+        async for _, record in in_turns(batches):
             self._census.learn(record, alive=record.offset >= end)
+        return bool(batches)
 
     async def _close(self) -> None:
         await asyncio.gather(self._reader.stop(), self._producer.stop(), return_exceptions=True)

@@ -1037,3 +1037,31 @@ class TestTakeover:
         world.take_over()
         assert world.statuses(id_) == {"a": "ok", "d": "timeout"}
         assert not world.sent
+
+
+class TestControlMadeAnew:
+    """Its offsets begin again, so that nothing can be compared with what was stamped before."""
+
+    def test_what_is_held_is_forgotten_and_later_orders_hold(self) -> None:
+        world = Hybrid()
+        for _ in range(5):
+            world.invalidate(tags=["none"])
+        world.cached("a")
+        world.brain.follow_control(0)
+        id_ = world.ask("a")
+        assert world.asked() == ["a"], "nobody knows what the old log would have said"
+        world.reply("a", to=id_)
+        world.brain.cache.invalidate(generation=0, layer="a")
+        world.brain.follow_control(1)
+        world.ask("a")
+        assert world.asked() == ["a"], "a new order concerns what was looked up before it"
+
+    def test_what_was_fetched_meanwhile_is_not_kept(self) -> None:
+        world = Hybrid()
+        world.invalidate(tags=["none"])
+        id_ = world.ask("a")
+        world.brain.follow_control(0)
+        world.reply("a", to=id_)
+        assert world.answers[id_].status == "complete"
+        world.ask("a")
+        assert world.asked() == ["a"]

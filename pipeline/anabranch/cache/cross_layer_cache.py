@@ -164,6 +164,13 @@ class CrossLayerCache:
         self._statistics.obeyed(generation, count)
         return count
 
+    def forget_all(self) -> None:
+        """Drop all that is held, and every order: what they were counted by begins anew."""
+        for record in list(self._records.values()):
+            for layer in list(record.slots):
+                self._shelf.drop(record, layer, "invalidated")
+        self._orders.begin_anew()
+
     def invalidate_layer(self, layer: str) -> int:
         """Drop all that is held of a layer, here and now; returns the number of slots.
 

@@ -62,6 +62,13 @@ class Orders:
             self._size_bytes -= _size(oldest)
             self._floor = max(self._floor, at)
 
+    def begin_anew(self) -> None:
+        """Forget all orders, as what they concerned is forgotten."""
+        self.epoch += 1
+        self._floor = _NEVER
+        self._latest.clear()
+        self._shapes.clear()
+
     def latest(
         self, layer: str, scope: str | None, tags: Iterable[str], digest: Callable[[], str]
     ) -> int:

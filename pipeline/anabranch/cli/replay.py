@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import uvloop
@@ -17,18 +17,17 @@ from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.config import Config, SelectConfig
 from anabranch.errors import ConfigError, DecodeError
 from anabranch.events import decode
+from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import TopicPartition, Transport
 from anabranch.learn.records import TelemetryBatch
 from anabranch.learn.replay import Evaluation, Interval
 from anabranch.select.tuning import Tuning, evaluate
 from anabranch.select.tuning import tune as find_better
-from anabranch.turns import in_turns
 
 __all__ = ["replay"]
 
 Switch = Annotated[bool, Parameter(negative="")]
-FETCH_MS: Final = 500
 
 
 def replay(
@@ -139,14 +138,13 @@ async def read_topic(transport: Transport, topic: str) -> list[TelemetryBatch]:
     try:
         await require_topics(reader, [topic])
         places = [TopicPartition(topic, n) for n in range(await reader.partitions(topic))]
-        ends = await reader.ends(places)
-        reader.assign(await reader.beginnings(places))
-        while any(reader.position(place) < ends[place] for place in places):
-            async for _, record in in_turns(await reader.fetch(FETCH_MS)):
-                try:
-                    batches.append(decode(record.value, TelemetryBatch))
-                except DecodeError:
-                    unread += 1
+        beginnings, ends = await reader.beginnings(places), await reader.ends(places)
+        whole = {place: range(beginnings[place], ends[place]) for place in places}
+        async for record in read_ranges(reader, whole):
+            try:
+                batches.append(decode(record.value, TelemetryBatch))
+            except DecodeError:
+                unread += 1
     finally:
         await reader.stop()
     if unread:

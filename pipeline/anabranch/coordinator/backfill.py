@@ -13,17 +13,16 @@ from anabranch.containment import contained, ignore
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial
 from anabranch.events import Partial, decode
+from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.topics import longest_ttl_ms
 from anabranch.kafka.transport import Reader, Record, TopicPartition
 from anabranch.supervise import Stage
-from anabranch.turns import in_turns
 
 __all__ = ["Backfill"]
 
 _CHUNK_RECORDS: Final = 1_000
 _FIRST_RECORDS: Final = 100
 _CHUNK_BYTES: Final = 2_000_000
-_FETCH_MS: Final = 100
 _IDLE_MS: Final = 500
 MAX_BYTES: Final = 32_000_000
 """Read for one partition at most, and a chunk."""
@@ -78,16 +77,11 @@ class Backfill:
         if start >= before:
             return None
         first, count, size_bytes = None, 0, 0
-        self._reader.assign({tp: start})
-        while self._reader.position(tp) < before:
-            stage.beat()
-            async for _, record in in_turns(await self._reader.fetch(_FETCH_MS)):
-                if record.offset < before:
-                    first = first or record
-                    count += 1
-                    size_bytes += len(record.value or b"")
-                    self._fold(record)
-        self._reader.assign({})
+        async for record in read_ranges(self._reader, {tp: range(start, before)}, stage.beat):
+            first = first or record
+            count += 1
+            size_bytes += len(record.value or b"")
+            self._fold(record)
         return _Chunk(first.offset, first.timestamp, count, size_bytes) if first else None
 
     def _fold(self, record: Record) -> None:

@@ -135,6 +135,16 @@ class Brain:
         self.control_position = 0
         """The next offset of `control`: what lookups are stamped with."""
 
+    def follow_control(self, position: int) -> None:
+        """`control` was read up to there.
+
+        Lower than before, it lost its tail or was made anew: which orders would have concerned
+        what is held cannot be known any more.
+        """
+        if position < self.control_position:
+            self.cache.forget_all()
+        self.control_position = position
+
     def bury(self, record: Record, error: Exception) -> None:
         """A record of no query's that cannot be read or handled."""
         self.counters.dead_letters += 1

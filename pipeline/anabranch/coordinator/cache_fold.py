@@ -51,8 +51,7 @@ def fold_partial(
         return
     key: Question | str = partial.key
     limit = partial.limit
-    # Nobody can have looked up after what is read of `control` by now.
-    generation = min(partial.generation, brain.control_position)
+    generation = partial.generation
     if open_query is None:
         key = brain.guessing.question(partial.key) or partial.key
     else:
@@ -60,6 +59,8 @@ def fold_partial(
             return  # not the question that was asked: never under its key
         key, limit = open_query.key, open_query.query.limit
         generation = open_query.generation
+    if generation > brain.control_position:
+        return  # it lies, or `control` begins anew: what it missed cannot be known
     slots = [
         (result.layer, _slot(whole, layer, limit, generation))
         for result in partial.results

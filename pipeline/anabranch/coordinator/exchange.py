@@ -16,6 +16,7 @@ from anabranch.containment import contained, ignore
 from anabranch.coordinator.brain import Brain
 from anabranch.errors import BrokerError
 from anabranch.events import MAX_VALUE_BYTES, decode, encode
+from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
 from anabranch.learn.records import TelemetryBatch
 from anabranch.supervise import Stage
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 _INTERVAL_MS: Final = 1_000
 _REPLAY_RECORDS: Final = 3_000
 """Batches of the recent past that a new instance learns from: about five minutes of ten."""
-_REPLAY_FETCH_MS: Final = 100
 
 
 class Exchange:
@@ -51,11 +51,12 @@ class Exchange:
         partitions = [TopicPartition(self._topic, n) for n in range(count)]
         beginnings = await self._reader.beginnings(partitions)
         ends = await self._reader.ends(partitions)
-        self._reader.assign({tp: max(beginnings[tp], ends[tp] - _REPLAY_RECORDS) for tp in ends})
-        while any(self._reader.position(tp) < end for tp, end in ends.items()):
-            for records in (await self._reader.fetch(_REPLAY_FETCH_MS)).values():
-                for record in records:
-                    self._replay(record)
+        past = {
+            tp: range(max(beginnings[tp], end - _REPLAY_RECORDS), end) for tp, end in ends.items()
+        }
+        async for record in read_ranges(self._reader, past):
+            self._replay(record)
+        self._reader.assign(ends)
 
     async def stop(self) -> None:
         """Close; what was not sent is lost, and nothing else."""

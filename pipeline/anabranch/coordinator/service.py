@@ -309,11 +309,12 @@ class Coordinator(Service):
             await self._go_on()
             with contained(ignore):
                 mourn(self.brain, self.ownership.partitions)
-            self.brain.control_position = max(
-                self.brain.control_position, self._signals.position(control)
-            )
-            if not self._signals_read.is_set() and self._is_caught_up(ends):
-                self._signals_read.set()
+            self.brain.follow_control(self._signals.position(control))
+            if not self._signals_read.is_set():
+                if not batches:  # a log may have lost what was to come
+                    ends = await self._signals.ends([health, control])
+                if self._is_caught_up(ends):
+                    self._signals_read.set()
             await self._publisher.flush()
 
     async def _guess(self, stage: Stage) -> None:

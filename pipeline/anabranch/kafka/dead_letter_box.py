@@ -28,12 +28,12 @@ from anabranch.kafka.dead_letters import (
     original_headers,
     our_headers,
 )
+from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
 
 __all__ = ["Letter", "read_letters", "send_back"]
 
-_FETCH_MS: Final = 200
 _MAX_TEXT_CHARS: Final = 1_000
 _MAX_DIGITS: Final = 19
 """What Kafka counts in has no more."""
@@ -124,12 +124,8 @@ async def _read_all(reader: Reader, topic: str) -> list[Record]:
     await require_topics(reader, [topic])
     partitions = [TopicPartition(topic, n) for n in range(await reader.partitions(topic))]
     beginnings, ends = await reader.beginnings(partitions), await reader.ends(partitions)
-    reader.assign(beginnings)
-    records: list[Record] = []
-    while any(reader.position(tp) < ends[tp] for tp in partitions):
-        for batch in (await reader.fetch(_FETCH_MS)).values():
-            records += batch
-    return records
+    whole = {tp: range(beginnings[tp], ends[tp]) for tp in partitions}
+    return [record async for record in read_ranges(reader, whole)]
 
 
 def _noted(record: Record) -> int | None:
