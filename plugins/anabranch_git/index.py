@@ -109,7 +109,7 @@ class Index:
         except sqlite3.DatabaseError as error:
             if time.monotonic() > end:
                 raise LayerTimeout("the time was up before the index was searched") from error
-            raise LayerError(f"the index {self.path} cannot be read: {error}") from error
+            raise LayerError("the index cannot be read") from error
         finally:
             self._idle.put(connection)
 
@@ -121,7 +121,7 @@ class Index:
         try:
             return connect(self.path)
         except sqlite3.DatabaseError as error:
-            raise LayerError(f"the index {self.path} cannot be opened: {error}") from error
+            raise LayerError("the index cannot be opened") from error
 
     def close(self) -> None:
         """Close idle connections; the index can be used again."""

@@ -112,9 +112,9 @@ async def huge(_: Any) -> Any:
 @pytest.mark.parametrize(
     ("layer", "status", "said"),
     [
-        (raises, "error", "disk on fire"),
+        (raises, "error", "the layer raised RuntimeError"),
         (hangs, "timeout", ""),
-        (nonsense, "error", "a layer gives a Result"),
+        (nonsense, "error", "gave dict"),
         (huge, "error", "max_bytes"),
     ],
 )

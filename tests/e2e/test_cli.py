@@ -23,7 +23,7 @@ LAYERS = """
 import asyncio
 from pathlib import Path
 
-from anabranch.layers import Item, layer
+from anabranch import Item, LayerError, layer
 
 @layer("fruit")
 async def fruit(request):
@@ -35,7 +35,7 @@ async def nuts(request):
 
 @layer("broken")
 async def broken(request):
-    raise ValueError("this layer is broken")
+    raise LayerError("this layer is broken")
 
 @layer("endless")
 async def endless(request):

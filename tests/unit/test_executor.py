@@ -16,6 +16,7 @@ from anabranch.middleware import Wrapper
 from anabranch.observe.spans import Tracer
 from anabranch.supervise import until
 from anabranch.testing.virtual_time import VirtualClock, run
+from anabranch.worker import mishaps
 from anabranch.worker.executor import Executor, Job
 from anabranch.worker.queue import LocalQueue
 from anabranch.worker.threads import LayerThreads
@@ -120,6 +121,11 @@ def test_exactly_limit_items_are_not_taken_for_all_there_is() -> None:
     assert not only(execute({"a": found}, (("a",), 1_000), limit=5)).complete
 
 
+def _told(name: str) -> str:
+    """All that readers of an answer learn of an error that a layer did not mean to tell."""
+    return f"the layer raised {name}; the log of its worker says more"
+
+
 def test_a_layer_that_raises_costs_its_own_answer_only() -> None:
     async def broken(_: Request) -> Result:
         raise RuntimeError("disk on fire")
@@ -132,7 +138,7 @@ def test_a_layer_that_raises_costs_its_own_answer_only() -> None:
         for p in execute({"a": broken, "b": found}, (("a", "b"), 1_000))
         for r in p.results
     }
-    assert (results["a"].status, results["a"].error) == ("error", "RuntimeError: disk on fire")
+    assert (results["a"].status, results["a"].error) == ("error", _told("RuntimeError"))
     assert results["b"].status == "ok"
 
 
@@ -159,7 +165,7 @@ def test_a_layers_own_timeout_is_its_own_error_not_ours() -> None:
         raise TimeoutError("my database was slow")
 
     result = only(execute({"a": impatient}, (("a",), 1_000)))
-    assert (result.status, result.error) == ("error", "TimeoutError: my database was slow")
+    assert (result.status, result.error) == ("error", _told("TimeoutError"))
 
 
 def test_a_configured_timeout_ends_a_layer_earlier() -> None:
@@ -424,3 +430,63 @@ def test_a_wrapper_that_makes_no_function_is_refused_at_once() -> None:
 
     with pytest.raises(ConfigError, match=r"layers\.a: the wrapper 'broken' gave NoneType"):
         execute({"a": lambda _: []}, (("a",), 1_000), wrappers=[broken])
+
+
+def raising(error: Callable[[], BaseException]) -> Ask:
+    async def ask(_: Request) -> Result:
+        raise error()
+
+    return ask
+
+
+@pytest.mark.parametrize("kind", [KeyError, RuntimeError, SystemExit, KeyboardInterrupt])
+def test_what_a_layer_did_not_mean_to_say_is_for_operators(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "postgresql://me:s3cr3t@host"
+    result = only(execute({"a": raising(lambda: kind(secret))}, (("a",), 1_000)))
+    assert result.error == _told(kind.__name__)
+    (told,) = caplog.messages
+    assert secret in told
+    assert "Traceback" in told
+
+
+def test_what_a_layer_says_is_for_everybody_and_its_cause_for_operators(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def caused() -> LayerError:
+        error = LayerError("the index cannot be read")
+        error.__cause__ = OSError("my/own/index")
+        return error
+
+    asks = {"a": raising(caused), "b": raising(lambda: LayerError("no such customer"))}
+    done = [r for p in execute(asks, (("a", "b"), 1_000)) for r in p.results]
+    assert {r.error for r in done} == {"the index cannot be read", "no such customer"}
+    (told,) = caplog.messages
+    assert "my/own/index" in told
+
+
+def test_a_kind_of_error_is_told_once_with_its_stack_and_then_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def ask(request: Request) -> Result:
+        raise KeyError(f"missing {request.deadline}")
+
+    async def other(_: Request) -> Result:
+        raise KeyError("another place")
+
+    execute({"a": ask, "b": other}, *[(("a",), 1_000)] * 100, (("b",), 1_000))
+    stacks = [message for message in caplog.messages if "Traceback" in message]
+    assert len(stacks) == 2
+    assert [m for m in caplog.messages if m not in stacks] == [
+        f"layer a has raised KeyError {n} times ({m.rpartition('(')[2].rstrip(')')})"
+        for n, m in zip((10, 100), [m for m in caplog.messages if m not in stacks], strict=True)
+    ]
+
+
+def test_kinds_of_errors_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mishaps, "MAX_KINDS", 10)
+    told = mishaps.Mishaps()
+    for n in range(100):
+        told.tell("a", type(f"E{n}", (Exception,), {})("x" * 100_000))
+    assert len(told._counts) == 10

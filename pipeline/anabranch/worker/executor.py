@@ -14,6 +14,7 @@ from anabranch.events import HEADER_OFFSET, Partial, PartialResult, Task, TaskLa
 from anabranch.kafka.transport import Headers, Record
 from anabranch.layers import Ask, Request, Result
 from anabranch.observe.spans import Trace, Tracer
+from anabranch.worker.mishaps import Mishaps
 from anabranch.worker.queue import LocalQueue
 
 __all__ = ["Executor", "Job"]
@@ -69,6 +70,7 @@ class Executor:
         self._tracer = tracer
         self._slots = slots
         self._reserve_ms = reserve_ms
+        self._mishaps = Mishaps()
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.expired = 0
@@ -119,7 +121,7 @@ class Executor:
         started = self._clock.monotonic()
         started_ms = self._now_ms()
         span = self._tracer.child(job.trace, f"layer {slot.layer}", {"anabranch.layer": slot.layer})
-        result = await self._ask(job, slot, started + remaining_ms / 1000, remaining_ms)
+        result = await self._ask(job, slot, started + remaining_ms / 1000, remaining_ms, span)
         took_ms = (self._clock.monotonic() - started) * 1000
         result.queued_ms = round(job.queued_ms, 3)
         result.started_ms = round(started_ms, 3)
@@ -130,7 +132,7 @@ class Executor:
         self._finish(job, result)
 
     async def _ask(
-        self, job: Job, slot: TaskLayer, deadline: float, remaining_ms: float
+        self, job: Job, slot: TaskLayer, deadline: float, remaining_ms: float, span: Trace
     ) -> PartialResult:
         ask = self._asks.get(slot.layer)
         if ask is None:
@@ -145,9 +147,11 @@ class Executor:
         except LayerTimeout as error:
             return _ended(slot, "timeout", _text(error))
         except LayerError as error:
+            self._mishaps.tell_cause(slot.layer, error)
             return _ended(slot, "error", _text(error), transient=error.transient)
         except BaseException as error:  # SystemExit, too: a layer costs its own part only
-            return _ended(slot, "error", f"{type(error).__name__}: {_text(error)}")
+            span.set({"exception.type": type(error).__name__, "exception.message": _text(error)})
+            return _ended(slot, "error", self._mishaps.tell(slot.layer, error))
 
     def _finish(self, job: Job, result: PartialResult) -> None:
         """Collect; what finishes in the same turn of the loop travels together."""

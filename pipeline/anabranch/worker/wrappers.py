@@ -77,7 +77,10 @@ def bounded(spec: LayerSpec, ask: Ask) -> Ask:
 
     async def ask_bounded(request: Request) -> Result:
         result = _checked(await ask(request))
-        encoded = encode(result)
+        try:
+            encoded = encode(result)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise LayerError(f"the result cannot be encoded: {error}") from None
         size_bytes = len(encoded)
         if is_deeper(encoded, MAX_RESULT_DEPTH):
             raise LayerError(f"the result is nested deeper than {MAX_RESULT_DEPTH}")
