@@ -14,7 +14,7 @@ from anabranch.events import Query, decode
 from anabranch.kafka.dead_letter_box import Letter, read_letters, send_back
 from anabranch.kafka.dead_letters import dead_letter, original_headers, stack_digest
 from anabranch.kafka.topics import DLQ_MESSAGE_BYTES, MAX_MESSAGE_BYTES, Topics
-from anabranch.kafka.transport import Record
+from anabranch.kafka.transport import Record, TopicPartition
 from anabranch.testing import MemoryBroker, run
 
 DLQ = "anabranch.dlq"
@@ -115,6 +115,19 @@ def test_the_digest_is_read_back() -> None:
     broker = MemoryBroker()
     buried(broker, value=b"x", stack="abc")
     assert letters(broker)[0].stack == "abc"
+
+
+def test_what_could_not_be_unpacked_is_shown_and_never_sent_back() -> None:
+    broker = MemoryBroker()
+    error = "offsets 3 to 5 cannot be unpacked: its checksum is wrong"
+    buried(broker, QUERY._replace(value=b"\x00raw", error=error))
+    broker.log(TopicPartition(DLQ, 0)).append_unreadable(b"in dlq itself", 2**50, 2)
+    of_queries, of_dlq = letters(broker)
+    assert (of_queries.reason, of_queries.record.value) == (error, b"\x00raw")
+    assert (of_queries.topic, of_queries.offset) == ("anabranch.queries", 5)
+    assert "offsets 1 to 2 cannot be unpacked" in of_dlq.reason
+    assert all("bytes of the log" in str(letter.why_not) for letter in (of_queries, of_dlq))
+    assert replay(broker, [of_queries, of_dlq]) == 0
 
 
 @given(

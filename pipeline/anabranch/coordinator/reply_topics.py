@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from anabranch.coordinator.outbox import AnswerOut
-from anabranch.errors import BrokerError
 
 __all__ = ["ReplyTopics"]
 
@@ -39,15 +38,16 @@ class ReplyTopics:
         """Until when, and what speaks against it."""
 
     async def objection(self, topic: str) -> str | None:
-        """Why no copy may go there; None if it may."""
+        """Why no copy may go there; None if it may.
+
+        Raises:
+            BrokerUnavailable: nobody answers, which says nothing of the topic.
+        """
         until_s, found = self._known.get(topic, (0.0, None))
         if self._now_s() < until_s:
             self._known.move_to_end(topic)
             return found
-        try:
-            found = None if await self._lookup(topic) else _MISSING
-        except BrokerError as error:
-            return str(error)  # of today, not of the topic
+        found = None if await self._lookup(topic) else _MISSING
         self._remember(topic, found)
         return found
 

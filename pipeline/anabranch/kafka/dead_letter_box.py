@@ -65,10 +65,10 @@ class Letter(Struct, frozen=True):
     @property
     def why_not(self) -> str | None:
         """Why it cannot be replayed, or None if it can."""
-        if self.topic is None or self.partition is None:
-            return "it was never in a topic"
         if self.raw:
             return "it could not be unpacked: these are bytes of the log"
+        if self.topic is None or self.partition is None:
+            return "it was never in a topic"
         if not self.is_work:
             return f"it says that it came from {self.topic!r}; only work is sent back"
         if self.truncated:
