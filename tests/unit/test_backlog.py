@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from unittest.mock import patch
 
+from hybrid import Hybrid
 from msgspec import structs
+from records import FakeRecord
 
 from anabranch.config import Config, CoordinatorConfig, TopicsConfig
 from anabranch.coordinator import Coordinator
@@ -116,6 +118,31 @@ def test_a_backlog_is_not_piled_up_before_busy_workers_but_who_asks_now_is_sent_
     slots = 0
     outstanding.ended("io", 0)
     assert load.has_room(age_ms=60_000)
+
+
+def test_nothing_is_planned_for_a_query_that_has_expired_when_it_is_read() -> None:
+    world = Hybrid()
+    world.ask("a", n=1)
+    world.reply("a")
+    with patch("anabranch.coordinator.open_queries.plan", side_effect=AssertionError):
+        for fields in ({"n": 1}, {"n": 2}):
+            id_ = late(world, **fields)
+            answer = world.answers[id_]
+            cached = fields["n"] == 1
+            assert answer.status == ("complete" if cached else "failed")
+            assert cached or (answer.error is not None and answer.error.code == "expired")
+
+
+def late(world: Hybrid, n: int) -> str:
+    """Ask a question whose deadline has passed when it is read."""
+    world.now_ms -= 5_000
+    id_, partition = f"late{n}", world.partitions[0]
+    value = encode(Query(id=id_, type="t", layers=["a"], params={"n": n}))
+    record = FakeRecord(value, offset=partition.position, timestamp=int(world.now_ms))
+    world.now_ms += 5_000
+    partition.on_query(record)
+    world.collect()
+    return id_
 
 
 def test_partitions_that_change_hands_in_the_middle_of_a_batch_lose_nothing() -> None:

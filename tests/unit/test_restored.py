@@ -93,3 +93,18 @@ def test_a_record_at_an_old_offset_is_an_error() -> None:
     partition = world.partitions[0]
     with pytest.raises(TopicError, match="goes on at 0, but was read up to 1"):
         partition.on_query(world._queries[0][0])
+
+
+def test_what_is_kept_for_queries_to_be_read_is_bounded_and_nobody_waits_for_the_rest() -> None:
+    read = Restored(Progress(3, completed=(5,)), Bounds(), end=99, max_bytes=1_000)
+    large = FakeRecord(bytes(400))
+    for offset in (0, 2, 5):
+        read.arrive(large, partial("done", offset))
+    for offset in (3, 4, 6):
+        read.arrive(large, partial("q", offset))
+    assert [len(read.arrived(offset, "q")) for offset in (0, 2, 5, 6)] == [0, 0, 0, 0]
+    assert len(read.arrived(3, "q")) == 1
+    read.arrive(large, partial("q", 6))
+    assert len(read.arrived(6, "q")) == 1, "there is room again"
+    read.add_answer(4, "q")
+    assert read.arrived(4, "q") == [], "it is answered"
