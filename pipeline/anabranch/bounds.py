@@ -51,6 +51,7 @@ Shard: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_SHARDS)]
 Shards: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_SHARDS)]
 Attempt: TypeAlias = tuple[Count, Count]
 PartitionNumber: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Epochs: TypeAlias = Annotated[dict[PartitionNumber, Count], Meta(max_length=16_384)]
 Partitions: TypeAlias = Annotated[list[PartitionNumber], Meta(max_length=16_384)]
 
 Label: TypeAlias = Annotated[str, Meta(max_length=128)]

@@ -240,7 +240,11 @@ class LayerDescriptor(Struct, frozen=True, tag="layer", tag_field="kind"):
 
 
 class MemberHealth(Struct, frozen=True, tag="member", tag_field="kind"):
-    """One running instance, on `health` under `member/<role>/<instance>`."""
+    """One running instance, on `health` under `member/<role>/<instance>`.
+
+    A coordinator's last word, `stopped`, has in `epochs` under which it held its partitions to the
+    end: whoever takes them over from there knows that no query killed it.
+    """
 
     instance: bounds.Instance
     role: Literal["coordinator", "worker"]
@@ -252,6 +256,7 @@ class MemberHealth(Struct, frozen=True, tag="member", tag_field="kind"):
     queued: bounds.Count = 0
     sent_ms: bounds.Millis = 0.0
     stats: bounds.Stats = {}
+    epochs: bounds.Epochs = {}
 
 
 class ComponentStats(Struct, frozen=True, tag="stats", tag_field="kind"):

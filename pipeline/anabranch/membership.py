@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from anabranch.clock import BrokerClock, Clock
-from anabranch.errors import RecordRefused
+from anabranch.errors import BrokerError, RecordRefused
 from anabranch.events import MemberHealth, encode
 from anabranch.kafka.transport import LOG_APPEND_TIME, Producer, Record
 from anabranch.supervise import Stage
@@ -23,6 +23,7 @@ __all__ = ["HEALTH_INTERVAL_S", "Membership", "instance_name", "package_version"
 log = logging.getLogger(__name__)
 
 _MAX_UNMATCHED: Final = 60
+_FAREWELL_S: Final = 2.0
 HEALTH_INTERVAL_S: Final = 1.0
 
 
@@ -75,6 +76,16 @@ class Membership:
         )
         self._sent[acked.offset] = (sent, self._clock.monotonic())
         self._measure(acked.offset)
+
+    async def farewell(self) -> None:
+        """Say the last word, if anybody hears it: whoever says it did not die."""
+        if not self.measured.is_set():
+            return
+        try:
+            async with asyncio.timeout(_FAREWELL_S):
+                await self.publish()
+        except (BrokerError, TimeoutError) as error:
+            log.debug("nobody heard the last word: %s", error)
 
     async def run(self, stage: Stage) -> None:
         """Stage: publish every second."""

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _WATCH_S: Final = 1.0
 
-State: TypeAlias = Literal["starting", "ready", "draining"]
+State: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
 
 
 async def until(condition: Callable[[], object], every_s: float = 0.01) -> None:

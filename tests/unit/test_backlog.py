@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from unittest.mock import patch
 
 from hybrid import Hybrid
@@ -14,12 +16,16 @@ from anabranch.coordinator import Coordinator
 from anabranch.coordinator.load import Load
 from anabranch.coordinator.partition import QueryPartition
 from anabranch.dispatch.routing import Outstanding
-from anabranch.events import Answer, LayerDescriptor, Query, decode, encode
+from anabranch.errors import StageFailed
+from anabranch.events import Answer, Item, LayerDescriptor, Query, decode, encode
+from anabranch.kafka.progress import decode as decode_progress
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.kafka.transport import Record
+from anabranch.layers import LayerSpec, Request, layer
 from anabranch.supervise import until
 from anabranch.testing.memory import MemoryBroker
 from anabranch.testing.virtual_time import VirtualClock, run
+from anabranch.worker import Worker
 
 CONFIG = Config(topics=TopicsConfig(queries=2, tasks=2))
 TOPICS = Topics(CONFIG.namespace)
@@ -161,3 +167,45 @@ def test_partitions_that_change_hands_in_the_middle_of_a_batch_lose_nothing() ->
         assert len(answers(broker)) == 4_000
 
     run(body())
+
+
+async def hang(request: Request) -> list[Item]:
+    await asyncio.sleep(3_600)
+    return []
+
+
+def takeovers_after(owners: int, end: Callable[[MemoryBroker, str], Awaitable[None]]) -> set[int]:
+    """What is committed after owners that had twenty queries open, answered none, and ended."""
+
+    async def body() -> set[int]:
+        broker = MemoryBroker()
+        await asked(broker, 20, timeout_ms=60_000)
+        spec = LayerSpec(layer("a")(hang), group="io")
+        transport, clock = broker.transport(process="w"), VirtualClock()
+        async with Worker(CONFIG, "io", [spec], transport=transport, clock=clock):
+            for n in range(owners):
+                with suppress(StageFailed, asyncio.CancelledError):
+                    async with coordinator(broker, CONFIG, f"c{n}") as owner:
+                        await until(lambda: owner._open_count() == 20)
+                        await end(broker, f"c{n}")
+        assert not answers(broker)
+        commits = broker.group(f"{CONFIG.namespace}coordinators").committed.values()
+        return {decode_progress(*commit).takeovers for commit in commits}
+
+    return run(body())
+
+
+def test_lost_membership_is_no_evidence_against_what_was_open() -> None:
+    async def cut(broker: MemoryBroker, name: str) -> None:
+        broker.cut(name, 8)
+        await asyncio.sleep(30)
+
+    assert takeovers_after(3, cut) == {1}, "the first counts: nobody said what was before"
+
+
+def test_a_death_is_evidence() -> None:
+    async def kill(broker: MemoryBroker, name: str) -> None:
+        broker.kill(name)
+        await asyncio.sleep(30)
+
+    assert takeovers_after(3, kill) == {3}

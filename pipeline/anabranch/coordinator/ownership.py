@@ -79,6 +79,12 @@ class Ownership:
         self._claimed: dict[int, Progress] = {}
         """Partitions whose takeover has begun in this generation; as it was written."""
 
+    @property
+    def epochs(self) -> dict[int, int]:
+        """Under which epoch partitions are held here, or were about to be."""
+        held = {number: partition.epoch for number, partition in self.partitions.items()}
+        return {number: progress.epoch for number, progress in self._claimed.items()} | held
+
     # ── callbacks of the group consumer ────────────────────────────────────────────────────
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> None:
@@ -184,8 +190,7 @@ class Ownership:
         It is taken over anew.
         """
         log.warning("partition %d is taken over anew: %s", number, error)
-        if (partition := self.partitions.pop(number, None)) is not None:
-            partition.abandon()
+        if self._let_go(number):
             self._consumer.pause([self._tp(number)])
             self._follow()
         self.resumed.clear()
@@ -241,8 +246,7 @@ class Ownership:
     async def _take_over(self, numbers: Collection[int], generation: int) -> bool:
         """Make partitions ours; False if the group changed again meanwhile."""
         for number in numbers:
-            if (stale := self.partitions.pop(number, None)) is not None:
-                stale.abandon()
+            self._let_go(number)
         await self._consumer.prove()  # a zombie must not fence who has them by right
         await self._delivery.open(numbers)
         taken = await self._committed(numbers)
@@ -256,7 +260,7 @@ class Ownership:
             at = self._tp(number)
             _say_what_is_gone(number, commit, beginnings[at], ends[at])
         claims = {
-            n: _raised(progress_of(commit, beginnings[self._tp(n)], ends[self._tp(n)]))
+            n: self._raised(n, progress_of(commit, beginnings[self._tp(n)], ends[self._tp(n)]))
             for n, commit in taken.items()
             if n not in self._claimed  # by a try that was cut short: it counts once
         }
@@ -276,6 +280,21 @@ class Ownership:
         self._follow()
         self._consumer.resume([self._tp(n) for n in restored])
         return True
+
+    def _let_go(self, number: int) -> bool:
+        """What we hold of a partition is void; False if it is nothing."""
+        partition = self.partitions.pop(number, None)
+        if partition is not None:
+            self._brain.directory.let_go(number, partition.epoch)
+            partition.abandon()
+        return partition is not None
+
+    def _raised(self, number: int, progress: Progress) -> Progress:
+        """As a takeover begins: one more of them, unless whoever had it before did not die."""
+        raised = structs.replace(progress, epoch=progress.epoch + 1)
+        if self._brain.directory.was_let_go(number, progress.epoch):
+            return structs.replace(raised, trials=max(0, progress.trials - 1))
+        return structs.replace(raised, takeovers=progress.takeovers + 1)
 
     async def _claim(self, takeovers: Mapping[int, Progress], generation: int) -> bool:
         """Write the raised epoch before anything is done under it."""
@@ -323,7 +342,3 @@ def _say_what_is_gone(number: int, commit: Committed | None, beginning: int, end
 def _calm(progress: Progress) -> Progress:
     """As a clean revoke leaves it: whoever comes next does not come because we died."""
     return structs.replace(progress, takeovers=0)
-
-
-def _raised(progress: Progress) -> Progress:
-    return structs.replace(progress, epoch=progress.epoch + 1, takeovers=progress.takeovers + 1)

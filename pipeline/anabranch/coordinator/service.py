@@ -236,6 +236,8 @@ class Coordinator(Service):
 
     async def _close(self) -> None:
         await self._supervisor.stop()
+        self._state = "stopped"
+        await self._membership.farewell()
         clients = (
             self._consumer, self._follower, self._reader, self._signals,
             self._replies, self._producer, self._exchange, self._earlier, self._delivery,
@@ -384,4 +386,5 @@ class Coordinator(Service):
             sent_ms=self.brain.now_ms(),
             stats={"open": float(self._open_count())}
             | {name: float(n) for name, n in structs.asdict(self.brain.counters).items()},
+            epochs=self.ownership.epochs if self._state == "stopped" else {},
         )

@@ -23,6 +23,7 @@ MAX_GROUPS = 256
 MAX_MEMBERS = 10_000
 """Instances heard of lately; of more, new ones are not listened to."""
 MAX_KEY_BYTES = 1_024
+MAX_PARTITIONS = 16_384
 PATIENCE_MS = 1_000
 """How long a layer that nobody has announced is waited for, from when it was first asked for."""
 _MOST_AWAITED = 1_000
@@ -51,6 +52,7 @@ class Directory:
         self._beats = 0
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._returned: list[MemberHealth] = []
+        self._let_go: dict[int, int] = {}
         self._task_partitions: dict[str, int] = {}
         self._left: set[str] = set()
         self._awaited_ms: dict[str, float] = {}
@@ -74,7 +76,11 @@ class Directory:
         health = decode_health(record.value)
         if isinstance(health, LayerDescriptor):
             self._announce(key, health)
-        elif isinstance(health, MemberHealth) and not _is_old(record, now_ms):
+            return
+        if isinstance(health, MemberHealth) and health.role == "coordinator":
+            for partition, epoch in health.epochs.items():
+                self.let_go(partition, epoch)
+        if isinstance(health, MemberHealth) and not _is_old(record, now_ms):
             self._hear(key, health, now_ms)
 
     def topics_exist(self, group: str, partitions: int) -> None:
@@ -162,6 +168,15 @@ class Directory:
         whether it was cut off or stood still, has learned nothing of them.
         """
         self._beats += 1
+
+    def let_go(self, partition: int, epoch: int) -> None:
+        """Whoever had a partition of `queries` under this epoch lived longer than that."""
+        if partition in self._let_go or len(self._let_go) < MAX_PARTITIONS:
+            self._let_go[partition] = max(epoch, self._let_go.get(partition, 0))
+
+    def was_let_go(self, partition: int, epoch: int) -> bool:
+        """Whether no query killed who had it under this epoch."""
+        return self._let_go.get(partition) == epoch
 
     def deaths(self) -> list[tuple[MemberHealth, float]]:
         """Workers that fell silent without draining, each once; and until when they may have read.
