@@ -48,12 +48,12 @@ if [[ -n ${REPLY_PREFIX:-} ]]; then
         --resource-pattern-type prefixed --topic "$REPLY_PREFIX"
 fi
 
-# Workers: read tasks, write what they found.
+# Workers: read tasks, write what they found, and have their own layers' cached results forgotten.
 allow "$worker" --operation Read --operation Describe \
     --resource-pattern-type prefixed $(topics tasks.)
 allow "$worker" --operation Read --operation Describe \
     --resource-pattern-type prefixed --group "${namespace}workers."
-allow "$worker" --operation Write --operation Describe $(topics partials dlq)
+allow "$worker" --operation Write --operation Describe $(topics partials dlq control)
 allow "$worker" --operation Read --operation Write --operation Describe $(topics health)
 
 # Operators: make topics, look at everything, send orders, send dead letters back.

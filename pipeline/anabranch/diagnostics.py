@@ -20,7 +20,14 @@ from anabranch.census import Census
 from anabranch.config import Config
 from anabranch.containment import contained, ignore
 from anabranch.errors import BrokerError, RecordRefused
-from anabranch.events import MAX_VALUE_BYTES, ComponentStats, ControlRecord, MemberHealth, encode
+from anabranch.events import (
+    MAX_VALUE_BYTES,
+    ComponentStats,
+    ControlRecord,
+    MemberHealth,
+    encode,
+    order_key,
+)
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Producer, TopicPartition, Transport
 from anabranch.membership import instance_name
@@ -36,7 +43,6 @@ __all__ = [
     "Invalidation",
     "StatsReport",
     "component_stats",
-    "order_key",
 ]
 
 log = logging.getLogger(__name__)
@@ -341,11 +347,6 @@ class Diagnostics(DiagnosticFunctions):
 
     async def _close(self) -> None:
         await asyncio.gather(self._reader.stop(), self._producer.stop(), return_exceptions=True)
-
-
-def order_key(order: ControlRecord) -> bytes:
-    """The compaction key of an order: its target."""
-    return encode([order.layer, order.scope, order.key, sorted(order.tags)])
 
 
 def _behind(census: Census, offset: int) -> list[str]:

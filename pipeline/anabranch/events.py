@@ -52,6 +52,7 @@ __all__ = [
     "digest",
     "encode",
     "is_deeper",
+    "order_key",
     "read_id",
 ]
 
@@ -367,6 +368,11 @@ def digest(type_: str, scope: str, params: Mapping[str, Any]) -> str:
     """SHA-256 of a question, as hex: how it is named wherever it leaves the process."""
     canonical = msgspec.json.encode((type_, scope, params), order="sorted")
     return hashlib.sha256(canonical).hexdigest()
+
+
+def order_key(order: ControlRecord) -> bytes:
+    """The compaction key of an order: its target."""
+    return encode([order.layer, order.scope, order.key, sorted(order.tags)])
 
 
 def is_deeper(value: bytes, limit: int) -> bool:

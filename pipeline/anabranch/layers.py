@@ -20,7 +20,17 @@ from msgspec import Struct
 
 from anabranch.events import Item, LayerDescriptor
 
-__all__ = ["Ask", "Item", "Layer", "LayerSpec", "Request", "Result", "describe", "layer"]
+__all__ = [
+    "Ask",
+    "Invalidate",
+    "Item",
+    "Layer",
+    "LayerSpec",
+    "Request",
+    "Result",
+    "describe",
+    "layer",
+]
 
 
 class Request(Struct, frozen=True, gc=False):
@@ -61,12 +71,28 @@ Ask = Callable[[Request], Awaitable[Result]]
 """A layer as the worker calls it: blocking ones already wrapped, sequences already a Result."""
 
 
+class Invalidate(Protocol):
+    """What a layer is given by `watch`, to have its own cached results forgotten."""
+
+    def __call__(self, *tags: str) -> None:
+        """Forget those of its results that have any of these tags; without tags, all of them.
+
+        Returns at once, from any thread; it is done within seconds. What was being fetched
+        meanwhile is forgotten too: change first what is answered from, then call this.
+
+        Raises:
+            TypeError: a tag is no string.
+        """
+        ...
+
+
 @runtime_checkable
 class Layer(Protocol):
     """A retrieval back end. `ask` may be `async def` or a plain (blocking) `def`.
 
-    Optional methods, called once each: `async def start()` before the first request and
-    `async def stop()` after the last.
+    Optional methods, called once each: `def watch(invalidate)` first, for layers that notice when
+    what they gave is true no more (`Invalidate`); `async def start()` before the first request
+    and `async def stop()` after the last.
     """
 
     name: str

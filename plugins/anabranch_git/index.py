@@ -25,7 +25,7 @@ from anabranch_git.documents import Reading, update_documents
 from anabranch_git.history import update_history
 from anabranch_git.progress import Progress, silent
 from anabranch_git.repository import Repository
-from anabranch_git.storage import Cancelled, connect, lock, prepare
+from anabranch_git.storage import Cancelled, connect, get, lock, prepare, put, transaction
 
 __all__ = ["Index", "Updated"]
 
@@ -92,6 +92,26 @@ class Index:
             except sqlite3.Error as error:
                 raise LayerError(f"{self.path} cannot be written: {error}") from error
         return Updated(commits, files)
+
+    def moved_on(self, layer: str) -> bool:
+        """Whether something else is indexed than when this layer last asked; blocks.
+
+        It is kept in the file, as whoever indexed it may be another layer or process.
+
+        Raises:
+            LayerError: the index cannot be read or written.
+        """
+        told = f"told {layer}"
+        try:
+            with closing(connect(self.path)) as connection:
+                state = f"{get(connection, 'history')} {get(connection, 'documents')}"
+                if get(connection, told) == state:
+                    return False
+                with transaction(connection):
+                    put(connection, told, state)
+        except sqlite3.Error as error:
+            raise LayerError(f"{self.path} cannot be written: {error}") from error
+        return True
 
     @contextmanager
     def reading(self, remaining_ms: float) -> Iterator[sqlite3.Connection]:

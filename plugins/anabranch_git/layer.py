@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from anabranch.errors import AnabranchError
 from anabranch.events import Item
-from anabranch.layers import Request, Result
+from anabranch.layers import Invalidate, Request, Result
 from anabranch_git.documents import Reading
 from anabranch_git.episodic import episodic
 from anabranch_git.graph import graph
@@ -70,6 +70,12 @@ class Git:
         self._index = open_index(config)
         self._stopping = threading.Event()
         self._refreshing: asyncio.Task[None] | None = None
+        self._invalidate: Invalidate | None = None
+        self._tag = f"git:{self._index.name}"
+
+    def watch(self, invalidate: Invalidate) -> None:
+        """Be given what to call when the repository has moved on."""
+        self._invalidate = invalidate
 
     async def start(self) -> None:
         """Bring the index up to date, with a progress bar on a terminal.
@@ -104,7 +110,7 @@ class Git:
         question = read_question(request.params)
         with self._index.reading(request.remaining_ms) as connection:
             items = self._answer(connection, self._index.name, question, request.limit)
-        return Result(items, tags=(f"git:{self._index.name}",))
+        return Result(items, tags=(self._tag,))
 
     async def _refresh(self) -> None:
         """Follow the repository; an update that fails is tried again later."""
@@ -123,6 +129,15 @@ class Git:
             raise
         except Cancelled:
             log.info("layer %s: indexing was broken off", self.name)
+        else:
+            await self._tell()
+
+    async def _tell(self) -> None:
+        """Have forgotten what was answered from an older index."""
+        if self._invalidate is None:
+            return
+        if await asyncio.to_thread(self._index.moved_on, self.name):
+            self._invalidate(self._tag)
 
 
 def open_index(config: GitConfig) -> Index:

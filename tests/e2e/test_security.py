@@ -162,7 +162,7 @@ async def _refused(secured: Secured, namespace: str) -> None:
     """What a role may not write it cannot."""
     topics = Topics(namespace)
     forbidden = {
-        "worker": (topics.queries, topics.results, topics.control, topics.telemetry),
+        "worker": (topics.queries, topics.results, topics.telemetry),
         "client": (topics.results, topics.partials, topics.control, topics.health, topics.dlq),
         "coordinator": (topics.queries, topics.partials, topics.control),
     }

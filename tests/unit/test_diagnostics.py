@@ -16,7 +16,7 @@ from anabranch.census import LATELY_MS, Census
 from anabranch.client import Client
 from anabranch.config import Config, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
-from anabranch.diagnostics import Diagnostics, StatsReport, component_stats, order_key
+from anabranch.diagnostics import Diagnostics, StatsReport, component_stats
 from anabranch.errors import TopicError
 from anabranch.events import (
     MAX_VALUE_BYTES,
@@ -26,6 +26,7 @@ from anabranch.events import (
     LayerDescriptor,
     MemberHealth,
     encode,
+    order_key,
 )
 from anabranch.kafka.topics import ensure_topics
 from anabranch.layers import LayerSpec, Request, layer

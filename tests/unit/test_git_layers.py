@@ -305,3 +305,35 @@ async def test_cancelling_a_start_leaves_an_index_that_the_next_one_completes(
     await layer.start()
     assert len(layer.ask(ask_for({"text": "needle"})).items) == 1
     await layer.stop()
+
+
+def test_what_was_answered_before_a_commit_is_invalidated_once_it_is_indexed(
+    tmp_path: Path,
+) -> None:
+    """By each layer for itself, whichever of them did the indexing."""
+    made = History(tmp_path / "moves.git")
+    made.commit("First", {"a.md": "# One\n"})
+    place = {"repo": str(made.path), "index": str(tmp_path / "index")}
+    layers = [
+        Git("episodic", GitConfig(kind="episodic", **place)),
+        Git("semantic", GitConfig(kind="semantic", **place)),
+    ]
+    told: list[tuple[str, tuple[str, ...]]] = []
+
+    async def body() -> None:
+        for layer in layers:
+            layer.watch(lambda *tags, name=layer.name: told.append((name, tags)))
+            await layer.start()
+        told.clear()
+        for layer in layers:
+            await layer._update(layer_module.silent)
+        assert told == [], "nothing has changed"
+        made.commit("Second", {"a.md": "# Two\n"})
+        for layer in layers:
+            await layer._update(layer_module.silent)
+        tags = {layer.name: layer.ask(ask_for({"text": "two"})).tags for layer in layers}
+        assert told == [(name, tuple(tags[name])) for name in ("episodic", "semantic")]
+        for layer in layers:
+            await layer.stop()
+
+    asyncio.run(body())

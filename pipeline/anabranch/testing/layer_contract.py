@@ -115,6 +115,17 @@ class LayerContract:
 
         assert _run(layer, restart).items, "no items after start, stop, stop, start"
 
+    def test_what_it_invalidates_is_named_by_tags(self, layer: Layer, question: Request) -> None:
+        watch = getattr(layer, "watch", None)
+        if watch is None:
+            pytest.skip("the layer has no `watch`: its results are true for their time to live")
+        told: list[tuple[str, ...]] = []
+        watch(lambda *tags: told.append(tags))
+        result = _run(layer, lambda: answer(layer, question))
+        for tags in told:
+            assert all(isinstance(tag, str) for tag in tags), f"no strings: {tags}"
+            assert not tags or set(tags) <= set(result.tags), f"{tags} are none of {result.tags}"
+
     def test_concurrent_questions_get_their_own_answers(
         self, layer: Layer, question: Request
     ) -> None:

@@ -28,6 +28,7 @@ from anabranch.observe.spans import Trace, Tracer
 from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
 from anabranch.turns import in_turns
 from anabranch.worker.executor import Executor, Job
+from anabranch.worker.invalidating import Invalidating
 from anabranch.worker.outlet import Outlet
 from anabranch.worker.queue import LocalQueue, Throttle
 from anabranch.worker.subscription import Subscription
@@ -90,6 +91,7 @@ class Worker(Service):
         self._signals = transport.reader(f"{self.instance}-signals")
         self._threads = [LayerThreads(s.layer.name, config.worker.slots) for s in self._layers]
         self._tracer = Tracer()
+        self._invalidating = Invalidating(self._topics.control, self._producer)
         self._outlet = Outlet(self.instance, self._producer, self._topics, self._supervisor.fail)
         self._subscription = Subscription(
             transport,
@@ -136,6 +138,10 @@ class Worker(Service):
         topics = self._topics
         needed = (topics.health, topics.partials, topics.dlq, *topics.tasks_of(self.group))
         await require_topics(self._producer, needed)
+        loop = asyncio.get_running_loop()
+        for spec in self._layers:
+            if (watch := getattr(spec.layer, "watch", None)) is not None:
+                watch(self._invalidating.of(spec.layer.name, loop))
         await asyncio.gather(*(_call(spec, "start") for spec in self._layers))
         health = TopicPartition(self._topics.health, 0)
         self._signals.assign(await self._signals.ends([health]))
@@ -146,6 +152,7 @@ class Worker(Service):
         for name, stage in (
             ("tasks", self._read_tasks),
             ("partials", self._outlet.send),
+            ("invalidate", self._invalidating.run),
             ("commit", self._announce_and_commit),
         ):
             self._supervisor.start(name, stage)
@@ -161,6 +168,7 @@ class Worker(Service):
         except (TimeoutError, BrokerError) as error:
             log.warning("drain of %s ended early: %s", self.instance, str(error) or "out of time")
         await self._outlet.settle(timeout_s)
+        await self._invalidating.flush()
         try:
             await self._subscription.commit()
         except BrokerError as error:
