@@ -68,13 +68,19 @@ def extreme_event(rng: random.Random, kind: type[msgspec.Struct], names: Names) 
 
 
 def extreme_headers(rng: random.Random, most_bytes: int) -> list[tuple[str, bytes]]:
-    """Headers that somebody of ours reads, or forwards, with what should not be in them."""
+    """Headers that somebody of ours reads, or forwards, with what should not be in them.
+
+    Args:
+        most_bytes: of all of them together, their names (a few hundred bytes) apart.
+    """
     sizes = (0, 1, 55, 512, 10_000, most_bytes)
-    headers = []
+    headers, left = [], most_bytes
     for name in ("traceparent", "tracestate", "anabranch-client", "anabranch-offset", "x" * 300):
         for _ in range(rng.choice((0, 0, 0, 1, 2))):
             filling = rng.choice((b"\xff", b"0", b"-", b"=", b",", b"9", b"\x00"))
-            headers.append((name, filling * min(rng.choice(sizes), most_bytes)))
+            size = min(rng.choice(sizes), left)
+            headers.append((name, filling * size))
+            left -= size
     if rng.random() < 0.3:
         valid = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         headers.append(("traceparent", valid))

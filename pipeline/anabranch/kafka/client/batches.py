@@ -20,8 +20,8 @@ from anabranch.kafka.transport import TopicPartition
 __all__ = ["Batch", "Batches"]
 
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
-_LOG_OVERHEAD: Final = 12
-"""Base offset and length."""
+_OFFSET_AND_LENGTH: Final = struct.Struct(">qi")
+_LOG_OVERHEAD: Final = _OFFSET_AND_LENGTH.size
 _MAGIC: Final = 2
 _CODEC_MASK: Final = 0x07
 _LOG_APPEND_TIME: Final = 0x08
@@ -46,32 +46,40 @@ class Batch:
         self.producer_id: int | None = None
         self.is_control_batch = self.is_transactional = False
         self.inflated_bytes = 0
-        self.base_offset = int.from_bytes(raw[:8], "big", signed=True)
+        self._at = at
         self._raw = raw
-        self._attributes = 0
-        self._error: Exception | None = None
-        self.next_offset = self.base_offset + 1
+        self._inner: Any = None
+        """aiokafka's reading of it, if it is whole."""
         self._stamps = (-1, -1, 0)
         if len(raw) < _HEADER.size:
-            self._error = ValueError(f"a batch of {len(raw)} bytes")
+            self._error: Exception | None = ValueError(f"a batch of {len(raw)} bytes")
+            self.base_offset = int.from_bytes(raw[:8], "big", signed=True)
+            self.next_offset = self.base_offset + 1
         else:
-            self._read_header(bound)
-        self._header = BatchHeader(at, self.base_offset, self.next_offset - 1, *self._stamps)
+            self._error = self._read_header(bound)
 
-    def _read_header(self, bound: int) -> None:
-        fields = _HEADER.unpack_from(self._raw)
-        magic, attributes, delta = fields[3], fields[5], fields[6]
-        self.next_offset = max(self.next_offset, min(self.base_offset + delta + 1, bound))
+    def _read_header(self, bound: int) -> ValueError | None:
+        base, _, _, magic, _, attributes, delta, first, latest, producer_id, *_ = (
+            _HEADER.unpack_from(self._raw)
+        )
+        self.base_offset = base
+        self.next_offset = max(base + 1, min(base + delta + 1, bound))
         if magic != _MAGIC:
-            self._error = ValueError(f"its format is {magic}, and we read {_MAGIC}")
-        elif not DefaultRecordBatch(self._raw).validate_crc():
+            return ValueError(f"its format is {magic}, and we read {_MAGIC}")
+        inner = DefaultRecordBatch(self._raw)
+        if not inner.validate_crc():
             self.corrupt = True
-            self._error = ValueError("its checksum is wrong")
-        else:
-            self._stamps = (*fields[7:9], int(bool(attributes & _LOG_APPEND_TIME)))
-            self._attributes, self.producer_id = attributes, fields[9]
-            self.is_transactional = bool(attributes & _TRANSACTIONAL)
-            self.is_control_batch = bool(attributes & _CONTROL)
+            return ValueError("its checksum is wrong")
+        self._inner = inner
+        self._stamps = (first, latest, 1 if attributes & _LOG_APPEND_TIME else 0)
+        self.producer_id = producer_id
+        self.is_transactional = bool(attributes & _TRANSACTIONAL)
+        self.is_control_batch = bool(attributes & _CONTROL)
+        return None
+
+    @property
+    def _header(self) -> BatchHeader:
+        return BatchHeader(self._at, self.base_offset, self.next_offset - 1, *self._stamps)
 
     def validate_crc(self) -> bool:
         """True: what is corrupt says so when it is iterated over."""
@@ -79,52 +87,58 @@ class Batch:
 
     def __next__(self) -> Any:
         """The first record of a control batch, which says what it is for."""
-        return next(iter(DefaultRecordBatch(self._raw)))
+        return next(iter(self._inner))
 
     def __iter__(self) -> Iterator[KafkaRecord]:
         """Its records. Those before a damaged one come twice; aiokafka skips what it has had."""
         if self._error is None:
             try:
-                plain = self._uncompressed()
+                self._uncompress()
             except ValueError as error:
                 self._error = error
         if self._error is not None:
             yield unreadable(self._header, self._raw, self._error)
             return
         try:
-            yield from self._records(plain)
+            yield from self._records()
         except Exception:  # aiokafka's own, a UnicodeDecodeError, whatever else it trips over
-            yield from salvage(self._header, plain[_HEADER.size :])
+            yield from salvage(self._header, self._raw[_HEADER.size :])
 
-    def _uncompressed(self) -> bytes:
-        """The batch with its records as they are."""
-        codec = self._attributes & _CODEC_MASK
-        if not codec:
-            return self._raw
-        fields = list(_HEADER.unpack_from(self._raw))
-        body = inflate(self._raw[_HEADER.size :], codec)
-        self.inflated_bytes = len(body)
-        fields[1] = _HEADER.size - _LOG_OVERHEAD + len(body)
-        fields[5] &= ~_CODEC_MASK
-        return _HEADER.pack(*fields) + body
+    def _uncompress(self) -> None:
+        """Have the records as they are."""
+        codec = self._inner.compression_type
+        if codec:
+            fields = list(_HEADER.unpack_from(self._raw))
+            body = inflate(self._raw[_HEADER.size :], codec)
+            self.inflated_bytes = len(body)
+            fields[1] = _HEADER.size - _LOG_OVERHEAD + len(body)
+            fields[5] &= ~_CODEC_MASK
+            self._raw = _HEADER.pack(*fields) + body
+            self._inner = DefaultRecordBatch(self._raw)
 
-    def _records(self, plain: bytes) -> Iterator[KafkaRecord]:
-        offset, end = self.base_offset, self.next_offset
-        for record in DefaultRecordBatch(plain):
+    def _records(self) -> Iterator[KafkaRecord]:
+        offset, end, (topic, partition) = self.base_offset, self.next_offset, self._at
+        for record in self._inner:
             if not offset <= record.offset < end:
                 raise ValueError("offsets must ascend, and stay in their batch")
             offset = record.offset + 1
             headers = record.headers
-            if headers:
-                headers = [(name, value or b"") for name, value in headers]
-            yield KafkaRecord(
-                *self._header.at,
-                record.offset,
-                record.timestamp,
-                record.timestamp_type,
-                record.key,
-                record.value,
-                tuple(headers),
+            for _, value in headers:
+                if value is None:
+                    headers = [(name, content or b"") for name, content in headers]
+                    break
+            yield KafkaRecord._make(
+                (
+                    topic,
+                    partition,
+                    record.offset,
+                    record.timestamp,
+                    record.timestamp_type,
+                    record.key,
+                    record.value,
+                    tuple(headers),
+                    None,
+                )
             )
 
 
@@ -142,7 +156,9 @@ class Batches:
         self._data = data
         self._end = end
         self._distrusted = distrusted
-        self._pos = 0
+        self._begin = 0
+        self._limit = self._slice_end(0)
+        """Where the next one begins and ends; the end is 0 if there is none."""
         self._batch: Batch | None = None
         """The one that was handed out last."""
         self._inflated_bytes = 0
@@ -152,13 +168,15 @@ class Batches:
         if self._batch is not None:
             self._inflated_bytes += self._batch.inflated_bytes
         self._batch = None
-        if self._inflated_bytes > _ENOUGH_BYTES or not self._slice_end(self._pos):
+        if self._inflated_bytes > _ENOUGH_BYTES or not self._limit:
             return False
-        self._batch = batch = self._next()
+        batch = self._next()
         if batch.corrupt and batch.base_offset not in self._distrusted:
             self._distrusted.add(batch.base_offset)
             return False
-        self._distrusted.discard(batch.base_offset)
+        if self._distrusted:
+            self._distrusted.discard(batch.base_offset)
+        self._batch = batch
         return True
 
     def next_batch(self) -> Batch | None:
@@ -166,19 +184,20 @@ class Batches:
         return self._batch
 
     def _next(self) -> Batch:
-        begin, end = self._pos, self._slice_end(self._pos)
-        self._pos = end
+        data, begin, end = self._data, self._begin, self._limit
+        self._begin, self._limit = end, self._slice_end(end)
         bound = self._end
-        if self._slice_end(end):
-            bound = min(bound, int.from_bytes(self._data[end : end + 8], "big", signed=True))
-        return Batch(self._at, self._data[begin:end], bound)
+        if self._limit:
+            bound = min(bound, _OFFSET_AND_LENGTH.unpack_from(data, end)[0])
+        return Batch(self._at, data[begin:end], bound)
 
     def _slice_end(self, begin: int) -> int:
         """Where the batch that begins there ends; 0 if there is none, or a part of one."""
-        if len(self._data) - begin < _LOG_OVERHEAD:
+        size = len(self._data)
+        if size - begin < _LOG_OVERHEAD:
             return 0
-        length = int.from_bytes(self._data[begin + 8 : begin + 12], "big", signed=True)
+        length: int = _OFFSET_AND_LENGTH.unpack_from(self._data, begin)[1]
         if length < 0:
-            return len(self._data)  # where the next one begins is anybody's guess
+            return size  # where the next one begins is anybody's guess
         end = begin + _LOG_OVERHEAD + length
-        return end if end <= len(self._data) else 0
+        return end if end <= size else 0

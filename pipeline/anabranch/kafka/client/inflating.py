@@ -24,7 +24,7 @@ _ZSTD: Final = 4
 _WITH_HEADER: Final = 31  # zlib's way to say gzip
 _XERIAL: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES: Final = 16
-_FIRST_BYTES: Final = 1024 * 1024
+_FIRST_BYTES: Final = 16 * 1024
 _NO_ROOM: Final = "failed to write whole buffer"
 
 
@@ -81,7 +81,7 @@ def _blocks(data: bytes) -> Iterator[bytes]:
 
 def _grown(codec: Any, data: bytes, most: int) -> bytes:
     """Into a buffer that grows: how much it will be is not known before."""
-    room = min(max(_FIRST_BYTES, 4 * len(data)), most)
+    room = min(max(_FIRST_BYTES, 8 * len(data)), most)
     while True:
         buffer = bytearray(room)
         try:
