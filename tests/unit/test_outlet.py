@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from records import FakeRecord
 
+from anabranch.errors import DecodeError
 from anabranch.events import MAX_VALUE_BYTES, Item, Partial, PartialResult, Task, TaskLayer, decode
 from anabranch.kafka.topics import Topics
 from anabranch.observe.spans import Tracer
@@ -112,3 +113,20 @@ def test_what_the_broker_refuses_says_so_and_costs_its_neighbours_nothing() -> N
 
 def test_a_topic_that_takes_nothing_ends_nothing() -> None:
     assert sent([GOOD], max_message_bytes=10) == []
+
+
+def test_a_dead_letter_that_the_broker_refuses_is_cut_until_it_fits() -> None:
+    async def body() -> None:
+        broker = MemoryBroker()
+        broker.create(TOPICS.dlq, 1, {"max.message.bytes": "50000"})
+        producer = broker.transport().producer("w1")
+        await producer.start()
+        outlet = Outlet("w1", producer, TOPICS, Supervisor("test").fail)
+        await outlet.bury(FakeRecord(b"x" * 900_000), DecodeError("no task"))
+        await until(lambda: outlet.idle)
+        (letter,) = broker.records(TOPICS.dlq)
+        headers = dict(letter.headers)
+        assert headers["anabranch-reason"] == b"no task"
+        assert headers["anabranch-truncated-bytes"] == b"900000"
+
+    run(body())

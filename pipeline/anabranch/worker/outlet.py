@@ -8,13 +8,13 @@ import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
 from anabranch.errors import RecordRefused
 from anabranch.events import MAX_VALUE_BYTES, Partial, PartialResult, encode
-from anabranch.kafka.dead_letters import dead_letter, stack_digest
+from anabranch.kafka.dead_letters import DeadLetter, dead_letter, smaller, stack_digest
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Acked, Producer, Record
 from anabranch.supervise import Stage, signalled
@@ -57,7 +57,7 @@ class Outlet:
         self._fail = fail
         self._waiting: deque[_Out] = deque()
         self._filled = asyncio.Event()
-        self._in_flight: set[asyncio.Future[Acked]] = set()
+        self._in_flight: set[asyncio.Future[Any]] = set()
         self._replyable = 0
         """Partitions of `partials`, as far as they were asked for."""
         self._ask_after_s = -math.inf
@@ -91,8 +91,7 @@ class Outlet:
     async def bury(self, record: Record, error: Exception) -> None:
         """A dead letter."""
         letter = dead_letter(self._instance, str(error), record, stack=stack_digest(error))
-        sent = await self._producer.send(self._topics.dlq, **letter._asdict())
-        self._track(sent, partial(_letter_refused, record))
+        await self._bury(letter)
 
     async def can_reply(self, partition: int) -> bool:
         """Whether `partials` has the partition; asks again if it may have grown."""
@@ -151,6 +150,24 @@ class Outlet:
         else:
             self._queue(out._replace(alone=True))
 
+    async def _bury(self, letter: DeadLetter, *, alone: bool = False) -> None:
+        try:
+            sent = await self._producer.send(self._topics.dlq, **letter._asdict(), alone=alone)
+        except RecordRefused as error:
+            self._bury_less(letter, error)
+        else:
+            self._track(sent, partial(self._bury_less, letter))
+
+    def _bury_less(self, letter: DeadLetter, error: RecordRefused) -> None:
+        """The broker does not take a letter, or did not take its neighbours'."""
+        less = smaller(letter) if error.alone else letter
+        if less is None:
+            log.error("a dead letter is lost: %s", error)
+            return
+        again = asyncio.ensure_future(self._bury(less, alone=True))
+        self._in_flight.add(again)
+        again.add_done_callback(self._in_flight.discard)
+
     def _track(self, sent: asyncio.Future[Acked], refused: Callable[[RecordRefused], None]) -> None:
         self._in_flight.add(sent)
         sent.add_done_callback(partial(self._sent, refused))
@@ -162,11 +179,6 @@ class Outlet:
             refused(error)
         elif error is not None:
             self._fail(error, "a record was not acknowledged")
-
-
-def _letter_refused(record: Record, error: RecordRefused) -> None:
-    where = f"{record.topic}[{record.partition}] at {record.offset}"
-    log.error("the record of %s could not be kept as a dead letter: %s", where, error)
 
 
 def _without_items(result: PartialResult, why: str) -> PartialResult:
