@@ -347,7 +347,7 @@ def read_id(value: bytes | None) -> str | None:
     if not value:
         return None
     head = value[:MAX_VALUE_BYTES]
-    if len(value) <= MAX_VALUE_BYTES and _depth(head) <= MAX_DEPTH:
+    if len(value) <= MAX_VALUE_BYTES and not is_deeper(head, MAX_DEPTH):
         try:
             raw = msgspec.json.decode(head)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

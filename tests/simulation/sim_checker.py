@@ -54,6 +54,7 @@ class Promise(Struct, frozen=True):
         true: what answers say is right.
         gone: questions may be gone from their log, answered or not.
         repeats: a repeat is known for one.
+        patient: no query is taken for expired before its time.
     """
 
     once: bool
@@ -62,6 +63,7 @@ class Promise(Struct, frozen=True):
     true: bool = True
     gone: bool = False
     repeats: bool = True
+    patient: bool = True
 
 
 def check(broker: MemoryBroker, config: Config, truth: Truth, promise: Promise) -> list[str]:
@@ -209,7 +211,8 @@ class _Checker:
         if late_ms > self._promise.late_ms:
             yield f"answered {late_ms} ms after its deadline"
         timed_out = any(layer.status == "timeout" for layer in answer.layers.values())
-        if answer.strategy is None and timed_out and late_ms < -SLACK_MS:
+        hurried = answer.strategy is None and timed_out and late_ms < -SLACK_MS
+        if hurried and self._promise.patient:
             yield f"taken for expired {-late_ms} ms before its deadline"
 
     def _of_layers(self, query: Query, answer: Answer) -> Iterator[str]:

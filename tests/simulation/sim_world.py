@@ -120,8 +120,8 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "clocks": Kind(Promise(once=True, late_ms=200, fresh_ms=50), logs=("leader",)),
     "clocks and stops": Kind(
-        # An id is remembered by its stamp: changing ones within the window tell lies of its age.
-        Promise(once=True, late_ms=3_000, fresh_ms=50, repeats=False),
+        # What was stamped by the leader before cannot be told apart after a takeover.
+        Promise(once=True, late_ms=3_000, fresh_ms=50, repeats=False, patient=False),
         faults=("stop",),
         logs=("leader",),
     ),

@@ -253,6 +253,7 @@ class Ownership:
         if generation != self._generation:
             return False
         queries = [self._tp(n) for n in taken]
+        asked_ms = self._brain.now_ms()
         beginnings, ends = await asyncio.gather(
             self._reader.beginnings(queries), self._reader.ends(queries)
         )
@@ -273,6 +274,7 @@ class Ownership:
         self._brain.counters.takeovers += sum(commit is not None for commit in taken.values())
         for number, read in restored.items():
             partition = QueryPartition(number, self._brain, read)
+            partition.stamps.ended(ends[self._tp(number)], asked_ms)
             self.partitions[number] = partition
             self._consumer.seek(self._tp(number), partition.position)
             self._backfill.want(number, (read.progress.bounds or read.bounds).partials)

@@ -44,8 +44,8 @@ class TopicWatch:
             for _ in range(_TURNS):
                 stage.beat()
                 await asyncio.sleep(1.0)
-            try:
-                found = {name: await self._producer.partitions(name) for name in self._topics}
+            try:  # asks the broker, where `partitions` says what the client last heard
+                found = {name: await self._producer.lookup(name) for name in self._topics}
             except BrokerUnavailable:
                 continue  # others say so
             self.look(found)
