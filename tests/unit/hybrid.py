@@ -65,6 +65,7 @@ class Hybrid:
         partitions: int = 1,
         select: SelectConfig | None = None,
         coordinator: CoordinatorConfig | None = None,
+        types: dict[str, TypeConfig] | None = None,
     ) -> None:
         self.now_ms = 1_000_000.0
         self.sent: list[Sent] = []
@@ -73,6 +74,10 @@ class Hybrid:
         self.orders: list[dict[str, Any]] = []
         self._select = select or SelectConfig()
         self._coordinator = coordinator or CoordinatorConfig()
+        self._types = types or {
+            "t": TypeConfig(layers=["a", "b"]),
+            "learned": TypeConfig(layers=["a", "b", "d"], select="learned"),
+        }
         self._queries: list[list[FakeRecord]] = [[] for _ in range(partitions)]
         self._partials: list[list[FakeRecord]] = [[] for _ in range(partitions)]
         self._results: list[list[tuple[int, Answer]]] = [[] for _ in range(partitions)]
@@ -247,10 +252,7 @@ class Hybrid:
         config = Config(
             select=self._select,
             coordinator=self._coordinator,
-            types={
-                "t": TypeConfig(layers=["a", "b"]),
-                "learned": TypeConfig(layers=["a", "b", "d"], select="learned"),
-            },
+            types=self._types,
         )
         brain = Brain(config, lambda: self.now_ms)
         for name, (group, shards) in LAYERS.items():
