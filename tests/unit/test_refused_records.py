@@ -205,6 +205,21 @@ def test_a_dead_letter_that_is_too_large_is_cut(mode: Mode, limit: int, kept: in
     through(mode, body)
 
 
+def test_a_worker_cuts_its_dead_letters_too() -> None:
+    async def body(made: Pipeline) -> None:
+        tasks = TOPICS.tasks("default", "medium")
+        for limit in (60_000, 10):
+            made.limit(TOPICS.dlq, limit)
+            junk = b"{" + b"x" * 2_000_000
+            await made.client._producer.send_and_wait(tasks, junk, partition=0)
+            assert (await made.ask(bytes=limit)).status == "complete"
+        await until(lambda: made.letters())
+        (letter,) = made.letters()
+        assert our_headers(letter.headers)["anabranch-topic"] == tasks.encode()
+
+    through("at_least_once", body)
+
+
 @MODES
 def test_a_dead_letter_that_fits_nowhere_is_counted_and_its_query_answered(mode: Mode) -> None:
     async def body(made: Pipeline) -> None:

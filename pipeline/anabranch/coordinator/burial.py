@@ -11,7 +11,8 @@ from anabranch.coordinator.in_flight import InFlight
 from anabranch.coordinator.outbox import AnswerOut
 from anabranch.coordinator.pulse import Pulse
 from anabranch.errors import RecordRefused
-from anabranch.kafka.dead_letters import DeadLetter, dead_letter, smaller, stack_digest
+from anabranch.kafka.dead_letter_box import send_smaller
+from anabranch.kafka.dead_letters import DeadLetter, dead_letter, stack_digest
 from anabranch.kafka.transport import Producer, Record
 
 __all__ = ["Burial"]
@@ -58,27 +59,19 @@ class Burial:
         letter = dead_letter(self._instance, reason, key=out.key, value=out.value, stack=stack)
         await self._bury(letter, _nobody_waits)
 
-    async def _bury(
-        self, letter: DeadLetter, buried: Callable[[], None], *, alone: bool = False
-    ) -> None:
+    async def _bury(self, letter: DeadLetter, buried: Callable[[], None]) -> None:
         await self._pulse.trust()
-        refused = partial(self._smaller, letter, buried)
         try:
-            topic = self._brain.topics.dlq
-            sent = await self._producer.send(topic, **letter._asdict(), alone=alone)
+            sent = await self._producer.send(self._brain.topics.dlq, **letter._asdict())
         except RecordRefused as error:
-            await refused(error)
+            self._in_flight.run(self._again(letter, buried, error))
         else:
-            self._in_flight.add(sent, lambda _: buried(), refused)
+            self._in_flight.add(sent, lambda _: buried(), partial(self._again, letter, buried))
 
-    async def _smaller(
+    async def _again(
         self, letter: DeadLetter, buried: Callable[[], None], error: RecordRefused
     ) -> None:
-        if not error.alone:
-            await self._bury(letter, buried, alone=True)
-        elif (less := smaller(letter)) is not None:
-            await self._bury(less, buried, alone=True)
-        else:
+        if not await send_smaller(self._producer, self._brain.topics.dlq, letter, error):
             self._brain.counters.letters_lost += 1
             log.error("a dead letter is lost: %s", error)
-            buried()
+        buried()

@@ -14,9 +14,10 @@ from msgspec import structs
 
 from anabranch.errors import RecordRefused
 from anabranch.events import MAX_VALUE_BYTES, Partial, PartialResult, encode
-from anabranch.kafka.dead_letters import DeadLetter, dead_letter, smaller, stack_digest
+from anabranch.kafka.dead_letter_box import send_smaller
+from anabranch.kafka.dead_letters import DeadLetter, dead_letter, stack_digest
 from anabranch.kafka.topics import Topics
-from anabranch.kafka.transport import Acked, Producer, Record
+from anabranch.kafka.transport import Producer, Record
 from anabranch.supervise import Stage, signalled
 from anabranch.worker.executor import Job
 
@@ -91,7 +92,12 @@ class Outlet:
     async def bury(self, record: Record, error: Exception) -> None:
         """A dead letter."""
         letter = dead_letter(self._instance, str(error), record, stack=stack_digest(error))
-        await self._bury(letter)
+        try:
+            sent = await self._producer.send(self._topics.dlq, **letter._asdict())
+        except RecordRefused as error:
+            self._bury_less(letter, error)
+        else:
+            self._track(sent, partial(self._bury_less, letter))
 
     async def can_reply(self, partition: int) -> bool:
         """Whether `partials` has the partition; asks again if it may have grown."""
@@ -150,32 +156,27 @@ class Outlet:
         else:
             self._queue(out._replace(alone=True))
 
-    async def _bury(self, letter: DeadLetter, *, alone: bool = False) -> None:
-        try:
-            sent = await self._producer.send(self._topics.dlq, **letter._asdict(), alone=alone)
-        except RecordRefused as error:
-            self._bury_less(letter, error)
-        else:
-            self._track(sent, partial(self._bury_less, letter))
-
     def _bury_less(self, letter: DeadLetter, error: RecordRefused) -> None:
         """The broker does not take a letter, or did not take its neighbours'."""
-        less = smaller(letter) if error.alone else letter
-        if less is None:
-            log.error("a dead letter is lost: %s", error)
-            return
-        again = asyncio.ensure_future(self._bury(less, alone=True))
-        self._in_flight.add(again)
-        again.add_done_callback(self._in_flight.discard)
 
-    def _track(self, sent: asyncio.Future[Acked], refused: Callable[[RecordRefused], None]) -> None:
+        async def again() -> None:
+            if not await send_smaller(self._producer, self._topics.dlq, letter, error):
+                log.error("a dead letter is lost: %s", error)
+
+        self._track(asyncio.ensure_future(again()))
+
+    def _track(
+        self, sent: asyncio.Future[Any], refused: Callable[[RecordRefused], None] | None = None
+    ) -> None:
         self._in_flight.add(sent)
         sent.add_done_callback(partial(self._sent, refused))
 
-    def _sent(self, refused: Callable[[RecordRefused], None], sent: asyncio.Future[Acked]) -> None:
+    def _sent(
+        self, refused: Callable[[RecordRefused], None] | None, sent: asyncio.Future[Any]
+    ) -> None:
         self._in_flight.discard(sent)
         error = None if sent.cancelled() else sent.exception()
-        if isinstance(error, RecordRefused):
+        if refused is not None and isinstance(error, RecordRefused):
             refused(error)
         elif error is not None:
             self._fail(error, "a record was not acknowledged")
