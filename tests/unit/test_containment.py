@@ -27,7 +27,7 @@ from anabranch.dispatch.directory import Directory
 from anabranch.dispatch.intake import Intake
 from anabranch.dispatch.routing import Outstanding
 from anabranch.errors import GenerationLost
-from anabranch.events import HEADER_CLIENT, Partial, PartialResult, encode
+from anabranch.events import HEADER_CLIENT, Partial, PartialResult, TaskLayer, encode
 from anabranch.kafka.progress import Bounds, Progress
 from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
 from anabranch.learn.records import TelemetryBatch
@@ -184,6 +184,43 @@ def test_of_a_partial_that_cannot_be_kept_nothing_is_kept(monkeypatch: pytest.Mo
     assert late in world.answers
     assert "StopIteration" in world.letters[-1].reason
     assert world.brain.cache.stats()["slots"] == 0
+
+
+@pytest.mark.parametrize("name", ["fold_partial", "accept"])
+def test_a_query_that_is_answered_already_is_not_answered_again(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It is there only because others wait for what it fetches: they fetch it themselves."""
+    world = Hybrid()
+    early = world.ask("a", "d", min_coverage=0.5)
+    patient = world.ask("d")
+    world.reply("a", to=early)
+    world.after(600)
+    assert world.answers[early].status == "partial"
+    sent = [sent for sent in world.sent if sent.slot.layer == "d"]
+    world.sent.clear()
+    with monkeypatch.context() as patch:
+        place: Any = partition if name == "fold_partial" else Join
+        _failing(patch, place, name, RuntimeError())
+        world.tell(_partial_of(world, sent))
+    assert "RuntimeError" in world.letters[-1].reason
+    world.reply("d", to=patient)
+    assert world.answers[patient].status == "complete"
+    assert world.left() == (0, 0, 0)
+
+
+def test_a_task_that_is_refused_for_who_is_answered_is_told_to_those_who_wait() -> None:
+    world = Hybrid()
+    early = world.ask("a", "d", min_coverage=0.5)
+    patient = world.ask("d")
+    world.reply("a", to=early)
+    world.after(600)
+    world.sent.clear()
+    world.partitions[0].queries.on_refused(0, [TaskLayer("d", attempt=(1, 1))], "too large")
+    world.collect()
+    world.reply("d", to=patient)
+    assert world.answers[patient].status == "complete"
+    assert world.left() == (0, 0, 0)
 
 
 def _partial_of(world: Hybrid, sent: list[Any]) -> bytes:

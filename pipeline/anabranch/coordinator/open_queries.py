@@ -7,6 +7,7 @@ with `take`, `on_served`, `on_leading`, `on_death` and `on_deadline` re-entering
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from functools import partial
 from typing import TYPE_CHECKING
 
 from anabranch.aggregate.join import JoinLayer
@@ -173,10 +174,18 @@ class OpenQueries:
 
     def on_refused(self, offset: int, layers: Sequence[TaskLayer], why: str) -> None:
         """The broker took no task for these."""
-        if (open_query := self._open.get(offset)) is not None:
+        open_query = self._open.get(offset) or self._lingering.get(offset)
+        if open_query is not None:
             with self._contained(open_query):
                 self.go_on(open_query, self.take(open_query, [_failed(it, why) for it in layers]))
         self._brain.sharing.settle()
+
+    def give_up(self, open_query: OpenQuery, error: Exception) -> None:
+        """Handling a query raised this: it ends; one that is answered ends without a word."""
+        if self.is_open(open_query.offset):
+            self._owner.give_up(open_query.record, open_query.trace, error)
+        else:
+            self._let_go(open_query)
 
     def drop(self, offset: int, running: Set[str] = frozenset()) -> None:
         """A query is over: nothing of it is left here, nor where it meets others.
@@ -210,15 +219,7 @@ class OpenQueries:
     # ── details ────────────────────────────────────────────────────────────────────────────
 
     def _contained(self, open_query: OpenQuery) -> contained:
-        """Whatever is raised within ends the query; one that is answered ends without a word."""
-
-        def spoiled(error: Exception) -> None:
-            if self.is_open(open_query.offset):
-                self._owner.give_up(open_query.record, open_query.trace, error)
-            else:
-                self._let_go(open_query)
-
-        return contained(spoiled)
+        return contained(partial(self.give_up, open_query))
 
     def _plan(self, open_query: OpenQuery, now_ms: float) -> None:
         if plan(self._brain, open_query, now_ms):

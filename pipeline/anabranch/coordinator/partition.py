@@ -142,8 +142,8 @@ class QueryPartition:
 
         def spoiled(error: Exception) -> None:
             self._brain.bury(record, error)
-            if found is not None and self.queries.is_open(found.offset):
-                self.give_up(found.record, found.trace, error)
+            if found is not None:
+                self.queries.give_up(found, error)
 
         with contained(spoiled):
             partial = decode(record.value, Partial)
