@@ -7,6 +7,12 @@
 
 `episodic` finds commits, `semantic` documents and docstrings, `graph` files that belong
 together. A question's params are `text`, and optionally `since`, `author` and `path`.
+
+An item's id is `git:REPOSITORY:path/to/file#section` or `git:REPOSITORY/commit/SHA`. REPOSITORY is
+the origin's host and path, so all clones of one origin share their ids, wherever they lie and
+however they got there; a fork has an origin of its own. Without an origin that others reach it is
+the folder's name with a digest of its path and first commit: give a repository that several
+machines serve an origin (`git remote add origin ...`), or each of them has ids of its own.
 """
 
 from anabranch_git.index import Index

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -31,7 +31,7 @@ __all__ = ["Index", "Updated"]
 
 log = logging.getLogger(__name__)
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 """Raised when what is indexed of a file or commit changes: older index files are begun anew."""
 
 _DEADLINE_CHECK_STEPS: Final = 20_000
@@ -63,6 +63,11 @@ class Index:
         self.path = path or _default_path(repository, reading)
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()
 
+    @cached_property
+    def identity(self) -> str:
+        """What its repository is called in ids. May read for a moment."""
+        return Repository(self._repo).identity
+
     def update(
         self, progress: Progress = silent, cancelled: Callable[[], bool] = lambda: False
     ) -> Updated:
@@ -85,6 +90,7 @@ class Index:
         signature = f"{_VERSION} {self._reading}"
         with lock(self.path, cancelled), closing(prepare(self.path, signature)) as connection:
             try:
+                _ = self.identity  # asked for where the repository may not be read any more
                 commits = update_history(connection, repository, tick)
                 files = update_documents(connection, repository, self._reading, tick)
             except (pygit2.GitError, KeyError, ValueError) as error:

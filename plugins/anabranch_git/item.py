@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from anabranch.events import Item
+from anabranch_git.repository import as_bytes
 
 __all__ = ["commit_uri", "file_uri", "item"]
 
@@ -27,8 +28,17 @@ def _date(time: int) -> str | None:
 
 
 def commit_uri(repository: str, sha: str) -> str:
-    return f"git:{quote(repository)}/commit/{sha}"
+    """Args:
+    repository: its `identity`.
+    """
+    return f"git:{repository}/commit/{sha}"
 
 
 def file_uri(repository: str, path: str, anchor: str = "") -> str:
-    return f"git:{quote(repository)}/{quote(path)}" + (f"#{quote(anchor)}" if anchor else "")
+    """No other repository, file, section or commit has it: the second colon ends the repository.
+
+    Args:
+        repository: its `identity`.
+        path: as `repository.as_text` writes it.
+    """
+    return f"git:{repository}:{quote(as_bytes(path))}" + (f"#{quote(anchor)}" if anchor else "")

@@ -28,7 +28,7 @@ from anabranch_git.storage import Cancelled
 __all__ = ["Git", "GitConfig", "open_index"]
 
 Answering = Callable[[sqlite3.Connection, str, Question, int], list[Item]]
-"""(index, name of the repository, question, limit) -> items, best first."""
+"""(index, identity of the repository, question, limit) -> items, best first."""
 
 _KINDS: Final[dict[str, Answering]] = {
     "episodic": episodic,
@@ -71,7 +71,6 @@ class Git:
         self._stopping = threading.Event()
         self._refreshing: asyncio.Task[None] | None = None
         self._invalidate: Invalidate | None = None
-        self._tag = f"git:{self._index.name}"
 
     def watch(self, invalidate: Invalidate) -> None:
         """Be given what to call when the repository has moved on."""
@@ -109,8 +108,13 @@ class Git:
         """
         question = read_question(request.params)
         with self._index.reading(request.remaining_ms) as connection:
-            items = self._answer(connection, self._index.name, question, request.limit)
+            items = self._answer(connection, self._index.identity, question, request.limit)
         return Result(items, tags=(self._tag,))
+
+    @property
+    def _tag(self) -> str:
+        """Of everything that is answered: what is forgotten when the repository moves on."""
+        return f"git:{self._index.identity}"
 
     async def _refresh(self) -> None:
         """Follow the repository; an update that fails is tried again later."""

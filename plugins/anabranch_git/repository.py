@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,9 +13,10 @@ from msgspec import Struct
 from pygit2.enums import FileMode, SortMode
 
 from anabranch.errors import ConfigError
+from anabranch_git.identity import identity
 from anabranch_git.trees import Trees
 
-__all__ = ["MAX_PATHS", "Commit", "File", "Repository"]
+__all__ = ["MAX_PATHS", "Commit", "File", "Repository", "as_bytes", "as_text"]
 
 MAX_PATHS: Final = 50
 """Paths kept of a commit: one that touches more is a sweep, and which files says little."""
@@ -23,7 +25,9 @@ _CACHE_BYTES: Final = 32_000_000
 """libgit2's cache of objects, for the whole process: each is read about once, so 256 MB (the
 default) would only be filled with what is not needed again."""
 _BINARY_PROBE_BYTES: Final = 8_000
-_MAX_NAME_CHARS: Final = 300
+_ESCAPE: Final = re.compile(rb"\\(x[0-9a-f]{2}|.)")
+_ODD: Final = re.compile(r"[^\w.+-]")
+_MAX_NAME_CHARS: Final = 200
 _MAX_SUBJECT_CHARS: Final = 1_000
 _MAX_BODY_CHARS: Final = 50_000
 """What is longer was not written for readers; git itself knows no bound."""
@@ -70,7 +74,6 @@ class Repository:
             ) from error
         self._trees = Trees(self._repo.odb)
         self.folder = Path(self._repo.path).resolve()
-        self.name = self._name()
 
     def head(self) -> str | None:
         """The commit that is checked out; of a bare one without it, the newest branch's."""
@@ -81,6 +84,17 @@ class Repository:
         ]
         newest = max(branches, key=lambda commit: commit.commit_time, default=None)
         return str(newest.id) if newest else None
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: by its origin, else by its folder."""
+        called = _stem(self._origin or str(self._place))
+        return _ODD.sub("_", called)[:_MAX_NAME_CHARS]
+
+    @property
+    def identity(self) -> str:
+        """What it is called in ids (`anabranch_git.identity`)."""
+        return identity(self._origin, self._place, self._root())
 
     @property
     def is_shallow(self) -> bool:
@@ -137,34 +151,58 @@ class Repository:
         try:
             parents = [self._repo[parent].peel(pygit2.Commit) for parent in commit.parent_ids]
             old = parents[0].tree_id if parents else None
-            yield from map(_path, islice(self._trees.touched(old, commit.tree_id), MAX_PATHS))
+            yield from map(as_text, islice(self._trees.touched(old, commit.tree_id), MAX_PATHS))
         except KeyError:
             return
 
     def _walk(self, tree: pygit2.Tree, prefix: str) -> Iterator[File]:
         for entry in tree:
-            path = prefix + _path(entry.raw_name or b"")
+            path = prefix + as_text(entry.raw_name or b"")
             if isinstance(entry, pygit2.Tree):
                 yield from self._walk(entry, f"{path}/")
             elif entry.filemode in (FileMode.BLOB, FileMode.BLOB_EXECUTABLE):
                 yield File(path, str(entry.id))
 
-    def _name(self) -> str:
-        """What the repository is called: by its origin, else by its folder."""
-        for remote in self._repo.remotes:
-            if remote.name == "origin" and remote.url:
-                return _stem(remote.url)
-        folder = self.folder.parent if self.folder.name == ".git" else self.folder
-        return _stem(str(folder))
+    @property
+    def _origin(self) -> str | None:
+        return next((r.url for r in self._repo.remotes if r.name == "origin" and r.url), None)
+
+    @property
+    def _place(self) -> Path:
+        return self.folder.parent if self.folder.name == ".git" else self.folder
+
+    def _root(self) -> str:
+        """The first of the commits that lead to the head; none of an empty repository."""
+        head = self.head()
+        if head is None:
+            return ""
+        walker = self._repo.walk(head, SortMode.NONE)
+        walker.simplify_first_parent()
+        *_, last = (str(commit.id) for commit in walker)
+        return last
 
 
 def _stem(url: str) -> str:
     return url.rstrip("/").replace(":", "/").rsplit("/", 1)[-1].removesuffix(".git") or "repo"
 
 
-def _path(raw: bytes) -> str:
-    """A path as text on one line; bytes that are no UTF-8 are shown as `\\xff`."""
-    return raw.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+def as_text(path: bytes) -> str:
+    """A path as text on one line, of which `as_bytes` makes the same path.
+
+    Bytes that are no UTF-8 stand as `\\xff`, a newline as `\\n`, and a backslash twice.
+    """
+    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+    return escaped.decode("utf-8", "backslashreplace")
+
+
+def as_bytes(path: str) -> bytes:
+    """The path that `as_text` wrote."""
+    return _ESCAPE.sub(_unescaped, path.encode())
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    code = match[1]
+    return bytes.fromhex(code[1:].decode()) if code[:1] == b"x" else {b"n": b"\n"}.get(code, code)
 
 
 def _text(raw: bytes, encoding: str | None) -> str:

@@ -14,19 +14,26 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from anabranch_git.words import parts
+from anabranch_git.words import pairs, parts, sought
 
 __all__ = ["Hit", "Table", "search"]
 
 _PARTIAL: Final = 0.75
 """What a row that lacks a word is worth, beside one of the same BM25 that has them all."""
 
+_NEAR: Final = 0.5
+"""What a row is worth that has pairs of characters of the words, in a script without spaces."""
+
 _CANDIDATES: Final = 50
 """Rows ranked at least, so that a small limit cuts the same order short."""
 
 _JOINT: Final = re.compile(r"[._/-]")
+_MAX_PAIRS: Final = 64
 _MIN_PREFIX: Final = 3
 """A shorter word is the beginning of too many."""
+
+
+Row = tuple[Any, ...]
 
 
 class Table(Struct, frozen=True):
@@ -70,7 +77,7 @@ def search(
 ) -> list[Hit]:
     """The best `limit` rows that the filters let through, best first."""
 
-    def run(expression: str) -> list[tuple[Any, ...]]:
+    def run(expression: str) -> list[Row]:
         arguments = {**filters, "match": expression, "limit": max(2 * limit, _CANDIDATES)}
         return connection.execute(table.query, arguments).fetchall()
 
@@ -80,14 +87,18 @@ def search(
     typing = [*exact[:-1], _phrases(terms[-1], prefix=True)]
     whole = run(" AND ".join(exact)) or run(" AND ".join(typing))
     partial = run(" OR ".join(typing)) if len(terms) > 1 else []
-    return _merge(whole, partial)[:limit]
+    paired = _pairs(terms)
+    near = run(" OR ".join(paired)) if paired else []
+    return _merge(whole, partial, near)[:limit]
 
 
-def _merge(whole: list[tuple[Any, ...]], partial: list[tuple[Any, ...]]) -> list[Hit]:
+def _merge(whole: list[Row], partial: list[Row], near: list[Row]) -> list[Hit]:
     """Rows that end in their BM25 (lower is better) as hits, each once, best first."""
-    best = max((-row[-1] for row in (*whole[:1], *partial[:1])), default=0.0)
+    of_words = max((-row[-1] for row in (*whole[:1], *partial[:1])), default=0.0)
+    of_pairs = max((-row[-1] for row in near[:1]), default=0.0)
     found: dict[int, Hit] = {}
-    for rows, share in ((whole, 1.0), (partial, _PARTIAL)):
+    lists = ((whole, 1.0, of_words), (partial, _PARTIAL, of_words), (near, _NEAR, of_pairs))
+    for rows, share, best in lists:
         for *row, fit in rows:
             score = share * -fit / best if best > 0 else share
             found.setdefault(row[0], Hit(round(score, 2), tuple(row), share == 1.0))
@@ -101,5 +112,11 @@ def _phrases(term: str, *, prefix: bool = False) -> str:
     so that nothing in it is syntax; terms have no quotes of their own.
     """
     forms = dict.fromkeys((term, " ".join(parts(term)), _JOINT.sub("", term)))
-    star = "*" if prefix and len(term) >= _MIN_PREFIX else ""
-    return "(" + " OR ".join(f'"{form}"{star}' for form in forms if form) + ")"
+    typed = prefix and len(term) >= _MIN_PREFIX
+    found = [(words, alone or typed) for words, alone in map(sought, forms) if words]
+    return "(" + " OR ".join(f'"{words}"{"*" * open_}' for words, open_ in found) + ")"
+
+
+def _pairs(terms: Sequence[str]) -> list[str]:
+    found = dict.fromkeys(pair for term in terms for pair in pairs(term))
+    return [f'"{pair}"' for pair in found][:_MAX_PAIRS]

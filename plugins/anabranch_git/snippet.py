@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from anabranch_git.words import matches
+from anabranch_git.words import matches, pairs
 
 __all__ = ["snippet"]
 
@@ -28,6 +28,9 @@ def snippet(text: str, terms: Sequence[str]) -> str:
         for term in wanted
         if matches(term, found[0].lower())
     ]
+    paired = {pair for term in terms for pair in pairs(term)}
+    hits += [(n, flat[n : n + 2]) for n in range(len(flat)) if flat[n : n + 2] in paired]
+    hits.sort(key=lambda hit: hit[0])
     start = _begin(flat, _densest(hits))
     end = flat.rfind(" ", start, start + _MAX_CHARS) if start + _MAX_CHARS < len(flat) else None
     shown = flat[start:end] if end is None or end > start else flat[start : start + _MAX_CHARS]
@@ -52,4 +55,7 @@ def _begin(flat: str, position: int) -> int:
         return 0
     near = position - _MAX_CHARS // 4
     sentence = max(flat.rfind(end, near, position) for end in (". ", "! ", "? ", ": "))
-    return sentence + 2 if sentence >= 0 else flat.find(" ", near) + 1
+    if sentence >= 0:
+        return sentence + 2
+    space = flat.find(" ", near, position)
+    return space + 1 if space >= 0 else near

@@ -28,17 +28,17 @@ CREATE TABLE commits (
     subject TEXT, body TEXT, paths TEXT);
 CREATE INDEX commits_time ON commits (time);
 CREATE VIRTUAL TABLE commits_fts USING fts5 (
-    subject, body, author, paths, content='', tokenize='porter unicode61');
+    subject, body, author, paths, content='', tokenize="porter unicode61 categories 'L* N* Co M*'");
 CREATE TABLE files (
     id INTEGER PRIMARY KEY, path TEXT UNIQUE, blob TEXT, changed INTEGER NOT NULL DEFAULT 0,
     author TEXT NOT NULL DEFAULT '', weight REAL NOT NULL DEFAULT 0);
 CREATE VIRTUAL TABLE files_fts USING fts5 (
-    name, path, content='', tokenize='porter unicode61');
+    name, path, content='', tokenize="porter unicode61 categories 'L* N* Co M*'");
 CREATE TABLE sections (
     id INTEGER PRIMARY KEY, file INTEGER, anchor TEXT, title TEXT, text TEXT);
 CREATE INDEX sections_file ON sections (file);
 CREATE VIRTUAL TABLE sections_fts USING fts5 (
-    title, path, text, content='', tokenize='porter unicode61');
+    title, path, text, content='', tokenize="porter unicode61 categories 'L* N* Co M*'");
 CREATE TABLE pairs (
     a INTEGER, b INTEGER, weight REAL, commits INTEGER, PRIMARY KEY (a, b)) WITHOUT ROWID;
 CREATE INDEX pairs_b ON pairs (b);

@@ -19,6 +19,7 @@ from anabranch.errors import LayerError
 from anabranch.events import Item, encode
 from anabranch.testing.layer_contract import ask_for
 from anabranch_git import Git, GitConfig, open_index
+from anabranch_git.snippet import snippet
 
 Ask = Callable[..., list[Item]]
 
@@ -58,6 +59,7 @@ See [the list](https://example.org/timeouts) of servers.
 def history(tmp_path_factory: pytest.TempPathFactory) -> History:
     """A shop: a client, a pool, documents, and a history that ties some of them together."""
     made = History(tmp_path_factory.mktemp("git") / "shop.git")
+    made.repo.remotes.create("origin", "https://me:s3cr3t@example.org/shop.git")
     made.commit("First sketch", {"shop/client.py": "x = 1\n", "shop/__init__.py": ""})
     made.commit(
         "Add connection pool",
@@ -105,8 +107,8 @@ def titles(items: list[Item]) -> list[str]:
 class TestEpisodic:
     def test_says_who_what_when_and_where(self, ask: Ask, history: History) -> None:
         (item,) = ask("episodic", "sketch")
-        assert item.id.startswith("git:shop/commit/")
-        assert len(item.id) == len("git:shop/commit/") + 40
+        assert item.id.startswith("git:example.org/shop/commit/")
+        assert len(item.id) == len("git:example.org/shop/commit/") + 40
         assert item.data == {
             "title": "First sketch",
             "snippet": "",
@@ -158,13 +160,13 @@ class TestEpisodic:
 class TestSemantic:
     def test_a_heading_weighs_more_than_text(self, ask: Ask) -> None:
         first, *_ = ask("semantic", "timeouts")
-        assert first.id == "git:shop/docs/guide.md#timeouts"
+        assert first.id == "git:example.org/shop:docs/guide.md#timeouts"
         assert first.data["title"] == "Guide › Timeouts"
         assert first.data["path"] == "docs/guide.md"
         assert first.data["author"] == "Grace Hopper"
 
     def test_docstrings_are_found_by_name_and_by_what_they_say(self, ask: Ask) -> None:
-        wanted = "git:shop/shop/client.py#Client.send_request"
+        wanted = "git:example.org/shop:shop/client.py#Client.send_request"
         assert ask("semantic", "send request")[0].id == wanted
         assert ask("semantic", "how do I send one again after a timeout?")[0].id == wanted
 
@@ -174,7 +176,9 @@ class TestSemantic:
 
     def test_snake_case_is_one_word_and_its_pieces(self, ask: Ask) -> None:
         for text in ("connect_timeout", "connect timeout", "fine tuning"):
-            assert ask("semantic", text)[0].id == "git:shop/docs/guide.md#fine-tuning", text
+            assert (
+                ask("semantic", text)[0].id == "git:example.org/shop:docs/guide.md#fine-tuning"
+            ), text
 
     def test_path_narrows_it_down(self, ask: Ask) -> None:
         assert {i.data["path"] for i in ask("semantic", "timeout", path="docs")} == {
@@ -186,9 +190,9 @@ class TestGraph:
     def test_a_file_by_name_comes_first_and_then_what_changes_with_it(self, ask: Ask) -> None:
         found = ask("graph", "What changes together with pool.py?")
         assert [item.id for item in found[:3]] == [
-            "git:shop/shop/pool.py",
-            "git:shop/tests/test_pool.py",
-            "git:shop/shop/client.py",
+            "git:example.org/shop:shop/pool.py",
+            "git:example.org/shop:tests/test_pool.py",
+            "git:example.org/shop:shop/client.py",
         ]
 
     def test_ties_say_what_connects_the_files(self, ask: Ask) -> None:
@@ -244,7 +248,7 @@ class TestEveryKind:
 
     def test_results_can_be_invalidated_by_repository(self, history: History, kind: str) -> None:
         result = Git(kind, config(history, kind)).ask(ask_for({"text": "pool"}))
-        assert result.tags == ("git:shop",)
+        assert result.tags == ("git:example.org/shop",)
 
 
 async def test_layers_of_one_repository_start_together_and_index_once(tmp_path: Path) -> None:
@@ -337,3 +341,55 @@ def test_what_was_answered_before_a_commit_is_invalidated_once_it_is_indexed(
             await layer.stop()
 
     asyncio.run(body())
+
+
+WRITINGS = {
+    "ja.md": "# キャッシュ\n\nこの層のキャッシュは無効化できます。取り消しはできません。猫もいる\n",
+    "zh.md": "# 缓存\n\n如何使缓存失效:调用接口即可,数据库连接池不受影响。\n",
+    "ko.md": "# 캐시\n\n캐시를 무효화하는 방법을 설명한다.\n",
+    "th.md": "# แคช\n\nวิธีล้างแคชที่นี่\n",
+    "hi.md": "# कैश\n\nहिन्दी में कैश हटाना\n",
+    "en.md": "# Cache\n\nKafkaの設定 and the cache.\n",
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Ask:
+    """Asks about documents in scripts with and without spaces."""
+    made = History(tmp_path_factory.mktemp("git") / "written.git")
+    made.commit("Begin", WRITINGS)
+    open_index(config(made, "semantic")).update()
+
+    def ask(kind: str, text: str) -> list[Item]:
+        return list(Git(kind, config(made, kind)).ask(ask_for({"text": text})).items)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("無効化", "ja.md"), ("無効", "ja.md"), ("化", "ja.md"), ("猫", "ja.md"), ("る", "ja.md"),
+        ("キャッシュの無効化はどうなっていますか", "ja.md"), ("取り消し", "ja.md"),
+        ("缓存失效", "zh.md"), ("数据库", "zh.md"), ("如何让缓存失效?", "zh.md"), ("接口", "zh.md"),
+        ("무효화", "ko.md"), ("무효화 방법", "ko.md"), ("ล้างแคช", "th.md"), ("ที่นี่", "th.md"),
+        ("हिन्दी", "hi.md"), ("हटाना", "hi.md"), ("設定", "en.md"), ("Kafkaの設定", "en.md"),
+        ("設定 kafka", "en.md"),
+    ],
+)  # fmt: skip
+def test_text_without_spaces_is_found(written: Ask, text: str, path: str) -> None:
+    found = written("semantic", text)
+    assert found[0].data["path"] == path
+    is_written = all(word in WRITINGS[path].lower() for word in text.lower().split())
+    assert found[0].score == (1.0 if is_written else 0.5)
+
+
+def test_what_is_not_written_is_not_found(written: Ask) -> None:
+    for text in ("化無", "หมา", "犬", "效失"):
+        assert written("semantic", text) == []
+
+
+def test_a_snippet_without_spaces_shows_why_it_was_found() -> None:
+    text = "あ" * 2_000 + "無効化" + "い" * 2_000
+    assert "無効化" in snippet(text, ["無効化"])
+    assert len(snippet(text, ["無効化"])) < 260
