@@ -15,6 +15,7 @@ from anabranch.diagnostics import DiagnosticFunctions, Diagnostics, Invalidation
 from anabranch.errors import (
     AnabranchError,
     BrokerError,
+    BrokerUnavailable,
     DecodeError,
     QueryRejected,
     QueryTimeout,
@@ -68,12 +69,13 @@ class Client(DiagnosticFunctions):
         self.name = instance_name("client")
         self._diagnostics = partial(Diagnostics, config, transport=transport)
         self._topics = Topics(config.namespace)
+        self._bootstrap = config.kafka.bootstrap
         self._types = config.types
         self._grace_ms = grace_ms
         self._headers: Headers = [(HEADER_CLIENT, self.name.encode())]
         self._producer = transport.producer(self.name)
         self._reader = transport.reader(self.name)
-        self._supervisor = Supervisor(f"client {self.name}")
+        self._supervisor = Supervisor(f"client {self.name}", bootstrap=config.kafka.bootstrap)
         self._supervisor.on_failure = self._fail
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._streams: set[asyncio.Queue[Answer | None]] = set()
@@ -159,7 +161,7 @@ class Client(DiagnosticFunctions):
         timeout_ms = self._types.get(query.type, UNCONFIGURED).timeout_for(query.timeout_ms)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[query.id] = future
-        wait_s = (timeout_ms + self._grace_ms) / 1000
+        wait_s, taken = (timeout_ms + self._grace_ms) / 1000, False
         try:
             async with asyncio.timeout(wait_s):
                 await self._producer.send_and_wait(
@@ -168,8 +170,13 @@ class Client(DiagnosticFunctions):
                     key=self._key(query),
                     headers=[*self._headers, *headers],
                 )
+                taken = True
                 return await future
         except TimeoutError:
+            if not taken:
+                raise BrokerUnavailable(
+                    f"the Kafka broker at {self._bootstrap} has not answered for {wait_s:g} s"
+                ) from None
             raise QueryTimeout(
                 f"no answer to {query.id} within {wait_s:g} s; is a coordinator running on "
                 f"{self._topics.queries}?"

@@ -13,8 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from anabranch.clock import BrokerClock, Clock
+from anabranch.config import KafkaConfig
 from anabranch.errors import BrokerError, RecordRefused
 from anabranch.events import MemberHealth, encode
+from anabranch.kafka.absence import answered
 from anabranch.kafka.transport import LOG_APPEND_TIME, Producer, Record
 from anabranch.supervise import Stage
 
@@ -46,16 +48,19 @@ class Membership:
 
     Args:
         describe: the state to publish; `sent_ms` is filled in here.
+        kafka: how long the broker may be away: what is published is also how that is noticed.
     """
 
     def __init__(
         self,
+        kafka: KafkaConfig,
         topic: str,
         producer: Producer,
         clock: Clock,
         describe: Callable[[], MemberHealth],
     ) -> None:
         self.broker_clock = BrokerClock(clock)
+        self._kafka = kafka
         self._topic = topic
         self._producer = producer
         self._clock = clock
@@ -88,11 +93,15 @@ class Membership:
             log.debug("nobody heard the last word: %s", error)
 
     async def run(self, stage: Stage) -> None:
-        """Stage: publish every second."""
+        """Stage: publish every second.
+
+        Raises:
+            BrokerUnavailable: the broker was away for too long.
+        """
         while True:
             stage.beat()
             try:
-                await self.publish()
+                await answered(self.publish(), self._kafka)
             except RecordRefused as error:
                 log.warning("nobody is told that this instance is here: %s", error)
             await asyncio.sleep(HEALTH_INTERVAL_S)

@@ -8,18 +8,25 @@ else waits. Cancellation is not failure.
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, TypeVar
 
-from anabranch.errors import StageFailed
+from anabranch.errors import BrokerError, BrokerUnavailable, StageFailed
+from anabranch.kafka.absence import absence
 
 __all__ = ["Service", "Stage", "State", "Supervisor", "patience_s", "signalled", "until"]
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 _WATCH_S: Final = 1.0
+_HOPELESS_S: Final = 3.0
+"""For closing clients whose broker does not answer."""
 
 State: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
 
@@ -69,10 +76,12 @@ class Supervisor:
         owner: named in errors, e.g. `coordinator c1`.
         stuck_after_s: a stage without a stamp for so long is stuck. Every wait inside a turn
             must be bounded below it.
+        bootstrap: of the broker that stages work with; if it is away, that is why they die.
     """
 
-    def __init__(self, owner: str, stuck_after_s: float = 90.0) -> None:
+    def __init__(self, owner: str, stuck_after_s: float = 90.0, bootstrap: str = "") -> None:
         self._owner = owner
+        self._bootstrap = bootstrap
         self._stuck_after_s = stuck_after_s
         self._tasks: dict[Stage, asyncio.Task[None]] = {}
         self._watcher: asyncio.Task[None] | None = None
@@ -104,7 +113,11 @@ class Supervisor:
         if self.failure is not None:
             return
         where = f"{self._owner}: {what}" if what else self._owner
-        self.failure = StageFailed(f"{where}: {str(error) or type(error).__name__}")
+        why = str(error) or type(error).__name__
+        away = str(absence(self._bootstrap)) if isinstance(error, BrokerError) else ""
+        if away and self._bootstrap not in why:
+            why = f"{away} ({why})"
+        self.failure = StageFailed(f"{where}: {why}")
         self.failure.__cause__ = error
         self._failed.set()
         self.on_failure()
@@ -159,6 +172,16 @@ class Supervisor:
             # Ours, for a failure at the very end of the body.
             await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
+
+    async def closed(self, *closing: Awaitable[object]) -> None:
+        """Wait until everything is closed; not for long if it is the broker that is away."""
+        cause = self.failure.__cause__ if self.failure is not None else None
+        hopeless = isinstance(cause, BrokerUnavailable) or bool(str(absence(self._bootstrap)))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HOPELESS_S if hopeless else None):
+                for error in await asyncio.gather(*closing, return_exceptions=True):
+                    if isinstance(error, Exception):
+                        log.debug("%s, while closing: %s", self._owner, error)
 
     def settle(self) -> None:
         """At the end of the body: raise the failure, if there was one, instead of cancelling.

@@ -241,7 +241,10 @@ def test_coordinator_and_workers_run_as_processes_and_drain_when_told(start: Sta
 
 
 @pytest.mark.parametrize("command", ["coordinator", "worker", "topics", "ask"])
-def test_a_broker_that_is_not_there_is_one_line(start: Start, command: str) -> None:
+def test_a_broker_that_is_not_there_is_told_in_time(
+    start: Start, environment: dict[str, str], command: str
+) -> None:
+    environment["ANABRANCH_KAFKA__REQUEST_TIMEOUT_MS"] = "1000"
     call = [command, *(["food"] if command == "ask" else [])]
     code, _, err = finished(start(*call, "--bootstrap", "127.0.0.1:1"))
     assert code == 1

@@ -11,6 +11,7 @@ import pytest
 from anabranch import cli
 from anabranch.cli import diagnostics as shown
 from anabranch.cli import invalidate as ordered
+from anabranch.cli import runtime
 from anabranch.diagnostics import Invalidation
 
 MEMBER = {"instance": "c0", "state": "ready", "partitions": [0, 1], "queued": 3}
@@ -51,6 +52,7 @@ NOBODY: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "refusal", lambda bootstrap: None)
 
 
 def diagnose(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], *options: str) -> int:

@@ -163,11 +163,14 @@ def serve(body: Coroutine[Any, Any, int], *, when_stopped: int = 0) -> int:
             timer.cancel()
 
 
-def observe(service: str) -> None:
-    """A long-running process shows warnings on standard error, and traces where OTEL_* says."""
+def observe(service: str, *, debug: bool = False) -> None:
+    """A long-running process shows warnings on standard error, and traces where OTEL_* says.
+
+    The client library's only for debugging: what they mean for us, we say ourselves.
+    """
     from anabranch.observe.export import export_traces
 
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+    logging.getLogger("aiokafka").setLevel(logging.WARNING if debug else logging.CRITICAL)
     export_traces(service)
 
 

@@ -23,7 +23,7 @@ def coordinator(*, health_port: str | None = None, common: Common = COMMON) -> i
     health_port
         Answer GET /ready and /live there: a port, or host:port.
     """
-    observe("anabranch-coordinator")
+    observe("anabranch-coordinator", debug=common.debug)
     return serve(_run(common.load(), health_port))
 
 

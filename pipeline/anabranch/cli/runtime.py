@@ -24,6 +24,7 @@ from platformdirs import user_state_path
 from anabranch.cli.common import Common, note
 from anabranch.config import Config
 from anabranch.errors import ConfigError
+from anabranch.kafka.absence import nobody_answers, refusal
 
 __all__ = ["Running", "find", "published", "reachable"]
 
@@ -54,15 +55,20 @@ def find(folder: Path | None = None) -> Running | None:
 def reachable(common: Common) -> Config:
     """The configuration, on the broker of `anabranch up` if nothing else is named.
 
+    Somebody waits for what follows, so nobody waits for a broker that is away.
+
     Raises:
         ConfigError: as `Common.load`.
+        BrokerUnavailable: there is none.
     """
     config = common.load()
     running = None if common.names("kafka.bootstrap") else find()
-    if running is None:
-        return config
-    kafka = structs.replace(config.kafka, bootstrap=running.bootstrap, fetch_max_wait_ms=5)
-    return structs.replace(config, kafka=kafka, namespace=running.namespace)
+    if running is not None:
+        kafka = structs.replace(config.kafka, bootstrap=running.bootstrap, fetch_max_wait_ms=5)
+        config = structs.replace(config, kafka=kafka, namespace=running.namespace)
+    if (why := refusal(config.kafka.bootstrap)) is not None:
+        raise nobody_answers(config.kafka, why)
+    return config
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def up(*, port: int | None = None, health_port: str | None = None, common: Commo
         Answer GET /ready and /live there: a port, or host:port.
     """
     config = common.load()
-    observe("anabranch")
+    observe("anabranch", debug=common.debug)
     with ExitStack() as stack:
         broker = None
         if not common.names("kafka.bootstrap"):

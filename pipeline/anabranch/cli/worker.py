@@ -27,7 +27,7 @@ def worker(
     health_port
         Answer GET /ready and /live there: a port, or host:port.
     """
-    observe("anabranch-worker")
+    observe("anabranch-worker", debug=common.debug)
     return serve(_run(common.load(), group, health_port))
 
 

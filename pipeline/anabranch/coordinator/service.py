@@ -78,13 +78,15 @@ class Coordinator(Service):
         self.instance = config.instance or instance_name("coordinator")
         self._config = config
         self._supervisor = Supervisor(
-            f"coordinator {self.instance}", patience_s(config.kafka.request_timeout_ms)
+            f"coordinator {self.instance}",
+            patience_s(config.kafka.request_timeout_ms),
+            config.kafka.bootstrap,
         )
         name, clock = self.instance, clock or SystemClock()
         self._producer = transport.producer(name)
         self._replies = transport.producer(f"{name}-replies")
         self._membership = Membership(
-            f"{config.namespace}health", self._producer, clock, self._describe
+            config.kafka, f"{config.namespace}health", self._producer, clock, self._describe
         )
         # Batches count once by instance and number: a name that is new with every start.
         self.brain = Brain(
@@ -242,10 +244,7 @@ class Coordinator(Service):
             self._consumer, self._follower, self._reader, self._signals,
             self._replies, self._producer, self._exchange, self._earlier, self._delivery,
         )  # fmt: skip
-        done = await asyncio.gather(*(c.stop() for c in clients), return_exceptions=True)
-        for error in done:
-            if isinstance(error, Exception):
-                log.debug("while closing: %s", error)
+        await self._supervisor.closed(*(client.stop() for client in clients))
 
     # ── stages ─────────────────────────────────────────────────────────────────────────────
 

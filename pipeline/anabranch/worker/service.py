@@ -80,12 +80,14 @@ class Worker(Service):
         self._layers = _of_group(config, group, layers)
         self._topics = Topics(config.namespace)
         self._supervisor = Supervisor(
-            f"worker {self.instance}", patience_s(config.kafka.request_timeout_ms)
+            f"worker {self.instance}",
+            patience_s(config.kafka.request_timeout_ms),
+            config.kafka.bootstrap,
         )
         self._clock = clock or SystemClock()
         self._producer = transport.producer(self.instance)
         self._membership = Membership(
-            self._topics.health, self._producer, self._clock, self._describe
+            config.kafka, self._topics.health, self._producer, self._clock, self._describe
         )
         self._now_ms = self._membership.broker_clock.now_ms
         self._signals = transport.reader(f"{self.instance}-signals")
@@ -179,14 +181,10 @@ class Worker(Service):
         await self._executor.stop()
         timeout_s = self._config.worker.drain_timeout_ms / 1000
         clients = (self._subscription.consumer, self._signals, self._producer)
-        done = await asyncio.gather(
+        await self._supervisor.closed(
             *(_stop(spec, timeout_s) for spec in self._layers),
             *(client.stop() for client in clients),
-            return_exceptions=True,
         )
-        for error in done:
-            if isinstance(error, Exception):
-                log.debug("while closing: %s", error)
         for threads in self._threads:
             threads.shutdown()
 

@@ -8,6 +8,7 @@ from anabranch.config import KafkaConfig
 from anabranch.kafka.client.admin import KafkaAdmin
 from anabranch.kafka.client.consumer import KafkaGroupConsumer
 from anabranch.kafka.client.producer import KafkaProducer
+from anabranch.kafka.client.quiet import quiet
 from anabranch.kafka.client.reader import KafkaReader
 from anabranch.kafka.client.settings import connection
 from anabranch.kafka.client.transactions import KafkaTransactionalProducer
@@ -32,6 +33,7 @@ class KafkaTransport:
     """
 
     def __init__(self, config: KafkaConfig) -> None:
+        quiet()
         self._config = config
         self._connection = connection(config)
 

@@ -29,7 +29,7 @@ class KafkaAdmin:
     async def start(self) -> None:
         client = made(AIOKafkaAdminClient, client_id="anabranch-admin", **self._connection)
         await started(
-            client.start(),
+            client.start,
             lambda timeout_ms: ended(client.close(), timeout_ms),
             self._config,
             self._config.request_timeout_ms,

@@ -69,7 +69,7 @@ class KafkaGroupConsumer:
         self._client = client  # callbacks come before `start` returns
         try:
             await started(
-                client.start(),
+                client.start,
                 partial(close_consumer, client),
                 config,
                 config.request_timeout_ms + config.rebalance_timeout_ms,

@@ -17,6 +17,7 @@ from aiokafka import errors as kafka
 
 from anabranch.config import KafkaConfig
 from anabranch.errors import BrokerUnavailable, ConfigError
+from anabranch.kafka.client.bootstrap import Bootstrap
 from anabranch.kafka.client.failures import translate
 
 __all__ = ["close_consumer", "close_producer", "ended", "made", "started"]
@@ -48,28 +49,29 @@ def made(kind: Callable[..., C], **settings: Any) -> C:
 
 
 async def started(
-    start: Coroutine[Any, Any, Any],
+    start: Callable[[], Coroutine[Any, Any, Any]],
     close: Callable[[int], Awaitable[object]],
     config: KafkaConfig,
     timeout_ms: int,
 ) -> None:
-    """Start a client; one that does not start, for whatever reason, is closed.
+    """Start a client, waiting for a broker that is away; one that does not start is closed.
 
     Raises:
         BrokerUnavailable: nobody answers; says where, and what to do.
         TopicError: a topic does not exist.
         BrokerError: the broker refuses us.
     """
+    bootstrap = Bootstrap(config)
     try:
         async with asyncio.timeout(timeout_ms / 1000):
-            await start
+            await bootstrap.wait(start)
     except BaseException as error:
         await close(LAST_MS)
         if not isinstance(error, Exception):
             raise
         ours = translate(error, "starting")
         if isinstance(ours, BrokerUnavailable):
-            ours = _nobody_answers(config, error)
+            ours = bootstrap.nobody_answers(error)
         raise ours from error
 
 
@@ -90,12 +92,29 @@ async def close_producer(client: AIOKafkaProducer, timeout_ms: int) -> bool:
         closed = await ended(client.stop(), timeout_ms)
     finally:
         if not closed:
-            client._message_accumulator.fail_all(kafka.ProducerClosed())
-            await ended(client.client.close(), LAST_MS)
+            _fail_all(client)
             if (sender := client._sender.sender_task) is not None:
+                # Its own callback fails all again, and then itself where there is no transaction.
+                sender.remove_done_callback(client._sender._fail_all)
+            await ended(client.client.close(), LAST_MS)
+            if sender is not None:
                 sender.cancel()  # it still waits for its requests, which fail by now
                 await asyncio.wait({sender}, timeout=LAST_MS / 1000)
+                if sender.done() and not sender.cancelled():
+                    sender.exception()  # it was told already
     return closed
+
+
+def _fail_all(client: AIOKafkaProducer) -> None:
+    """Tell whoever waits for a record that it will not be delivered."""
+    accumulator = client._message_accumulator
+    waiting = {batch for batches in accumulator._batches.values() for batch in batches}
+    accumulator._pending_batches |= waiting  # each takes itself out, also what was put back
+    accumulator.fail_all(kafka.ProducerClosed())
+    for batch in accumulator._pending_batches:
+        for future, _ in batch._msg_futures:
+            if future.done() and not future.cancelled():
+                future.exception()  # nobody may wait for it any more
 
 
 async def ended(work: Coroutine[Any, Any, Any], timeout_ms: int) -> bool:
@@ -119,11 +138,3 @@ async def _take_apart(client: AIOKafkaConsumer) -> None:
     if client._fetcher is not None:
         await ended(client._fetcher.close(), LAST_MS)
     await ended(client._client.close(), LAST_MS)
-
-
-def _nobody_answers(config: KafkaConfig, error: Exception) -> BrokerUnavailable:
-    credentials = ", check kafka.client (the log says more)" if config.client else ""
-    return BrokerUnavailable(
-        f"no Kafka broker answers at {config.bootstrap} ({str(error) or type(error).__name__}); "
-        f"start one (`anabranch broker`){credentials} or set kafka.bootstrap"
-    )

@@ -47,7 +47,7 @@ class KafkaProducer:
         )
         watch_refusals(client)
         await started(
-            client.start(),
+            client.start,
             partial(close_producer, client),
             self._config,
             self._config.request_timeout_ms,

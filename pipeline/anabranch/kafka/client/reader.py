@@ -52,7 +52,7 @@ class KafkaReader:
             **self._connection,
         )
         await started(
-            client.start(),
+            client.start,
             partial(close_consumer, client),
             self._config,
             self._config.request_timeout_ms,
