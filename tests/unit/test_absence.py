@@ -136,7 +136,5 @@ async def test_a_question_that_the_broker_does_not_take_names_it() -> None:
     broker = MemoryBroker(clock=SystemClock())
     async with Client(Config(), transport=broker.transport("c"), grace_ms=0) as client:
         broker.cut("c", 0.2)
-        with pytest.raises(
-            BrokerUnavailable, match=r"127\.0\.0\.1:9092 has not answered for 0\.1 s"
-        ):
+        with pytest.raises(BrokerUnavailable, match=r":9092 has not answered for 0\.1 s"):
             await client.ask("t", layers=["a"], timeout_ms=100)
