@@ -53,7 +53,7 @@ async def diagnostics(transport: Transport) -> None:
 
 
 async def dead_letters(transport: Transport) -> None:
-    await read_letters(transport.reader("r"), TOPICS.dlq)
+    await read_letters(transport.reader("r"), TOPICS)
 
 
 async def replay(transport: Transport) -> None:

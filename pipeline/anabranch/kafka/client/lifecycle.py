@@ -105,14 +105,21 @@ async def close_producer(client: AIOKafkaProducer, timeout_ms: int) -> bool:
     return closed
 
 
+class _Forgiving(set[Any]):
+    """Batches that fail take themselves out, also those that were put back meanwhile."""
+
+    def remove(self, batch: Any) -> None:
+        self.discard(batch)
+
+
 def _fail_all(client: AIOKafkaProducer) -> None:
     """Tell whoever waits for a record that it will not be delivered."""
     accumulator = client._message_accumulator
     waiting = {batch for batches in accumulator._batches.values() for batch in batches}
-    accumulator._pending_batches |= waiting  # each takes itself out, also what was put back
+    accumulator._pending_batches = _Forgiving(accumulator._pending_batches | waiting)
     accumulator.fail_all(kafka.ProducerClosed())
-    for batch in accumulator._pending_batches:
-        for future, _ in batch._msg_futures:
+    for batch in list(accumulator._pending_batches):
+        for future in (batch._drain_waiter, *(future for future, _ in batch._msg_futures)):
             if future.done() and not future.cancelled():
                 future.exception()  # nobody may wait for it any more
 
