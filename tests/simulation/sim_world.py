@@ -65,6 +65,7 @@ class Kind(Struct, frozen=True):
         mutants: mutated copies of records of every topic, per query.
         damage: batches that nobody can unpack, on every topic, per query.
         poison: queries that crash every coordinator that starts them.
+        backlog: queries that wait when the first process starts, half of them expired by then.
         mode: what is configured.
         stamps: CreateTime as on the embedded broker, where all processes share a machine.
         logs: what happens to logs, drawn evenly, as often as faults: `leader` (another one, with
@@ -80,6 +81,7 @@ class Kind(Struct, frozen=True):
     mutants: int = 0
     damage: float = 0.0
     poison: int = 0
+    backlog: int = 0
     mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
     stamps: str = "LogAppendTime"
     logs: tuple[str, ...] = ()
@@ -113,6 +115,13 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "poison": Kind(
         Promise(once=False, late_ms=None, fresh_ms=1_700), faults=("stop",), poison=2, dies=True
+    ),
+    "backlog": Kind(
+        Promise(once=False, late_ms=None, fresh_ms=None),
+        faults=("kill", "stop", "cut"),
+        roles=("coordinator",),
+        dies=True,
+        backlog=300,
     ),
     "cuts": Kind(Promise(once=False, late_ms=25_000, fresh_ms=None), faults=("cut",), dies=True),
     "freezes": Kind(
@@ -223,6 +232,7 @@ class _World:
         for topic, state in topic_specs(CONFIG, GROUPS).items():
             settings = state.settings | {"message.timestamp.type": self._kind.stamps}
             self._broker.create(topic, state.partitions, settings)
+        await self._ask_ahead()
         for role in ("coordinator", "coordinator", "io", "io", "cpu", "cpu"):
             self._start(role)
         await asyncio.sleep(START_S)
@@ -235,6 +245,17 @@ class _World:
         return Outcome(self.violations, self.trace, self._digest())
 
     # ── what happens ───────────────────────────────────────────────────────────────────────
+
+    async def _ask_ahead(self) -> None:
+        """Nobody is there yet."""
+        producer, rng = self._driver.producer("ahead"), random.Random(self._kind.backlog)
+        for number in range(self._kind.backlog):
+            timeout_ms = rng.choice([1, 60_000])
+            query = structs.replace(
+                random_query(rng, number), id=f"w{number}", timeout_ms=timeout_ms
+            )
+            partition = rng.randrange(CONFIG.topics.queries)
+            await producer.send(self._topics.queries, encode(query), partition=partition)
 
     async def _ask(self) -> None:
         producer = self._driver.producer("driver")

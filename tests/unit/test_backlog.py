@@ -15,6 +15,7 @@ from anabranch.config import Config, CoordinatorConfig, TopicsConfig
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.load import Load
 from anabranch.coordinator.partition import QueryPartition
+from anabranch.coordinator.publisher import Publisher
 from anabranch.dispatch.routing import Outstanding
 from anabranch.errors import StageFailed
 from anabranch.events import Answer, Item, LayerDescriptor, Query, decode, encode
@@ -167,6 +168,41 @@ def test_partitions_that_change_hands_in_the_middle_of_a_batch_lose_nothing() ->
         assert len(answers(broker)) == 4_000
 
     run(body())
+
+
+def test_after_a_record_that_was_not_taken_no_later_one_of_its_partition_is() -> None:
+    """A partition is held in the middle of a fetch, and is ours again before the fetch is done."""
+    read: list[int] = []
+
+    async def body() -> None:
+        broker = MemoryBroker()
+        await asked(broker, 2_000)
+        owner = coordinator(broker, CONFIG)
+        on_query, flush = QueryPartition.on_query, Publisher.flush
+
+        def watch(self: QueryPartition, record: Record) -> None:
+            if record.partition == 0:
+                read.append(record.offset)
+            on_query(self, record)
+
+        async def between(self: Publisher) -> None:
+            partition, task = owner.ownership.partitions.get(0), asyncio.current_task()
+            is_reading = task is not None and task.get_name().endswith(": queries")
+            if is_reading and partition is not None and 0 < partition.position < 1_000:
+                partition.held = not partition.held
+            await flush(self)
+
+        with (
+            patch.object(QueryPartition, "on_query", watch),
+            patch.object(Publisher, "flush", between),
+        ):
+            async with owner:
+                await until(lambda: read)
+                await asyncio.sleep(5)
+
+    run(body())
+    assert len(read) >= 100
+    assert read == list(range(len(read)))
 
 
 async def hang(request: Request) -> list[Item]:
