@@ -16,6 +16,7 @@ from fleet import check_content
 from msgspec import Struct
 
 from anabranch.config import Config
+from anabranch.events import HEADER_OFFSET
 from anabranch.kafka.topics import Topics
 
 __all__ = ["Report", "check", "read_back", "stuck"]
@@ -81,9 +82,10 @@ class Asked(NamedTuple):
 
 
 class Given(NamedTuple):
-    """An answer as it lies in its topic."""
+    """An answer as it lies in its topic, and the offset of its question."""
 
     partition: int
+    offset: int
     time_ms: int
     answer: dict[str, Any]
 
@@ -119,9 +121,10 @@ async def read_back(config: Config, within_s: float) -> Records:
                 if record.topic == topics.queries:
                     until_ms = record.timestamp + event["timeout_ms"]
                     asked = Asked(event["params"]["n"], record.timestamp, until_ms)
-                    found.asked[event["id"]] = asked
+                    found.asked.setdefault(event["id"], asked)  # repeats are no questions
                 else:
-                    given = Given(record.partition, record.timestamp, event)
+                    offset = int(dict(record.headers)[HEADER_OFFSET])
+                    given = Given(record.partition, offset, record.timestamp, event)
                     found.given[event["id"]].append(given)
     await consumer.stop()
     return found
@@ -165,6 +168,8 @@ def _wrong(
                 check_content(each.answer, asked.n)
         except AssertionError as error:
             found.append(f"content: {error}")
+    if len({each.offset for each in given}) > 1:
+        found.append("a repeat was answered")
     answer, asked_s, deadline_s = given[0].answer, asked.asked_ms / 1000, asked.deadline_ms / 1000
     calm = not any(begin < deadline_s and asked_s < end + RIPPLE_S for begin, end in disturbed)
     if calm and answer["status"] != "complete":

@@ -39,6 +39,8 @@ from anabranch.kafka.topics import Topics
 __all__ = ["chaos", "drawn"]
 
 TIMEOUT_MS: Final = 10_000
+REPEATED_AFTER: Final = 200
+"""Questions later one in ten is sent again, as it was, whoever has its partition by then."""
 COLUMNS: Final = (
     "fault", "mode", "seed", "sent", "answered", "complete", "partial", "failed", "cached",
     "lost", "twice", "late", "recovery s",
@@ -95,16 +97,22 @@ async def _ask(config: Config, count: int, per_s: int, hurting: asyncio.Future[N
     )  # fmt: skip
     await producer.start()
     loop = asyncio.get_running_loop()
-    begin, sent = loop.time(), []
+    begin, sent, repeats = loop.time(), [], []
     while len(sent) < count or not hurting.done():
         n = len(sent)
         await asyncio.sleep(max(0.0, begin + n / per_s - loop.time()))
-        params = {"n": n % PARAMS}
-        query = {"id": f"q{n}", "type": "t", "params": params, "timeout_ms": TIMEOUT_MS}
-        key = b"%d" % (n % PARAMS)
-        sent.append(await producer.send(topic, json.dumps(query).encode(), key=key))
-    await asyncio.gather(*sent)
+        sent.append(await producer.send(topic, **_query(n)))
+        if n % 10 == 0 and n >= REPEATED_AFTER:
+            repeats.append(await producer.send(topic, **_query(n - REPEATED_AFTER)))
+    await asyncio.gather(*sent, *repeats)
     await producer.stop()
+
+
+def _query(n: int) -> dict[str, bytes]:
+    """Key and value of a question; the same each time."""
+    params = {"n": n % PARAMS}
+    query = {"id": f"q{n}", "type": "t", "params": params, "timeout_ms": TIMEOUT_MS}
+    return {"key": b"%d" % (n % PARAMS), "value": json.dumps(query).encode()}
 
 
 def show(reports: Sequence[Report]) -> None:
