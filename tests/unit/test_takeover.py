@@ -262,18 +262,20 @@ def test_results_that_lost_their_tail_are_read_whole() -> None:
     assert [a.offset for a in made.work_off(restored)[1]] == [5, 8, 9]
 
 
-def test_logs_that_lose_their_tails_while_they_are_followed_lower_the_bounds() -> None:
+@pytest.mark.parametrize("read", [5, 6, 10], ids=["none open", "one open", "all open"])
+def test_results_that_lose_their_tail_while_they_are_written_lower_the_bounds(read: int) -> None:
+    """Else the next takeover would look for what comes now beyond where it lies."""
     made, progress = filled(10)
     for n in range(20):
         made.answer("x", 100 + n)
-    brain = Brain(CONFIG, lambda: NOW_MS)
-    partition = QueryPartition(0, brain, made.take_over(commit(progress)))
-    for record in made.queries.read(partition.position, made.queries.end):
+    before = structs.replace(progress, bounds=Bounds(20, 0))
+    partition = QueryPartition(0, Brain(CONFIG, lambda: NOW_MS), made.take_over(commit(before)))
+    for record in made.queries.read(partition.position, read):
         partition.on_query(record)
-    partition.on_acked(6, 4)
-    bounds = partition.snapshot().bounds
-    assert bounds is not None
-    assert bounds.results <= 5
+    assert partition.snapshot().bounds == Bounds(20, 0)
+    made.results.truncate(4)
+    partition.on_acked(9, 4)
+    assert partition.snapshot().bounds == Bounds(5, 0)
 
 
 def test_reading_back_ends_where_a_log_ends_meanwhile() -> None:
