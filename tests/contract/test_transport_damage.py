@@ -128,6 +128,23 @@ async def test_what_would_be_enormous_is_passed(broker: Broker) -> None:
     assert found[0].value == BOMB
 
 
+@where("disk")
+async def test_a_batch_that_rotted_on_the_brokers_disk_costs_itself(broker: Broker) -> None:
+    at = TopicPartition(await broker.topic(), 0)
+    for value in (b"before", b"rotten", b"after"):
+        async with running(broker.transport().producer("p")) as producer:
+            await producer.send_and_wait(at.topic, value, partition=0)
+    broker.rot(at, b"rotten")
+    async with running(broker.transport().reader("r")) as reader:
+        reader.assign({at: 0})
+        found = await until_end(reader, at)
+    assert [(r.offset, r.value) for r in found if r.error is None] == [
+        (0, b"before"),
+        (2, b"after"),
+    ]
+    assert "offset 1 cannot be unpacked: its checksum is wrong" in str(found[1].error)
+
+
 @where("create_topics")
 async def test_a_topics_bound_counts_headers_and_refuses_one_record_alone(broker: Broker) -> None:
     topic = await broker.topic({"max.message.bytes": "1000"})

@@ -23,6 +23,7 @@ from raw_batches import batch, record
 from raw_producer import RawProducer
 
 from anabranch.config import KafkaConfig
+from anabranch.dev.local_kafka import LocalKafka
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.transport import (
     Acked,
@@ -97,6 +98,10 @@ class Broker(ABC):
         """Append a batch as it is."""
         raise NotImplementedError
 
+    def rot(self, at: TopicPartition, value: bytes) -> None:
+        """Change a byte of a value where it lies, as a bad disk does."""
+        raise NotImplementedError
+
 
 class Memory(Broker):
     can = frozenset(
@@ -169,6 +174,7 @@ class Kafka(Real):
         {
             "create_topics",
             "describe_configs",
+            "disk",
             "log_append_time",
             "metadata_bound",
             "missing_topics",
@@ -182,6 +188,15 @@ class Kafka(Real):
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._bootstrap = request.getfixturevalue("kafka")
+        self._node: LocalKafka = request.getfixturevalue("kafka_node")
+
+    def rot(self, at: TopicPartition, value: bytes) -> None:
+        folder = self._node.node(1).folder / "data" / f"{at.topic}-{at.partition}"
+        [segment] = folder.glob("*.log")
+        data = segment.read_bytes()
+        with segment.open("r+b") as file:
+            file.seek(data.index(value))
+            file.write(bytes([value[0] ^ 0xFF]))
 
     async def transaction(
         self, at: TopicPartition, values: Sequence[bytes], *, commit: bool
