@@ -7,12 +7,14 @@ of it in one turn sends no heartbeats meanwhile, and loses its partitions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from anabranch.kafka.transport import Record, TopicPartition
 
-__all__ = ["Turn", "in_turns"]
+__all__ = ["Turn", "in_turns", "one_by_one"]
+
+T = TypeVar("T")
 
 _RECORDS: Final = 250
 _BYTES: Final = 2_000_000
@@ -36,14 +38,14 @@ class Turn:
         self._bytes = _BYTES
         self._until_s = self._now_s() + _MS / 1000
 
-    def is_over(self, record: Record) -> bool:
-        """Whether others are to run, now that this record is done."""
+    def is_over(self, size_bytes: int = 0) -> bool:
+        """Whether others are to run, now that one more of that size is done."""
         self._records -= 1
-        self._bytes -= len(record.value or b"")
+        self._bytes -= size_bytes
         return self._records <= 0 or self._bytes <= 0 or self._now_s() >= self._until_s
 
 
-async def in_turns(
+def in_turns(
     batches: Mapping[TopicPartition, Sequence[Record]],
     between: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncIterator[tuple[TopicPartition, Record]]:
@@ -55,12 +57,21 @@ async def in_turns(
     Args:
         between: awaited in each pause, say to send on what the records brought.
     """
+    fetched = ((tp, record) for tp, records in batches.items() for record in records)
+    return one_by_one(fetched, between, lambda it: len(it[1].value or b""))
+
+
+async def one_by_one(
+    things: Iterable[T],
+    between: Callable[[], Awaitable[object]] | None = None,
+    size_of: Callable[[T], int] = lambda _: 0,
+) -> AsyncIterator[T]:
+    """The same for anything that there may be many of at once, such as deadlines."""
     turn = Turn(asyncio.get_running_loop().time)
-    for tp, records in batches.items():
-        for record in records:
-            yield tp, record
-            if turn.is_over(record):
-                if between is not None:
-                    await between()
-                await asyncio.sleep(0)
-                turn.begin()
+    for thing in things:
+        yield thing
+        if turn.is_over(size_of(thing)):
+            if between is not None:
+                await between()
+            await asyncio.sleep(0)
+            turn.begin()

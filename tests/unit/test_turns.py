@@ -9,7 +9,7 @@ from records import FakeRecord
 
 from anabranch.kafka.transport import TopicPartition
 from anabranch.testing.virtual_time import run
-from anabranch.turns import Turn, in_turns
+from anabranch.turns import Turn, in_turns, one_by_one
 
 AT = TopicPartition("t", 0)
 
@@ -33,7 +33,7 @@ def test_a_turn_ends_at_the_first_of_its_bounds(
         now_s += took_s
         length += 1
         longest = max(longest, length)
-        if turn.is_over(FakeRecord(value)):
+        if turn.is_over(len(value)):
             turn.begin()
             length = 0
     assert longest == most
@@ -64,5 +64,21 @@ def test_others_run_and_what_came_of_it_goes_out_between_turns() -> None:
         assert handled == 90_000
         assert longest <= 250
         assert flushed == list(range(250, 90_001, 250))
+
+    run(body())
+
+
+def test_what_falls_due_at_once_is_worked_off_in_turns_too() -> None:
+    async def body() -> None:
+        pauses: list[int] = []
+        done: list[int] = []
+
+        async def between() -> None:
+            pauses.append(len(done))
+
+        async for number in one_by_one(range(1_000), between):
+            done.append(number)
+        assert done == list(range(1_000))
+        assert pauses == [250, 500, 750, 1_000]
 
     run(body())

@@ -40,7 +40,7 @@ from anabranch.kafka.topics import require_topics
 from anabranch.kafka.transport import LOG_APPEND_TIME, Record, TopicPartition, Transport
 from anabranch.membership import Membership, instance_name, package_version
 from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
-from anabranch.turns import in_turns
+from anabranch.turns import in_turns, one_by_one
 
 __all__ = ["Coordinator"]
 
@@ -287,7 +287,8 @@ class Coordinator(Service):
         while True:
             stage.beat()
             now_ms = self.brain.now_ms()
-            for number, offset in deadlines.pop_due(now_ms):
+            due = deadlines.pop_due(now_ms)
+            async for number, offset in one_by_one(due, self._publisher.flush):
                 if (partition := self.ownership.partitions.get(number)) is not None:
                     partition.queries.on_deadline(offset)
             await self._publisher.flush()
