@@ -141,7 +141,7 @@ class Client(DiagnosticFunctions):
         )
         answer = await self.send(query, headers=headers)
         if answer.error is not None and answer.error.code in _REJECTIONS:
-            raise QueryRejected(answer.error.code, answer.error.message)
+            raise QueryRejected(answer.error.code, answer.error.message, answer)
         return answer
 
     async def send(self, query: Query, *, headers: Headers = ()) -> Answer:

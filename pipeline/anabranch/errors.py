@@ -20,6 +20,11 @@ AnabranchError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anabranch.events import Answer
+
 __all__ = [
     "AnabranchError",
     "BrokerError",
@@ -121,11 +126,13 @@ class QueryRejected(AnabranchError):
 
     Attributes:
         code: one of the contract's codes, e.g. `invalid_query` or `unavailable`.
+        answer: the event that said so; None if it was not even asked.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, answer: Answer | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+        self.answer = answer
 
 
 class QueryTimeout(AnabranchError):

@@ -14,7 +14,7 @@ from pygit2.enums import FileMode, SortMode
 
 from anabranch.errors import ConfigError
 from anabranch_git.identity import identity
-from anabranch_git.trees import Trees
+from anabranch_git.trees import MAX_DEPTH, Trees
 
 __all__ = ["MAX_PATHS", "Commit", "File", "Repository", "as_bytes", "as_text"]
 
@@ -27,6 +27,8 @@ default) would only be filled with what is not needed again."""
 _BINARY_PROBE_BYTES: Final = 8_000
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-f]{2}|.)")
 _ODD: Final = re.compile(r"[^\w.+-]")
+_MAX_PATH_CHARS: Final = 4_096
+"""What no file system takes; such files are left out, as are those deeper than `MAX_DEPTH`."""
 _MAX_NAME_CHARS: Final = 200
 _MAX_SUBJECT_CHARS: Final = 1_000
 _MAX_BODY_CHARS: Final = 50_000
@@ -158,6 +160,8 @@ class Repository:
     def _walk(self, tree: pygit2.Tree, prefix: str) -> Iterator[File]:
         for entry in tree:
             path = prefix + as_text(entry.raw_name or b"")
+            if len(path) > _MAX_PATH_CHARS or path.count("/") > MAX_DEPTH:
+                continue
             if isinstance(entry, pygit2.Tree):
                 yield from self._walk(entry, f"{path}/")
             elif entry.filemode in (FileMode.BLOB, FileMode.BLOB_EXECUTABLE):

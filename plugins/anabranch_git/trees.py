@@ -13,7 +13,11 @@ from typing import Final
 
 import pygit2
 
-__all__ = ["Trees"]
+__all__ = ["MAX_DEPTH", "Trees"]
+
+MAX_DEPTH: Final = 200
+"""Folders in folders: deeper ones are none that a working tree has."""
+_MAX_PATH_BYTES: Final = 4_096
 
 _ENTRY: Final = re.compile(rb"(\d{1,7}) ([^\0]+)\0(.{20})|.+", re.DOTALL)
 """What is no entry ends the tree: it is damaged from there on."""
@@ -44,7 +48,8 @@ class Trees:
         after = self._entries(new) if new else {}
         for name in sorted({name for name, _ in before.items() ^ after.items()}):
             was, now = before.get(name), after.get(name)
-            if _is_folder(was) or _is_folder(now):
+            inside = prefix.count(b"/") < MAX_DEPTH and len(prefix) + len(name) < _MAX_PATH_BYTES
+            if inside and (_is_folder(was) or _is_folder(now)):
                 yield from self.touched(_folder(was), _folder(now), prefix + name + b"/")
             if not (_is_folder(was) or was is None) or not (_is_folder(now) or now is None):
                 yield prefix + name

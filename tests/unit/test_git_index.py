@@ -413,3 +413,20 @@ def test_an_index_that_cannot_be_written_names_the_key(history: History, tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"index: .*file/index\.sqlite cannot be written"):
         index_of(history, "file/index.sqlite").update()
+
+
+def test_folders_deeper_than_any_are_left_out(history: History) -> None:
+    history.commit("Begin", {"b.md": "shallow"})
+    repo = history.repo
+    blob = repo.create_blob(b"deep\n")
+    tree, mode = blob, b"100644"
+    for _ in range(3_000):
+        entry = b"%s a\0%s" % (mode, tree.raw)
+        tree, mode = repo.odb.write(pygit2.enums.ObjectType.TREE, entry), b"40000"
+    who = pygit2.Signature("Ada", "a@b", 1_700_000_000)
+    head = [repo.head.target]
+    repo.create_commit("refs/heads/main", who, who, "deep needle", tree, head)
+    index = index_of(history)
+    assert index.update().commits
+    found = content(index)
+    assert not any("a/a/a" in str(row) for row in found["files"])

@@ -13,7 +13,7 @@ from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, INTERRUPTED, Common, out, print_json, serve
 from anabranch.cli.render import show_answer
 from anabranch.client import Client
-from anabranch.errors import ConfigError
+from anabranch.errors import ConfigError, QueryRejected
 from anabranch.events import Answer
 
 __all__ = ["ask"]
@@ -52,7 +52,7 @@ def ask(
     strategy
         How to ask for what is not in the cache.
     json
-        The answer event itself.
+        The answer event itself, a rejection too.
     """
     question: dict[str, Any] = {
         "layers": layers.split(",") if layers is not None else None,
@@ -63,7 +63,12 @@ def ask(
 
     async def body() -> int:
         async with Client(runtime.reachable(common)) as client:
-            answer.append(await client.ask(type_, _params(params), **question))
+            try:
+                answer.append(await client.ask(type_, _params(params), **question))
+            except QueryRejected as error:
+                if not json or error.answer is None:
+                    raise
+                answer.append(error.answer)
         return 0
 
     if serve(body(), when_stopped=INTERRUPTED):

@@ -12,6 +12,7 @@ from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.config import Config
 from anabranch.diagnostics import Diagnostics, Invalidation
 from anabranch.errors import ConfigError
+from anabranch.explain import nearest
 
 __all__ = ["invalidate"]
 
@@ -58,4 +59,15 @@ async def _order(
     config: Config, layer: str | None, scope: str | None, key: str | None, tags: tuple[str, ...]
 ) -> Invalidation:
     async with Diagnostics(config) as diagnostics:
+        if layer is not None:
+            _check(layer, {*config.layers, *(await diagnostics.census()).layers})
         return await diagnostics.invalidate(layer=layer, scope=scope, key=key, tags=tags)
+
+
+def _check(layer: str, known: set[str]) -> None:
+    """Forgetting what nobody has would look like success."""
+    if layer in known:
+        return
+    near = nearest(layer, known)
+    told = f"did you mean {near!r}?" if near else f"known are: {', '.join(sorted(known)) or 'none'}"
+    raise ConfigError(f"no layer {layer!r} is configured or announced; {told}")

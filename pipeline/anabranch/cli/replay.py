@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from msgspec.structs import asdict, replace
 from rich.table import Table
 
+from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.config import Config, SelectConfig
 from anabranch.errors import ConfigError, DecodeError
@@ -50,7 +51,8 @@ def replay(
     file
         Telemetry batches, one JSON document a line.
     topic
-        Read the telemetry topic instead.
+        Read the telemetry topic instead, of `anabranch up` from this folder if nothing else is
+        named.
     mode
         Judge this mode instead of the configured one; thresholds are the rules'.
     tune
@@ -60,8 +62,8 @@ def replay(
     json
         One JSON document.
     """
-    config = common.load()
     _check(file, topic, tune, write, common)
+    config = runtime.reachable(common) if topic else common.load()
     wished: dict[str, Any] = {
         "parallel_threshold": parallel_threshold,
         "parallel_max_layers": parallel_max_layers,

@@ -149,5 +149,5 @@ def _who_runs() -> str:
 
 def _path(folder: Path | None = None) -> Path:
     where = str((folder or Path.cwd()).resolve())
-    name = hashlib.sha256(where.encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(where)).hexdigest()[:16]
     return user_state_path("anabranch").absolute() / "running" / f"{name}.json"

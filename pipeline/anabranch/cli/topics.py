@@ -10,6 +10,7 @@ import uvloop
 from cyclopts import Parameter
 from rich.table import Table
 
+from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.config import Config
 from anabranch.kafka.topics import (
@@ -37,6 +38,8 @@ def topics(
 ) -> int:
     """Create the topics that are missing and say what differs; exit code 1 if anything does.
 
+    On the broker of `anabranch up` from this folder, unless an option, variable or file names one.
+
     Parameters
     ----------
     check
@@ -46,7 +49,7 @@ def topics(
     json
         One JSON document.
     """
-    config = common.load()
+    config = common.load() if print_ else runtime.reachable(common)
     specs = topic_specs(config, config.groups)
     if not config.groups:
         note("no layers are configured, so there are no task topics; write [layers.<name>]")
