@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         LayerError,
         QueryRejected,
         QueryTimeout,
+        RecordRefused,
         StageFailed,
     )
     from anabranch.events import Answer, AnswerItem, AnswerLayer, Item, Missing, Query
@@ -58,6 +59,7 @@ __all__ = [
     "Query",
     "QueryRejected",
     "QueryTimeout",
+    "RecordRefused",
     "Request",
     "Result",
     "ResultAggregator",
@@ -80,6 +82,7 @@ _HOMES = {
         "LayerError",
         "QueryRejected",
         "QueryTimeout",
+        "RecordRefused",
         "StageFailed",
     ),
     "events": ("Answer", "AnswerItem", "AnswerLayer", "Item", "Missing", "Query"),
