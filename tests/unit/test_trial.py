@@ -150,17 +150,18 @@ def test_a_poisoned_query_among_a_thousand_is_found_and_only_that_one() -> None:
     quarantined = {answer.id for _, answer in world.results if answer.error.code == "quarantined"}  # type: ignore[union-attr]
     assert quarantined == {"poison"}
     assert len(world.results) == len({answer.id for _, answer in world.results}) == 1_001
-    # To notice, to find the group of 512 and halve it, and three of it alone.
-    assert deaths <= PATIENCE + 1 + 9 + MAX_TRIALS + 1
+    # To notice, to find its group of 250 and halve that, and three of it alone.
+    assert deaths <= PATIENCE + 1 + 8 + MAX_TRIALS + 1
 
 
-def test_a_backlog_of_innocent_suspects_takes_a_dozen_commits() -> None:
+@pytest.mark.parametrize(("suspects", "commits"), [(1_000, 12), (20_000, 90)])
+def test_a_backlog_of_innocent_suspects_takes_some_commits(suspects: int, commits: int) -> None:
     world = World()
-    ask(world, *(f"q{n}" for n in range(20_000)))
+    ask(world, *(f"q{n}" for n in range(suspects)))
     for _ in range(PATIENCE):
         take_over(world)
-    assert live(world) <= 16
-    assert len(world.results) == 20_000
+    assert live(world, turns=100) <= commits
+    assert len(world.results) == suspects
 
 
 def test_new_queries_do_not_wait_for_suspects_nor_what_the_owner_cannot_have_had_open() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+from pathlib import Path
 
 import pytest
 from records import FakeRecord
 
+import anabranch
 from anabranch.kafka.transport import TopicPartition
 from anabranch.testing.virtual_time import run
 from anabranch.turns import Turn, in_turns, one_by_one
@@ -82,3 +85,20 @@ def test_what_falls_due_at_once_is_worked_off_in_turns_too() -> None:
         assert pauses == [250, 500, 750, 1_000]
 
     run(body())
+
+
+def test_every_loop_over_fetched_records_takes_turns() -> None:
+    """Whoever calls a consumer's `fetch` hands what it brings to `in_turns`, or waits only."""
+    package = Path(anabranch.__file__).parent
+    waits = {"backfill.py: run", "exchange.py: share"}
+    found = set()
+    for path in package.rglob("*.py"):
+        if path.is_relative_to(package / "testing") or path.parent.name == "client":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.AsyncFunctionDef):
+                text = ast.unparse(node)
+                if ".fetch(" in text and "_subscription.fetch(" not in text:
+                    found.add((f"{path.name}: {node.name}", "in_turns(" in text))
+    assert {name for name, in_turns_ in found if not in_turns_} <= waits
+    assert len(found) >= 10

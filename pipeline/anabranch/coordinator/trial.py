@@ -3,7 +3,7 @@
 After two takeovers without progress, or one in the middle of a trial, those queries are suspects
 that the owner before may have had open. A group of them is started only when the commit says that
 it is on trial. A group that survives clears its queries, and the next one is twice as large, so
-thousands of innocent ones take a dozen commits; of a group that its owner did not survive the next
+a thousand innocent ones take a dozen commits; of a group that its owner did not survive the next
 owner tries a half. One that was on trial alone three times and never answered is quarantined.
 
 A process tries one group at a time, of all its partitions: no suspect is to pay for what another
@@ -22,6 +22,8 @@ __all__ = ["MAX_TRIALS", "PATIENCE", "Court", "Trials"]
 PATIENCE = 2
 """Takeovers without progress that are still taken for bad luck."""
 MAX_TRIALS = 3
+MOST_TOGETHER = 250
+"""Suspects of a group: all of it is started in one turn."""
 
 
 class Court:
@@ -68,7 +70,7 @@ class Trials:
         self._fate = (progress.trial, progress.trials, progress.group) if died else (None, 0, 1)
         self._doubted = progress.group if died else 0
         """How many are left of the group that the owner before did not survive."""
-        self._group = max(1, self._doubted // 2)
+        self._group = max(1, min(self._doubted // 2, MOST_TOGETHER))
         self._called = False
 
     @property
@@ -111,7 +113,10 @@ class Trials:
         self._running.remove(offset)
         if not self._running:
             self._doubted -= self._fate[2]
-            self._group = self._group * 2 if self._doubted <= 0 else min(self._group, self._doubted)
+            if self._doubted <= 0:
+                self._group = min(2 * self._group, MOST_TOGETHER)
+            else:
+                self._group = min(self._group, self._doubted)
             self.adjourn()
             self.call()
 
