@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from hybrid import TTL_MS, Hybrid, named
 
+from anabranch.aggregate.join import Join
 from anabranch.aggregate.result_aggregator import FRESHNESS_HALF_LIFE_MS, RRF_K
-from anabranch.events import LayerDescriptor, encode
+from anabranch.coordinator.answering import attributes
+from anabranch.events import Answer, LayerDescriptor, encode
 
 
 def announce(scene: Hybrid, layer: str, weight: float, ttl_ms: int = TTL_MS) -> None:
@@ -73,3 +75,10 @@ class TestConfidence:
         assert answers[young].confidence == pytest.approx(answers[first].confidence)
         assert answers[old].confidence == pytest.approx(answers[first].confidence / 2)
         assert scene.brain.cache.stats()["memo_hits"] >= 2
+
+
+def test_the_span_names_what_another_query_fetched() -> None:
+    join, other = Join(["a", "b"]), Join(["a"])
+    other.layers["a"].serve([], complete=True, age_ms=0)
+    join.layers["a"].share(other.layers["a"])
+    assert attributes(Answer("q", "complete"), join)["anabranch.shared"] == "a"

@@ -191,8 +191,11 @@ def _why(join: Join) -> str:
     return cut(said, MAX_TOLD_CHARS)
 
 
-def attributes(answer: Answer) -> dict[str, str | float | int]:
-    """The decision and the outcome, as span attributes."""
+def attributes(answer: Answer, join: Join) -> dict[str, str | float | int]:
+    """The decision and the outcome, as span attributes.
+
+    What another query fetched has no span here: it is named.
+    """
     return {
         "anabranch.query.id": answer.id,
         "anabranch.status": answer.status,
@@ -200,4 +203,5 @@ def attributes(answer: Answer) -> dict[str, str | float | int]:
         "anabranch.reason": answer.reason,
         "anabranch.confidence": answer.confidence,
         "anabranch.items": sum(layer.count for layer in answer.layers.values()),
+        "anabranch.shared": ", ".join(n for n, layer in join.layers.items() if layer.shared),
     }

@@ -320,7 +320,7 @@ class OpenQueries:
         learned = lesson(open_query, answer, now_ms, brain.selector.telemetry.speedups)
         if learned is not None:
             brain.selector.observe(learned)
-        open_query.trace.set(attributes(answer))
+        open_query.trace.set(attributes(answer, open_query.join))
         open_query.trace.end(answer.error.message if answer.error else None)
         self.drop(open_query.offset, {layer for layer, _ in open_query.routes})
         brain.outbox.answers.append(out)
