@@ -17,7 +17,7 @@ from anabranch.kafka.transport import Record
 __all__ = ["Census"]
 
 LATELY_MS: Final = 10_000
-"""Members whose last record is older than the latest one by this have long been gone."""
+"""Members whose last record is further from the latest one than this have long been gone."""
 MAX_HEARD: Final = 10_000
 MAX_STATS: Final = 1_024
 MAX_LAYERS: Final = 1_024
@@ -39,6 +39,7 @@ class Census:
         """By instance, of those that are gone too."""
         self._heard: dict[bytes, _Heard] = {}
         self._latest = 0
+        """When the last word was said; clocks may have been set back since others spoke."""
 
     def learn(self, record: Record, *, alive: bool) -> None:
         """Take a record; `alive` if it was written after the listening began."""
@@ -52,7 +53,7 @@ class Census:
             return  # of a later version, or nobody's
         if isinstance(health, MemberHealth):
             remember(self._heard, key, _Heard(health, record.timestamp, alive), MAX_HEARD)
-            self._latest = max(self._latest, record.timestamp)
+            self._latest = record.timestamp
         elif isinstance(health, ComponentStats):
             remember(self.stats, health.instance, health, MAX_STATS)
         else:
@@ -92,6 +93,6 @@ class Census:
             for heard in self._heard.values()
             if heard.member.role == role
             and heard.member.state != "stopped"
-            and heard.timestamp >= self._latest - LATELY_MS
+            and (heard.alive or abs(heard.timestamp - self._latest) <= LATELY_MS)
         ]
         return sorted(found, key=lambda heard: heard.member.instance)

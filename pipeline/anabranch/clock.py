@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["BrokerClock", "Clock", "SystemClock"]
+__all__ = ["BrokerClock", "Clock", "SystemClock", "moved"]
 
 _WINDOW_MS: Final = 60_000.0
 _SLACK_MS: Final = 50.0
 _STEP_MS: Final = 5_000.0
+_PLAUSIBLE_MS: Final = 120_000.0
+"""Further from now than that no time lies that anybody waits for."""
 
 
 class Clock(Protocol):
@@ -58,6 +61,8 @@ class BrokerClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.on_set: Callable[[float], object] | None = None
+        """Called when the broker's clock turns out to have been set, with the ms by which."""
         self._samples: list[_Sample] = []
         self._offset_ms: float | None = None
         self._last_ms = float("-inf")
@@ -80,8 +85,13 @@ class BrokerClock:
             if new.taken_ms - old.taken_ms <= _WINDOW_MS and _agree(old, new)
         ]
         self._samples.append(new)
+        before_ms = self._offset_ms
         best = min(self._samples, key=lambda sample: sample.round_trip_ms)
         self._offset_ms = best.offset_ms
+        if before_ms is not None and self.on_set is not None:
+            moved_ms = best.offset_ms - before_ms
+            if abs(moved_ms) >= _STEP_MS:
+                self.on_set(moved_ms)
 
     def now_ms(self) -> float:
         """Milliseconds since the Unix epoch on the broker's clock.
@@ -98,6 +108,15 @@ class BrokerClock:
             return self._last_ms
         self._last_ms = now
         return now
+
+
+def moved(at_ms: float, moved_ms: float, now_ms: float) -> float:
+    """A time that lies ahead, now that the clock was set by `moved_ms` to `now_ms`.
+
+    What is read between the setting and its discovery is on the new clock already.
+    """
+    plausible = abs(at_ms - (now_ms - moved_ms)) < _PLAUSIBLE_MS
+    return at_ms + moved_ms if plausible else at_ms
 
 
 def _agree(old: _Sample, new: _Sample) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from msgspec import Struct, to_builtins
 from msgspec.structs import asdict, replace
 
+from anabranch.bounds import MAX_INT
 from anabranch.census import Census
 from anabranch.config import Config
 from anabranch.containment import contained, ignore
@@ -47,7 +48,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_REPORT_MS: Final = 5_000
+_REPORT_S: Final = 5.0
 _LOOK_S: Final = 0.1
 _FETCH_MS: Final = 100
 _LISTEN_MS: Final = 3_000
@@ -96,12 +97,12 @@ class StatsReport:
 
     async def run(self, stage: Stage) -> None:
         """Stage: what cannot be sent is said again with the next report."""
-        next_ms = 0.0
+        now_s = asyncio.get_running_loop().time
+        next_s = now_s()
         while True:
             stage.beat()
-            now_ms = self._brain.now_ms()
-            if now_ms >= next_ms or self._brain.control_position > self._obeyed:
-                next_ms = now_ms + _REPORT_MS
+            if now_s() >= next_s or self._brain.control_position > self._obeyed:
+                next_s = now_s() + _REPORT_S
                 with contained(ignore):
                     await self._try()
             await asyncio.sleep(_LOOK_S)
@@ -363,10 +364,15 @@ def _component(census: Census, name: str) -> dict[str, Stats]:
 
 def _with_total(caches: Mapping[str, Stats]) -> dict[str, Stats]:
     """Questions are spread over coordinators by key, so their caches add up."""
-    total: Stats = {name: sum(c.get(name, 0) for c in caches.values()) for name in _SUMMED}
+    total: Stats = {name: sum(_number(c.get(name)) for c in caches.values()) for name in _SUMMED}
     probes = total["probes"]
     total["hit_rate"] = total["total_queries_saved"] / probes if probes else 0.0
     return {**caches, "total": total}
+
+
+def _number(value: Any) -> float:
+    """A count as somebody says it; 0 for what is none."""
+    return value if isinstance(value, int | float) and abs(value) <= MAX_INT else 0
 
 
 def _workers(census: Census) -> dict[str, list[Stats]]:

@@ -103,6 +103,11 @@ KINDS: Final[dict[str, Kind]] = {
         roles=GROUPS,
         dies=True,
     ),
+    "set clocks": Kind(
+        Promise(once=True, late_ms=None, fresh_ms=None, true=False),
+        faults=("jump", "set the broker's clock"),
+        every_s=2.5,
+    ),
     "kills": Kind(
         Promise(once=False, late_ms=25_000, fresh_ms=1_700),
         faults=("kill", "kill", "stop", "kill all"),
@@ -202,7 +207,8 @@ class _World:
             stall_ms=(20, 800),
             seed=seed,
         )
-        self._broker = MemoryBroker(network, kafka=CONFIG.kafka)
+        self._broker_clock = VirtualClock()
+        self._broker = MemoryBroker(network, clock=self._broker_clock, kafka=CONFIG.kafka)
         self._processes = Processes(self._broker, self._ended)
         self._driver = self._broker.transport("driver", VirtualClock(skew_ms=-3_600_000))
         self._topics = Topics(CONFIG.namespace)
@@ -373,6 +379,10 @@ class _World:
             by_ms = rng.choice([-3_600_000.0, 3_600_000.0, -1_500.0])
             self._note(f"the clock of {name} jumps by {by_ms} ms")
             self._clocks[name].jump(by_ms)
+        elif fault == "set the broker's clock":
+            by_ms = rng.choice([-3_600_000.0, 3_600_000.0, -20_000.0])
+            self._note(f"the broker's clock is set by {by_ms} ms")
+            self._broker_clock.jump(by_ms)
 
     async def _kill(self, name: str, back_after_s: float) -> None:
         self._note(f"kill {name}")

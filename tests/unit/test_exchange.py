@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
+from records import FakeRecord
+
 from anabranch.client import Client
 from anabranch.config import Config, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
+from anabranch.coordinator.brain import Brain
+from anabranch.coordinator.exchange import Exchange
 from anabranch.events import Item, LayerDescriptor, decode
 from anabranch.kafka.topics import Topics, ensure_topics
+from anabranch.kafka.transport import Record, TopicPartition
 from anabranch.layers import LayerSpec, Request, layer
 from anabranch.learn.records import TelemetryBatch
 from anabranch.select.decision import Decision, GroupLoad, PlanContext
@@ -82,6 +87,7 @@ def test_one_that_comes_later_decides_like_its_peers() -> None:
 
         async def compare(first: Coordinator) -> None:
             async with coordinator(broker, "c2") as second:
+                await second.ready()
                 first.brain.selector.telemetry.settle()
                 slow_ms = second.brain.profiler.latency_ms("slow")
                 assert slow_ms > 20 * second.brain.profiler.latency_ms("quick")
@@ -107,5 +113,60 @@ def test_one_that_was_there_learns_along() -> None:
                 assert beside.brain.profiler.latency_ms("slow") > 100
 
             await with_history(broker, compare)
+
+    run(body())
+
+
+class EndlessPast:
+    """A reader of a topic that is longer than anybody can read in a start."""
+
+    def __init__(self) -> None:
+        self.fetched = 0
+
+    async def start(self) -> None: ...
+
+    async def partitions(self, topic: str) -> int:
+        return 1
+
+    async def beginnings(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    async def ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 10**9)
+
+    def assign(self, starts: dict[TopicPartition, int]) -> None: ...
+
+    def position(self, tp: TopicPartition) -> int:
+        return self.fetched
+
+    async def fetch(self, timeout_ms: int) -> dict[TopicPartition, list[FakeRecord]]:
+        await asyncio.sleep(0.1)
+        self.fetched += 1_000
+        records = [FakeRecord(b"{" * 5_000, offset=10**9 - 1) for _ in range(1_000)]
+        return {TopicPartition(Topics(CONFIG.namespace).telemetry, 0): records}
+
+
+def test_a_long_past_of_junk_keeps_nobody_from_starting_nor_from_working() -> None:
+    async def body() -> None:
+        reader = EndlessPast()
+        producer = MemoryBroker().transport().producer("p")
+        exchange = Exchange(Brain(CONFIG, lambda: 0.0), producer, reader)  # type: ignore[arg-type]
+        await exchange.start()
+        loop = asyncio.get_running_loop()
+        replayed, between = 0, set()
+
+        def replay(record: Record) -> None:
+            nonlocal replayed
+            replayed += 1
+
+        exchange._replay = replay  # type: ignore[method-assign]
+        replaying = loop.create_task(exchange.replay())
+        await asyncio.sleep(0.1)  # the first thousand are there
+        for _ in range(10):
+            between.add(replayed)
+            await asyncio.sleep(0)
+        await replaying
+        assert len(between) >= 4
+        assert 5.0 <= loop.time() < 6.0
 
     run(body())

@@ -22,6 +22,8 @@ from anabranch.config import LAYER_TTL_MS
 
 __all__ = ["CrossLayerCache", "Probe", "Slot"]
 
+_AHEAD_MS: Final = 10_000.0
+"""By how much what is stored may be stamped ahead of time."""
 _EMPTY_TTL_MS: Final = 5_000
 """Longest time that "nothing found" is believed; up to half of it is taken off by chance."""
 
@@ -181,6 +183,16 @@ class CrossLayerCache:
             self._shelf.drop(record, layer, "invalidated")
         return len(concerned)
 
+    def forget_after(self, now_ms: float) -> None:
+        """Drop what is stamped ahead of time: the clock was set back, and it would live too long.
+
+        It would also keep out what is fetched until then.
+        """
+        for record in list(self._records.values()):
+            for layer, slot in record.slots.items():
+                if slot.stored_ms > now_ms + _AHEAD_MS:
+                    self._shelf.drop(record, layer, "expired")
+
     def holds(self, key: Question, layers: Sequence[str], now_ms: float) -> bool:
         """Whether all of `layers` are there and fresh; asking this counts as no probe."""
         record = self._records.get(key)
@@ -325,7 +337,9 @@ class CrossLayerCache:
         held = others.pop(layer, None)
         if held is not None and held.stored_ms >= slot.stored_ms:
             return False
-        if now_ms >= slot.expires_ms or self._killed(record, layer, slot):
+        if now_ms >= slot.expires_ms or slot.stored_ms > now_ms + _AHEAD_MS:
+            return False
+        if self._killed(record, layer, slot):
             return False
         others_bytes = RECORD_BYTES + record.key_bytes + sum(s.size_bytes for s in others.values())
         return slot.size_bytes + others_bytes <= self._max_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from msgspec import Struct
 
 from anabranch.aggregate.result_aggregator import ResultAggregator
 from anabranch.cache.cross_layer_cache import CrossLayerCache
+from anabranch.clock import moved
 from anabranch.config import UNCONFIGURED, Config, TypeConfig
 from anabranch.containment import describe
 from anabranch.coordinator.guessing import Guessing
@@ -25,11 +27,15 @@ from anabranch.kafka.dead_letters import stack_digest
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Record
 from anabranch.learn.dependency_graph import DependencyGraph
+from anabranch.learn.known import Known
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.observe.spans import Tracer
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
 
 __all__ = ["Brain", "Counters", "Deadlines"]
+
+
+log = logging.getLogger(__name__)
 
 
 class Counters(Struct):
@@ -74,6 +80,14 @@ class Deadlines:
             due.append((partition, offset))
         return due
 
+    def shift(self, moved_ms: float, now_ms: float) -> None:
+        """The clock was set: the same time is left to whoever was watched before."""
+        self._heap = [
+            (moved(at, moved_ms, now_ms), number, offset) for at, number, offset in self._heap
+        ]
+        heapq.heapify(self._heap)
+        self.on_earlier()
+
     @property
     def next_ms(self) -> float | None:
         """The earliest deadline, of a query that may have been answered meanwhile."""
@@ -94,10 +108,18 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 class Brain:
-    """Shared state of one coordinator; `now_ms` is the broker's clock."""
+    """Shared state of one coordinator; `now_ms` is the broker's clock.
+
+    Args:
+        steady_ms: a clock that nobody sets; by default the broker's.
+    """
 
     def __init__(
-        self, config: Config, now_ms: Callable[[], float], instance: str = "coordinator"
+        self,
+        config: Config,
+        now_ms: Callable[[], float],
+        instance: str = "coordinator",
+        steady_ms: Callable[[], float] | None = None,
     ) -> None:
         self.config = config
         self.now_ms = now_ms
@@ -107,7 +129,8 @@ class Brain:
             config.coordinator.cache_max_entries, max_bytes=config.coordinator.cache_max_bytes
         )
         self.profiler = profiler = LayerProfiler()
-        self.graph = DependencyGraph(profiler)
+        self.directory = Directory(steady_ms)
+        self.graph = DependencyGraph(profiler, own_types=config.types)
         self.selector = AdaptiveStrategySelector(
             profiler,
             self.graph,
@@ -119,9 +142,10 @@ class Brain:
             distributed_threshold=config.select.distributed_threshold,
             instance=instance,
             settings=_settings(config),
+            known=Known(config.types, lambda: self.directory.names),
+            now_ms=now_ms,
         )
         self.aggregator = ResultAggregator()
-        self.directory = Directory()
         self.outstanding = Outstanding()
         self.deadlines = Deadlines()
         self.outbox = Outbox()
@@ -152,6 +176,17 @@ class Brain:
 
     def _slots(self) -> int:
         return self.config.worker.slots * self.directory.count_workers(self.now_ms())
+
+    def clock_was_set(self, moved_ms: float) -> None:
+        """The broker's clock was set: what is stamped later than it is now is not kept."""
+        log.warning("the broker's clock was set by %+.0f s", moved_ms / 1000)
+        now_ms = self.now_ms()
+        for partition in self.sharing.partitions.values():
+            partition.shift(moved_ms)
+        self.deadlines.shift(moved_ms, now_ms)
+        self.mortality.shift(moved_ms)
+        if moved_ms < 0:
+            self.cache.forget_after(now_ms)
 
     def kind(self, type_: str) -> TypeConfig:
         """What is configured for a query type, or what goes for all others."""

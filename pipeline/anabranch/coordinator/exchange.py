@@ -6,28 +6,32 @@ telemetry never slows an answer; if it cannot be sent it is counted and dropped.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Mapping
+from contextlib import aclosing
 from functools import partial
 from typing import Final
-
-from msgspec import structs
 
 from anabranch.containment import contained, ignore
 from anabranch.coordinator.brain import Brain
 from anabranch.errors import BrokerError
-from anabranch.events import MAX_VALUE_BYTES, decode, encode
+from anabranch.events import decode, encode
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
 from anabranch.learn.records import TelemetryBatch
-from anabranch.supervise import Stage
+from anabranch.supervise import Stage, signalled
+from anabranch.turns import in_turns
 
 __all__ = ["Exchange"]
 
 log = logging.getLogger(__name__)
 
-_INTERVAL_MS: Final = 1_000
+_INTERVAL_S: Final = 1.0
 _REPLAY_RECORDS: Final = 3_000
 """Batches of the recent past that a new instance learns from: about five minutes of ten."""
+_REPLAY_S: Final = 5.0
+"""Longest time for which a start waits for the past; the rest is learned beside the work."""
 
 
 class Exchange:
@@ -42,39 +46,59 @@ class Exchange:
         self._producer = producer
         self._reader = reader
         self._topic = brain.topics.telemetry
+        self._past: Mapping[TopicPartition, range] = {}
 
     async def start(self) -> None:
-        """Connect, and learn from the recent past: decide like one's peers from the start."""
+        """Connect, and place the reader where the recent past begins."""
         await self._producer.start()
         await self._reader.start()
         count = await self._reader.partitions(self._topic)
         partitions = [TopicPartition(self._topic, n) for n in range(count)]
         beginnings = await self._reader.beginnings(partitions)
         ends = await self._reader.ends(partitions)
-        past = {
+        self._past = {
             tp: range(max(beginnings[tp], end - _REPLAY_RECORDS), end) for tp, end in ends.items()
         }
-        async for record in read_ranges(self._reader, past):
-            self._replay(record)
-        self._reader.assign(ends)
+
+    async def replay(self) -> None:
+        """Learn from the recent past: decide like one's peers from the start.
+
+        To be called once it is known which layers are announced: nothing is learned of others.
+        """
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + _REPLAY_S
+        async with aclosing(read_ranges(self._reader, self._past)) as records:
+            async for record in records:
+                self._replay(record)
+                if now_s() >= until_s:
+                    return
+        self._reader.assign({tp: offsets.stop for tp, offsets in self._past.items()})
 
     async def stop(self) -> None:
         """Close; what was not sent is lost, and nothing else."""
         await self._reader.stop()
         await self._producer.stop()
 
+    async def run(self, announced: asyncio.Event, learned: asyncio.Event, stage: Stage) -> None:
+        """Stage: learn from the past once layers are announced, say so, and share from then on."""
+        while not await signalled(announced):
+            stage.beat()
+        with contained(ignore):
+            await self.replay()
+        learned.set()
+        await self.share(stage)
+
     async def share(self, stage: Stage) -> None:
         """Stage: each second send what was seen, and in between learn from others."""
-        clock = self._brain.now_ms
-        next_ms = clock() + _INTERVAL_MS
+        now_s = asyncio.get_running_loop().time
+        next_s = now_s() + _INTERVAL_S
         while True:
             stage.beat()
-            wait_ms = max(1, min(_INTERVAL_MS, int(next_ms - clock())))
-            for records in (await self._reader.fetch(wait_ms)).values():
-                for record in records:
-                    self._fold(record)
-            if clock() >= next_ms:
-                next_ms = clock() + _INTERVAL_MS
+            wait_ms = max(1, int((next_s - now_s()) * 1_000))
+            async for _, record in in_turns(await self._reader.fetch(wait_ms)):
+                self._fold(record)
+            if now_s() >= next_s:
+                next_s = now_s() + _INTERVAL_S
                 await self._send()
 
     def _replay(self, record: Record) -> None:
@@ -89,7 +113,7 @@ class Exchange:
         with contained(self._lost):
             batch = self._brain.selector.telemetry.take_batch()
             if batch is not None:
-                await self._produce(_fitting(batch))
+                await self._produce(encode(batch))
 
     async def _produce(self, value: bytes) -> None:
         try:
@@ -100,17 +124,3 @@ class Exchange:
     def _lost(self, error: Exception) -> None:
         self._brain.counters.telemetry_lost += 1
         log.warning("a batch of telemetry was not sent: %s", error)
-
-
-def _fitting(batch: TelemetryBatch) -> bytes:
-    """A batch as bytes, without the raw records if they do not fit.
-
-    Raises:
-        ValueError: the sums alone are too large: what was asked has very long names.
-    """
-    value = encode(batch)
-    if len(value) > MAX_VALUE_BYTES:
-        value = encode(structs.replace(batch, sampled=()))
-    if len(value) > MAX_VALUE_BYTES:
-        raise ValueError(f"it has {len(value):,} bytes, over {MAX_VALUE_BYTES:,}")
-    return value

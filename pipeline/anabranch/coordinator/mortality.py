@@ -94,6 +94,11 @@ class Mortality:
         self._deadly = {r: until for r, until in self._deadly.items() if until > heard_ms}
         return bool(routes & self._deadly.keys())
 
+    def shift(self, moved_ms: float) -> None:
+        """The clock was set: deaths are as long ago as they are."""
+        for question, marks in self._marks.items():
+            self._marks[question] = tuple(m._replace(at_ms=m.at_ms + moved_ms) for m in marks)
+
     def _keep(self, question: Question, marks: Iterable[_Mark]) -> None:
         """Those marks that are still laid to somebody."""
         left = tuple(mark for mark in marks if mark.workers and mark.layers)

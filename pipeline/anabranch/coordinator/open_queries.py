@@ -207,6 +207,11 @@ class OpenQueries:
         if awaited:
             self._lingering[offset] = open_query
 
+    def shift(self, moved_ms: float, now_ms: float) -> None:
+        """The broker's clock was set: every query keeps the time that it had left."""
+        for open_query in self._open.values():
+            open_query.shift(moved_ms, now_ms)
+
     def abandon(self) -> None:
         """The partition is somebody else's: whatever was outstanding is forgotten."""
         for offset, open_query in list(self._open.items()):

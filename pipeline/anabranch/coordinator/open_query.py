@@ -11,6 +11,7 @@ from anabranch.aggregate.coverage import enough, patience_ms
 from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.cache.keys import Question
 from anabranch.cache.records import Slot
+from anabranch.clock import moved
 from anabranch.dispatch.attempts import Attempt
 from anabranch.dispatch.routing import Route
 from anabranch.dispatch.tasks import task_layers
@@ -101,6 +102,13 @@ class OpenQuery:
         if until_ms is None or now_ms + wait_ms < until_ms:
             self.patient_until_ms = now_ms + wait_ms
         return wait_ms <= 0
+
+    def shift(self, moved_ms: float, now_ms: float) -> None:
+        """The clock was set by `moved_ms` to `now_ms`."""
+        self.read_ms = moved(self.read_ms, moved_ms, now_ms)
+        self.deadline_ms = moved(self.deadline_ms, moved_ms, now_ms)
+        if self.patient_until_ms is not None:
+            self.patient_until_ms = moved(self.patient_until_ms, moved_ms, now_ms)
 
     def task(self, attempts: Sequence[Attempt]) -> Task:
         """What a worker group is asked for these attempts."""

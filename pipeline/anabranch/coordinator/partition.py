@@ -95,6 +95,12 @@ class QueryPartition:
             stamps_ms=round(self.stamps.behind_ms),
         )
 
+    def shift(self, moved_ms: float) -> None:
+        """The broker's clock was set by so much."""
+        self.queries.shift(moved_ms, self._brain.now_ms())
+        self._ids.shift(moved_ms)
+        self.stamps.shift(moved_ms)
+
     # ── events ─────────────────────────────────────────────────────────────────────────────
 
     def on_query(self, record: Record) -> None:

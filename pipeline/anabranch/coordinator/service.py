@@ -90,8 +90,12 @@ class Coordinator(Service):
         )
         # Batches count once by instance and number: a name that is new with every start.
         self.brain = Brain(
-            config, self._membership.broker_clock.now_ms, f"{name}/{secrets.token_hex(4)}"
+            config,
+            self._membership.broker_clock.now_ms,
+            f"{name}/{secrets.token_hex(4)}",
+            lambda: clock.monotonic() * 1000,
         )
+        self._membership.broker_clock.on_set = self.brain.clock_was_set
         topics = self.brain.topics
         self._pulse = Pulse(clock, config.kafka.session_timeout_ms / 2_000)
         group = f"{config.namespace}coordinators"
@@ -101,6 +105,7 @@ class Coordinator(Service):
         self._reader = transport.reader(f"{name}-recovery")
         self._beside_the_work(transport)
         self._signals_read = asyncio.Event()
+        self._may_resume = asyncio.Event()
         self.ownership = Ownership(
             self.brain,
             self._publisher,
@@ -109,7 +114,7 @@ class Coordinator(Service):
             self._reader,
             self._follower,
             self._backfill,
-            self._signals_read,
+            self._may_resume,
             settle_timeout_s=config.kafka.rebalance_timeout_ms / 2_000,
         )
         self._end_watch = EndWatch(self.brain, self._reader, self.ownership.partitions)
@@ -212,7 +217,7 @@ class Coordinator(Service):
             ("partials", self._read_partials),
             ("deadlines", self._watch_deadlines),
             ("commit", self.ownership.commit),
-            ("telemetry", self._exchange.share),
+            ("telemetry", partial(self._exchange.run, self._signals_read, self._may_resume)),
             ("backfill", self._backfill.run),
             ("stats", self._report.run),
             ("guesses", self._guess),

@@ -45,6 +45,12 @@ class Stamps:
             self._ends.pop()
         self._ends.append(_End(offset, at_ms))
 
+    def shift(self, moved_ms: float) -> None:
+        """The broker's clock was set by so much."""
+        ends = [_End(end.offset, end.at_ms + moved_ms) for end in self._ends]
+        self._ends.clear()
+        self._ends.extend(ends)
+
     def asked_ms(self, record: Record, now_ms: float) -> float:
         """When a record was appended, as far as is known; records come in order.
 

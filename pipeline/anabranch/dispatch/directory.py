@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Final, NamedTuple
 
 from anabranch.bounds import clamped_ms
@@ -38,12 +38,19 @@ class _Heard(NamedTuple):
     at_ms: float
     beats: int
     member: MemberHealth
+    steady_ms: float
+    """When, on a clock that nobody sets."""
 
 
 class Directory:
-    """A fold over the compacted `health` topic: the last record of each key counts."""
+    """A fold over the compacted `health` topic: the last record of each key counts.
 
-    def __init__(self) -> None:
+    Args:
+        steady_ms: a clock that nobody sets, for silences; by default the times that are given.
+    """
+
+    def __init__(self, steady_ms: Callable[[], float] | None = None) -> None:
+        self._steady_ms = steady_ms
         self._announced: dict[str, LayerDescriptor] = {}
         """By key, the latest last."""
         self._layers: dict[str, LayerDescriptor] = {}
@@ -118,8 +125,7 @@ class Directory:
             del self._awaited_ms[next(iter(self._awaited_ms))]
         return now_ms - since_ms < PATIENCE_MS or any(
             member.role == "worker" and member.state == "starting"
-            for heard_ms, _, member in self._members.values()
-            if now_ms - heard_ms < MEMBER_SILENCE_MS
+            for member in self._speaking(now_ms)
         )
 
     def has_left(self, group: str) -> bool:
@@ -155,11 +161,20 @@ class Directory:
     def _live(self, now_ms: float) -> Iterator[MemberHealth]:
         return (
             member
-            for heard_ms, _, member in self._members.values()
-            if member.role == "worker"
-            and member.state in ("ready", "starting")
-            and now_ms - heard_ms < MEMBER_SILENCE_MS
+            for member in self._speaking(now_ms)
+            if member.role == "worker" and member.state in ("ready", "starting")
         )
+
+    def _speaking(self, now_ms: float) -> Iterator[MemberHealth]:
+        steady_ms = self._steady(now_ms)
+        return (
+            heard.member
+            for heard in self._members.values()
+            if steady_ms - heard.steady_ms < MEMBER_SILENCE_MS
+        )
+
+    def _steady(self, now_ms: float) -> float:
+        return now_ms if self._steady_ms is None else self._steady_ms()
 
     def beat(self) -> None:
         """A record of our own was read back: one each second, and none while we are cut off.
@@ -220,7 +235,7 @@ class Directory:
         is_new = key not in self._members
         if is_new and len(self._members) >= MAX_MEMBERS:
             return
-        self._members[key] = _Heard(now_ms, self._beats, member)
+        self._members[key] = _Heard(now_ms, self._beats, member, self._steady(now_ms))
         if member.role != "worker":
             return
         if is_new:

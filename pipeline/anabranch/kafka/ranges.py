@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 
 from anabranch.kafka.transport import Reader, Record, TopicPartition
@@ -15,7 +15,7 @@ _FETCH_MS: Final = 200
 
 async def read_ranges(
     reader: Reader, ranges: Mapping[TopicPartition, range], beat: Callable[[], None] | None = None
-) -> AsyncIterator[Record]:
+) -> AsyncGenerator[Record, None]:
     """The records of these offsets that exist, in order within a partition; to be exhausted.
 
     A log that loses its tail, or its head, meanwhile ends earlier.

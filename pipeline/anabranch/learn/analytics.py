@@ -99,6 +99,11 @@ class Analytics:
             values = (row.refreshed, row.changed)
             self._layers.add(row.layer, row.bucket // MINUTE, ALL, values)
 
+    def forget_after(self, bucket: int) -> None:
+        """Drop what is stamped later than `bucket`."""
+        for sums in (self._queries, self._arms, self._layer_sets, self._layers, self._all):
+            sums.forget_after(bucket // MINUTE)
+
     def totals(self) -> Totals | None:
         """Sums over all queries."""
         return _sum([self._all.row(ALL)])

@@ -122,6 +122,12 @@ class CostModel:
     def fold_query(self, row: QuerySum) -> None:
         """Whole queries are not a matter of arms."""
 
+    def forget_after(self, bucket: int) -> None:
+        """Drop what is stamped later than `bucket`."""
+        self._arms.forget_after(bucket)
+        self._cells.forget_after(bucket)
+        self._means.clear()
+
     def _arm(self, arm: Arm) -> _ArmMeans:
         """Means over all cells, drawn to 0 (residual) and ln 2 (error) while there are few."""
         known = self._means.get(arm)

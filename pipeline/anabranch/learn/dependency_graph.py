@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import combinations
 from typing import Final
 from zlib import crc32
@@ -10,7 +10,7 @@ from zlib import crc32
 from msgspec import Struct
 
 from anabranch.learn.profiler import PerformanceProfiler
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
+from anabranch.learn.rows import MAX_TOGETHER, LayerSum, PlanSum, QuerySum
 from anabranch.learn.sums import Cell, Cells
 
 __all__ = ["DependencyGraph", "LayerSelection", "SelectionContext", "draw"]
@@ -22,8 +22,8 @@ COARSE: Final = 60
 """Habits change slowly: the graph's buckets are this many times wider."""
 ANY: Final = "*"
 MAX_TYPES: Final = 4_096
-MAX_TOGETHER: Final = 32
-"""Layers in a query from which pairs are still learned."""
+MAX_SETS: Final = 256
+"""Sets of layers from which pairs are counted: those wanted most."""
 
 
 class SelectionContext(Struct, frozen=True, gc=False):
@@ -61,6 +61,7 @@ class DependencyGraph:
         min_samples: observations before anything is recommended.
         explore: share of queries that also ask one left-out layer.
         min_use: share of a layer's answers that must contribute for it to be selected.
+        own_types: the configured ones: what was learned of them is kept when others must go.
     """
 
     def __init__(
@@ -71,13 +72,16 @@ class DependencyGraph:
         explore: float = 0.02,
         min_use: float = 0.05,
         max_cells: int = 4_096,
+        own_types: Container[str] = (),
     ) -> None:
         self.min_samples = min_samples
         self._profiler = profiler
         self._explore = explore
         self._min_use = min_use
         self._sets = Cell(0.9995)
-        self._use: Cells[tuple[str, str]] = Cells(0.98, max_cells)
+        self._use: Cells[tuple[str, str]] = Cells(
+            0.98, max_cells, is_own=lambda key: key[0] in own_types
+        )
         self._types: dict[str, int] = {}
         self._counted: tuple[dict[str, float], dict[tuple[str, str], float], float] | None = None
 
@@ -87,13 +91,19 @@ class DependencyGraph:
 
     def fold_query(self, row: QuerySum) -> None:
         """Learn which layers are wanted together."""
-        if len(row.layers) <= MAX_TOGETHER:
+        if 0 < len(row.layers) <= MAX_TOGETHER:
             self._add_set(row)
         if len(self._types) < MAX_TYPES or row.type in self._types:
             self._types[row.type] = self._types.get(row.type, 0) + row.count
 
     def fold_plan(self, row: PlanSum) -> None:
         """Arms are the cost model's."""
+
+    def forget_after(self, bucket: int) -> None:
+        """Drop what is stamped later than `bucket`."""
+        self._sets.forget_after(bucket // COARSE)
+        self._use.forget_after(bucket // COARSE)
+        self._counted = None
 
     def get_layer_selection(self, query_type: str, context: SelectionContext) -> list[str]:
         """Layers to ask for a query that names none."""
@@ -208,7 +218,9 @@ class DependencyGraph:
             single: dict[str, float] = {}
             pairs: dict[tuple[str, str], float] = {}
             total = 0.0
-            for label, (count, *_) in sorted(self._sets.read().items()):
+            sets = [(label, row[0]) for label, row in self._sets.read().items()]
+            most_wanted = sorted(sets, key=lambda found: (-found[1], found[0]))[:MAX_SETS]
+            for label, count in sorted(most_wanted):
                 names = label.split("\n")
                 total += count
                 for name in names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 from zlib import crc32
 
@@ -10,9 +10,16 @@ from msgspec.structs import replace
 
 from anabranch.learn.analytics import Analytics
 from anabranch.learn.credible import credible
+from anabranch.learn.known import Known
 from anabranch.learn.recommendations import Recommendation, recommend
-from anabranch.learn.records import ExecutionTelemetry, LayerOutcome, TelemetryBatch, telemetry_of
-from anabranch.learn.rows import Fold, Rows, merge
+from anabranch.learn.records import (
+    ExecutionTelemetry,
+    LayerOutcome,
+    TelemetryBatch,
+    fitting,
+    telemetry_of,
+)
+from anabranch.learn.rows import Fold, Rows, heaviest, merge, newest, until
 from anabranch.learn.seen import Seen
 from anabranch.learn.summing import sum_up
 from anabranch.learn.sums import BUCKET_MS
@@ -30,8 +37,10 @@ SETTLE: Final = 16
 """Records after which an instance learns from its own; when few come, it does each second."""
 MERGE: Final = 64
 """Settled parts that wait to be sent before they are merged into one."""
-MAX_ROWS: Final = 3_000
-"""Rows that wait to be sent; beyond it they are dropped and counted."""
+MAX_ROWS: Final = 1_000
+"""Rows of a kind that wait to be sent; beyond it those with the smallest counts are dropped."""
+AHEAD: Final = 10_000 // BUCKET_MS
+"""Buckets by which others' clocks may be ahead."""
 MAX_SAMPLED: Final = 64
 """Raw records in a batch."""
 READ_ROWS: Final = 20_000
@@ -46,6 +55,9 @@ class ExecutionTelemetryCollector:
         folds: what learns: profiler, dependency graph, cost model.
         sample: share of records that is kept raw, for replay; explored ones always are.
         settings: present values, by key of the configuration, of what may be recommended.
+        known: what is learned of; by default everything.
+        now_ms: the broker's clock: what others stamp ahead of it is not believed; by default
+            everything is.
     """
 
     def __init__(
@@ -55,8 +67,13 @@ class ExecutionTelemetryCollector:
         *,
         sample: float = 0.02,
         settings: Mapping[str, Any] | None = None,
+        known: Known | None = None,
+        now_ms: Callable[[], float] | None = None,
     ) -> None:
         self.instance = instance
+        self._known = known
+        self._now_ms = now_ms
+        self._latest = 0
         self.analytics = Analytics()
         self.dropped = 0
         self.skipped_rows = 0
@@ -74,7 +91,7 @@ class ExecutionTelemetryCollector:
 
     def record(self, record: ExecutionTelemetry) -> None:
         """Count one answered query."""
-        self._records.append(record)
+        self._records.append(record if self._known is None else self._known.record(record))
         if record.explored:
             self._keep(record, 1.0)
         elif crc32(record.query.encode()) < self._threshold:
@@ -82,6 +99,7 @@ class ExecutionTelemetryCollector:
         bucket = record.at_ms // BUCKET_MS
         if len(self._records) >= SETTLE or bucket != self._bucket:
             self._bucket = bucket
+            self._latest = max(self._latest, bucket)
             self.settle()
 
     def settle(self) -> None:
@@ -99,13 +117,15 @@ class ExecutionTelemetryCollector:
         Also renews what may be spent on reading others: call it at a steady interval.
         """
         self._budget = READ_ROWS
+        self._follow_clock()
         self.settle()
-        rows, sampled, dropped = merge(self._pending), tuple(self._sampled), self.dropped
+        rows, dropped = heaviest(merge(self._pending), MAX_ROWS)
+        sampled, dropped = tuple(self._sampled), self.dropped + dropped
         if not rows.count and not dropped:
             return None
         self._pending, self._sampled, self.dropped = [], [], 0
         self._sequence += 1
-        return TelemetryBatch(self.instance, self._sequence, rows, sampled, dropped)
+        return fitting(TelemetryBatch(self.instance, self._sequence, rows, sampled, dropped))
 
     def fold(self, batch: TelemetryBatch) -> bool:
         """Learn from a batch of another instance. False if it was not counted.
@@ -159,17 +179,37 @@ class ExecutionTelemetryCollector:
             return False
         if not self._seen.first_time(batch.instance, batch.sequence):
             return False
-        credible(batch.rows).teach(self._folds)
+        rows = self._of_the_past(credible(batch.rows))
+        if self._known is not None:
+            rows = self._known.rows(rows)
+        rows.teach(self._folds)
         return True
+
+    def _of_the_past(self, rows: Rows) -> Rows:
+        """Without what is stamped ahead of time: it would displace what comes till then."""
+        if self._now_ms is None:
+            return rows
+        limit = int(self._now_ms()) // BUCKET_MS + AHEAD
+        rows = until(rows, limit)
+        self._latest = max(self._latest, newest(rows))
+        return rows
+
+    def _follow_clock(self) -> None:
+        """Forget the future: whatever was learned there would last until it is reached again."""
+        if self._now_ms is None:
+            return
+        bucket = int(self._now_ms()) // BUCKET_MS
+        if bucket + AHEAD < self._latest:
+            self._latest = bucket
+            for fold in self._folds:
+                fold.forget_after(bucket)
 
     def _keep(self, record: ExecutionTelemetry, probability: float) -> None:
         if len(self._sampled) < MAX_SAMPLED:
             self._sampled.append(replace(record, sampled=probability))
 
     def _shrink(self) -> None:
-        """Merge what waits to be sent; if nobody fetches it, drop it."""
-        rows = merge(self._pending)
+        """Merge what waits to be sent; of what is too much, what counts least is dropped."""
+        rows, dropped = heaviest(merge(self._pending), MAX_ROWS)
         self._pending = [rows]
-        if rows.count > MAX_ROWS:
-            self._pending.clear()
-            self.dropped += sum(row.count for row in rows.queries)
+        self.dropped += dropped

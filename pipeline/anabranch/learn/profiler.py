@@ -64,6 +64,12 @@ class LayerProfiler:
     def fold_query(self, row: QuerySum) -> None:
         """Neither do whole queries."""
 
+    def forget_after(self, bucket: int) -> None:
+        """Drop what is stamped later than `bucket`."""
+        self._cells.forget_after(bucket)
+        self._arms.forget_after(bucket)
+        self._typical = None
+
     def latency_ms(self, layer: str, arm: str | None = None) -> float:
         """Latency, of all arms or under one; the median of the others if unknown."""
         row = self._row(layer, arm)

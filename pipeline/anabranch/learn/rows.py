@@ -7,7 +7,7 @@ commute exactly. The rows are part of the telemetry record's public schema.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Final, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Meta, Struct
 from msgspec.structs import astuple
@@ -16,7 +16,22 @@ from anabranch import bounds
 from anabranch.events import Strategy
 from anabranch.select.decision import Arm
 
-__all__ = ["Fold", "LayerSum", "PlanSum", "QuerySum", "Rows", "merge"]
+__all__ = [
+    "MAX_TOGETHER",
+    "Fold",
+    "LayerSum",
+    "PlanSum",
+    "QuerySum",
+    "Rows",
+    "heaviest",
+    "merge",
+    "newest",
+    "until",
+]
+
+
+MAX_TOGETHER: Final = 32
+"""Layers in a query from which pairs are still learned."""
 
 
 class LayerSum(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -117,6 +132,10 @@ class Fold(Protocol):
         """Learn from sums of whole queries."""
         ...
 
+    def forget_after(self, bucket: int) -> None:
+        """Drop what is stamped later than `bucket`: the clock was set back."""
+        ...
+
 
 class Rows(Struct, frozen=True, gc=False, omit_defaults=True):
     """Sums of all three kinds."""
@@ -149,6 +168,33 @@ def merge(parts: Iterable[Rows]) -> Rows:
         _merge(PlanSum, 6, (row for part in parts for row in part.plans)),
         _merge(QuerySum, 4, (row for part in parts for row in part.queries)),
     )
+
+
+def until(rows: Rows, bucket: int) -> Rows:
+    """The rows that are stamped no later than `bucket`."""
+    if newest(rows) <= bucket:
+        return rows
+    return Rows(
+        tuple([row for row in rows.layers if row.bucket <= bucket]),
+        tuple([row for row in rows.plans if row.bucket <= bucket]),
+        tuple([row for row in rows.queries if row.bucket <= bucket]),
+    )
+
+
+def newest(rows: Rows) -> int:
+    """The latest bucket; 0 without rows."""
+    kinds: tuple[Iterable[LayerSum | PlanSum | QuerySum], ...]
+    kinds = (rows.layers, rows.plans, rows.queries)
+    return max((row.bucket for kind in kinds for row in kind), default=0)
+
+
+def heaviest(rows: Rows, most: int) -> tuple[Rows, int]:
+    """At most `most` rows of each kind, those with the largest counts; and the queries left out."""
+    layers = sorted(rows.layers, key=lambda row: -row.asked)[:most]
+    plans = sorted(rows.plans, key=lambda row: -row.count)[:most]
+    queries = sorted(rows.queries, key=lambda row: -row.count)
+    dropped = sum(row.count for row in queries[most:])
+    return Rows(tuple(layers), tuple(plans), tuple(queries[:most])), dropped
 
 
 R = TypeVar("R", LayerSum, PlanSum, QuerySum)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from anabranch.bounds import clamped_ms
 from anabranch.learn.cost_model import CLIP
 from anabranch.learn.records import ExecutionTelemetry, LayerOutcome
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows
+from anabranch.learn.rows import MAX_TOGETHER, LayerSum, PlanSum, QuerySum, Rows
 from anabranch.learn.sums import BUCKET_MS
 from anabranch.select.decision import PlanPart
 
@@ -40,13 +40,20 @@ def sum_up(records: Iterable[ExecutionTelemetry]) -> Rows:
             if elapsed > 0:
                 key = (bucket, kind, part.arm, part.layers, part.load, part.novel)
                 _add_plan(plans, key, part, elapsed)
-        names = tuple(sorted([layer.layer for layer in record.layers]))
+        names = _wanted(record.layers)
         _add_query(queries, (bucket, kind, record.strategy_chosen, names), record)
     return Rows(
         tuple([LayerSum(*key, *row) for key, row in layers.items()]),
         tuple([PlanSum(*key, *row) for key, row in plans.items()]),
         tuple([QuerySum(*key, *row) for key, row in queries.items()]),
     )
+
+
+def _wanted(layers: tuple[LayerOutcome, ...]) -> tuple[str, ...]:
+    """The layers of a query, sorted; none if there are so many that nothing is learned of it."""
+    if len(layers) > MAX_TOGETHER:
+        return ()
+    return tuple(sorted([layer.layer for layer in layers]))
 
 
 def _add_layer(sums: Sums, key: tuple[Any, ...], layer: LayerOutcome) -> None:

@@ -11,7 +11,7 @@ can never come back among them, so this too does not depend on the order.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final, Generic, TypeVar
 
 __all__ = ["BUCKET_MS", "KEEP", "Cell", "Cells"]
@@ -55,6 +55,14 @@ class Cell:
         else:
             for index, value in enumerate(values):
                 row[index] += value
+
+    def forget_after(self, bucket: int) -> None:
+        """Drop what is stamped later: the clock that stamped it was set back since."""
+        later = [found for found in self._buckets if found > bucket]
+        for found in later:
+            del self._buckets[found]
+        if later:
+            self._read = None
 
     def read(self) -> dict[str, list[float]]:
         """Weighted sums by label."""
@@ -100,11 +108,17 @@ class Cells(Generic[K]):
     """Cells by key, at most `limit`: beyond it those longest without an update go.
 
     Within the limit the content does not depend on the order of the additions.
+
+    Args:
+        is_own: whether a key goes only after all for which this is False.
     """
 
-    def __init__(self, gamma: float, limit: int) -> None:
+    def __init__(
+        self, gamma: float, limit: int, is_own: Callable[[K], bool] = lambda key: False
+    ) -> None:
         self._gamma = gamma
         self._limit = limit
+        self._is_own = is_own
         self._cells: dict[K, Cell] = {}
 
     def __len__(self) -> int:
@@ -128,6 +142,13 @@ class Cells(Generic[K]):
             cell = self._cells[key] = Cell(self._gamma)
         cell.add(bucket, label, values)
 
+    def forget_after(self, bucket: int) -> None:
+        """Drop what is stamped later, and cells of which nothing is left."""
+        for key, cell in list(self._cells.items()):
+            cell.forget_after(bucket)
+            if not cell.newest:
+                del self._cells[key]
+
     def row(self, key: K, label: str) -> Sequence[float]:
         """Weighted sums of `label` in the cell of `key`; empty if there are none."""
         cell = self._cells.get(key)
@@ -135,6 +156,8 @@ class Cells(Generic[K]):
 
     def _evict(self) -> None:
         """Drop the eighth that is oldest at once, so that eviction is rare."""
-        ages = sorted(self._cells, key=lambda key: (self._cells[key].newest, str(key)))
-        for key in ages[: max(1, self._limit // 8)]:
+        for key in sorted(self._cells, key=self._precedence)[: max(1, self._limit // 8)]:
             del self._cells[key]
+
+    def _precedence(self, key: K) -> tuple[bool, int, str]:
+        return self._is_own(key), self._cells[key].newest, str(key)

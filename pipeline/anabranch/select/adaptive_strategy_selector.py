@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, Protocol
 
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from anabranch.learn.execution_telemetry import (
     ExecutionTelemetry,
     ExecutionTelemetryCollector,
 )
+from anabranch.learn.known import Known
 from anabranch.learn.profiler import PerformanceProfiler
 from anabranch.learn.rows import Fold
 from anabranch.select.decision import Arm, Decision, PlanContext
@@ -59,6 +60,7 @@ class AdaptiveStrategySelector:
         instance: this process's name, new with every start: by it batches of telemetry count
             once.
         settings: present values of other settings, for recommendations.
+        known, now_ms: as of `ExecutionTelemetryCollector`.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class AdaptiveStrategySelector:
         cost_model: CostModel | None = None,
         instance: str = "",
         settings: Mapping[str, Any] | None = None,
+        known: Known | None = None,
+        now_ms: Callable[[], float] | None = None,
     ) -> None:
         self.mode = mode
         self.cost_model = cost_model if cost_model is not None else CostModel()
@@ -88,6 +92,8 @@ class AdaptiveStrategySelector:
                 "select.mode": mode,
                 "select.distributed_threshold": distributed_threshold,
             },
+            known=known,
+            now_ms=now_ms,
         )
         self._profiler = profiler
         self._graph = dep_graph
