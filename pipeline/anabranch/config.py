@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -16,7 +16,7 @@ from msgspec import Meta, Struct, field
 
 from anabranch.bounds import MAX_SPAN_MS, MAX_WEIGHT, AskedLayers
 from anabranch.events import DEFAULT_TIMEOUT_MS
-from anabranch.explain import explain
+from anabranch.explain import explain, nearest
 from anabranch.sources import Origin, Sources
 
 __all__ = [
@@ -259,6 +259,9 @@ def _convert(tree: dict[str, Any], sources: Sources) -> Config:
         raise sources.error("source", "there is no such key; remove it")
     whole = {**tree, "types": {**PRESET_TYPES, **types}, "layers": layers}
     config = _struct(whole, Config, "", sources)
+    for name, kind in types.items():
+        for key, layer in _named_layers(kind):
+            _refuse_misspelt(layer, layers, f"types.{name}.{key}", sources)
     if config.kafka.heartbeat_interval_ms * 3 > config.kafka.session_timeout_ms:
         raise sources.error(
             "kafka.heartbeat_interval_ms",
@@ -266,6 +269,23 @@ def _convert(tree: dict[str, Any], sources: Sources) -> Config:
             f"kafka.session_timeout_ms ({config.kafka.session_timeout_ms})",
         )
     return config
+
+
+def _named_layers(kind: TypeConfig) -> list[tuple[str, str]]:
+    """The layers that a type names, each with its key."""
+    listed = [(f"layers[{n}]", layer) for n, layer in enumerate(kind.layers)]
+    return [*listed, *((f"weights.{layer}", layer) for layer in kind.weights)]
+
+
+def _refuse_misspelt(name: str, layers: Collection[str], key: str, sources: Sources) -> None:
+    """A layer may be served from another file; one that is spelt almost like ours is ours."""
+    near = nearest(name, layers, likeness=0.8)
+    if near is not None and name not in layers:
+        raise sources.error(
+            key,
+            f"no layer {name!r} is configured; did you mean {near!r}? (one that is served from "
+            f"another file is named in [layers.{name}] here as well)",
+        )
 
 
 def _struct(table: Any, kind: type[S], key: str, sources: Sources) -> S:

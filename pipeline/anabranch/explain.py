@@ -44,17 +44,20 @@ def locate(error: msgspec.ValidationError, prefix: str = "", kind: Any = None) -
     return ".".join(part for part in (prefix, path) if part), what
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], *, likeness: float = 0.6) -> str | None:
     """The known name that was probably meant. A long word is near to none: looking is quadratic."""
     if len(word) > _MAX_NAME_CHARS:
         return None
-    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+    return next(iter(difflib.get_close_matches(word, known, 1, likeness)), None)
 
 
 def kind_at(kind: Any, keys: Sequence[str]) -> Any:
     """The type that a Struct's nested field is declared with; None where there is no such one."""
     for key in keys:
         kind = unfold(kind)
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+            continue
         if not (isinstance(kind, type) and issubclass(kind, Struct)):
             return None
         kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == key), None)

@@ -14,7 +14,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any, Final, cast
 
@@ -25,6 +25,7 @@ from anabranch.config import DEFAULT_TTL_MS, LAYER_TTL_MS, Config, LayerConfig
 from anabranch.errors import ConfigError
 from anabranch.explain import explain, nearest
 from anabranch.layers import Layer, LayerSpec, layer
+from anabranch.sources import parsed
 
 __all__ = ["ENTRY_POINTS", "Installed", "installed", "load_layers"]
 
@@ -150,6 +151,13 @@ def _make(target: Any, name: str, settings: dict[str, Any], where: str) -> Layer
 
 def _build(kind: type, name: str, settings: dict[str, Any], where: str) -> Layer:
     struct = getattr(kind, "Config", None)
+    if struct is None and settings:
+        raise ConfigError(
+            f"{where}.{next(iter(settings))}: {kind.__name__} has no settings; give it a class "
+            f"`Config` (a msgspec Struct) with them, or remove the key"
+        )
+    if struct is not None and not (isinstance(struct, type) and issubclass(struct, Struct)):
+        raise ConfigError(f"{where}.plugin: {kind.__name__}.Config is no msgspec Struct")
     _refuse_unknown(settings, _keys(struct) if struct else (), where)
     arguments = (_convert(struct, settings, where),) if struct else ()
     try:
@@ -157,8 +165,10 @@ def _build(kind: type, name: str, settings: dict[str, Any], where: str) -> Layer
     except ConfigError as error:  # a plugin's own begin with the key: "repo: there is no ..."
         raise ConfigError(f"{where}.{error}") from error
     except Exception as error:
+        call = f"{kind.__name__}({name!r}, ...)"
+        hint = "" if struct else f"; {kind.__name__} has no `Config`, so it is given its name only"
         raise ConfigError(
-            f"{where}: {kind.__name__}({name!r}, ...) failed with {type(error).__name__}: {error}"
+            f"{where}: {call} failed with {type(error).__name__}: {error}{hint}"
         ) from error
     return _checked(made, where)
 
@@ -170,9 +180,18 @@ def _convert(struct: Any, settings: dict[str, Any], where: str) -> Any:
         ConfigError: a key is missing or has the wrong type.
     """
     try:
-        return msgspec.convert(settings, struct, strict=False)
+        return msgspec.convert(_listed_out(settings, struct), struct, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(explain(error, where, struct)) from error
+
+
+def _listed_out(settings: Mapping[str, Any], struct: Any) -> dict[str, Any]:
+    """Settings whose text is an array or a table, as from a variable, where one is wanted."""
+    kinds = {each.encode_name: each.type for each in msgspec.structs.fields(struct)}
+    return {
+        key: parsed(value, kinds.get(key)) if isinstance(value, str) else value
+        for key, value in settings.items()
+    }
 
 
 def _keys(struct: Any) -> list[str]:

@@ -6,16 +6,18 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 import msgspec
 
 from anabranch.errors import ConfigError
 from anabranch.explain import kind_at, locate, unfold
 
-__all__ = ["Origin", "Sources"]
+__all__ = ["Origin", "Sources", "parsed"]
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+
+_VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NOT_SETTINGS = {"ANABRANCH_CONFIG", "ANABRANCH_DEBUG", "ANABRANCH_KAFKA_HOME"}
 
 
@@ -24,6 +26,8 @@ class Origin(NamedTuple):
 
     source: str
     written: Any
+    expands: bool
+    """Whether `${NAME}` in it stands for a variable, as in the file; all else is text as it is."""
 
 
 class Sources:
@@ -52,12 +56,14 @@ class Sources:
         self._environ = environ
         self.tree: dict[str, Any] = {}
         self.origins: dict[str, Origin] = {}
-        self._add(_read_file(Path(path)) if path else {}, lambda key: self.file)
+        self._add(_read_file(Path(path)) if path else {}, lambda key: self.file, expands=True)
         self._add(_read_environ(environ, kind), _variable_of)
         self._add(overrides or {}, lambda key: "command line")
 
     def expanded(self) -> dict[str, Any]:
-        """The tree with `${NAME}` in its strings replaced by the environment's values.
+        """The tree with `${NAME}` in the file's strings replaced by the environment's values.
+
+        `$$` is a dollar.
 
         Raises:
             ConfigError: naming the variable that is not set.
@@ -77,10 +83,12 @@ class Sources:
             what = formats.get(key.rsplit(".", 1)[-1], what)
         return self.error(key, what)
 
-    def _add(self, source: Mapping[str, Any], name: Callable[[str], str]) -> None:
+    def _add(
+        self, source: Mapping[str, Any], name: Callable[[str], str], *, expands: bool = False
+    ) -> None:
         _merge(self.tree, source)
         for key, written in _leaves(source):
-            self.origins[key] = Origin(name(key), written)
+            self.origins[key] = Origin(name(key), written, expands)
 
     def _origin(self, key: str) -> str:
         """What set this key, or something in it, or the table or list it stands in."""
@@ -92,6 +100,9 @@ class Sources:
         return self.file
 
     def _expand(self, value: Any, key: str) -> Any:
+        origin = self.origins.get(key)
+        if origin is not None and not origin.expands:
+            return value
         if isinstance(value, str):
             return _VARIABLE.sub(lambda match: self._variable(match[1], key), value)
         if isinstance(value, Mapping):
@@ -100,7 +111,9 @@ class Sources:
             return [self._expand(v, f"{key}[{i}]") for i, v in enumerate(value)]
         return value
 
-    def _variable(self, name: str, key: str) -> str:
+    def _variable(self, name: str | None, key: str) -> str:
+        if name is None:
+            return "$"
         if name not in self._environ:
             raise self.error(
                 key, f"the variable {name} is not set; export it or write the value itself"
@@ -129,13 +142,17 @@ def _read_environ(environ: Mapping[str, str], kind: type) -> dict[str, Any]:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"{variable}: {parent} has a variable of its own; unset one")
-        node[keys[-1]] = _parse(environ[variable], kind_at(kind, keys))
+        node[keys[-1]] = parsed(environ[variable], kind_at(kind, keys))
     return tree
 
 
-def _parse(text: str, kind: Any) -> Any:
-    """Numbers, booleans and arrays as TOML writes them; everything else is a string."""
-    if unfold(kind) is str:
+def parsed(text: str, kind: Any) -> Any:
+    """Numbers, booleans, arrays and tables as TOML writes them, where such are wanted.
+
+    Everything else is text, exactly; so is what is of no known kind.
+    """
+    kind = unfold(kind)
+    if get_origin(kind) not in _CONTAINERS and kind not in (bool, int, float, *_CONTAINERS):
         return text
     try:
         value = tomllib.loads(f"value = {text}")["value"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anabranch.config import PRESET_TYPES, Config, load, provenance
+from anabranch.config import PRESET_TYPES, Config, TypeConfig, load, provenance
 from anabranch.errors import ConfigError
 
 
@@ -51,9 +51,9 @@ def test_each_key_knows_where_it_was_set(write: Any) -> None:
         overrides={"worker": {"slots": 3}},
     )
     assert found == {
-        "namespace": (str(path), "a."),
-        "kafka.bootstrap": ("ANABRANCH_KAFKA__BOOTSTRAP", "c:1"),
-        "worker.slots": ("command line", 3),
+        "namespace": (str(path), "a.", True),
+        "kafka.bootstrap": ("ANABRANCH_KAFKA__BOOTSTRAP", "c:1", False),
+        "worker.slots": ("command line", 3, False),
     }
 
 
@@ -172,6 +172,14 @@ WRONG_FILES = {
         "kafka.heartbeat_interval_ms: is 5000; write at most a third of kafka.session_timeout_ms",
     ),
     "source": ('source = "x"\n', "source: there is no such key"),
+    "misspelt_layer": (
+        '[types.x]\nlayers = ["ordrs"]\n[layers.orders]\nplugin = "p"\n',
+        "types.x.layers[0]: no layer 'ordrs' is configured; did you mean 'orders'?",
+    ),
+    "misspelt_weight": (
+        '[types.x.weights]\norder = 2.0\n[layers.orders]\nplugin = "p"\n',
+        "types.x.weights.order: no layer 'order' is configured; did you mean 'orders'?",
+    ),
 }
 
 
@@ -226,6 +234,57 @@ def test_a_table_set_as_a_whole_and_in_part_is_refused() -> None:
 def test_an_error_in_the_call_says_so() -> None:
     with pytest.raises(ConfigError, match=r"^command line: kafka\.bootstrap: "):
         load(environ={}, overrides={"kafka": {"bootstrap": 3}})
+
+
+EXACT = ["pa${HOME}ss", "12345678", "a$$b", "true", "[1]", " x ", "1e3", "\u00fc"]
+
+
+@pytest.mark.parametrize("text", EXACT)
+def test_what_a_variable_says_is_text_exactly(text: str) -> None:
+    config = load(
+        environ={
+            "ANABRANCH_KAFKA__CLIENT__SASL_PLAIN_PASSWORD": text,
+            "ANABRANCH_KAFKA__BOOTSTRAP": text,
+            "ANABRANCH_LAYERS__X__PLUGIN": "git",
+            "ANABRANCH_LAYERS__X__DSN": text,
+            "HOME": "/home",
+        }
+    )
+    assert config.kafka.client == {"sasl_plain_password": text}
+    assert config.kafka.bootstrap == text
+    assert config.layers["x"].settings == {"dsn": text}
+
+
+@pytest.mark.parametrize("text", EXACT)
+def test_what_the_call_says_is_text_exactly(text: str) -> None:
+    assert load(environ={}, overrides={"kafka": {"bootstrap": text}}).kafka.bootstrap == text
+
+
+def test_a_doubled_dollar_in_the_file_is_one(write: Any) -> None:
+    path = write(
+        '[kafka.client]\na = "$${X}"\nb = "$$$${X}$${X}"\nc = "$$"\nd = "$1"\ne = ["$$"]\n'
+    )
+    found = load(path, environ={"X": "$$x"}).kafka.client
+    assert found == {"a": "${X}", "b": "$${X}${X}", "c": "$", "d": "$1", "e": ["$"]}
+    path = write('[kafka.client]\na = "$$${X}"\n')
+    assert load(path, environ={"X": "${Y}$$"}).kafka.client == {"a": "$${Y}$$"}
+
+
+def test_a_layers_numbers_from_variables_are_numbers() -> None:
+    environ = {
+        "ANABRANCH_LAYERS__X__PLUGIN": "git",
+        "ANABRANCH_LAYERS__X__SHARDS": "2",
+        "ANABRANCH_TYPES__T__LAYERS": '["x"]',
+        "ANABRANCH_TYPES__T__TIMEOUT_MS": "7",
+    }
+    config = load(environ=environ)
+    assert config.layers["x"].shards == 2
+    assert config.types["t"] == TypeConfig(layers=["x"], timeout_ms=7)
+
+
+def test_other_layers_than_those_configured_may_be_served_elsewhere(write: Any) -> None:
+    path = write('[types.t]\nlayers = ["elsewhere"]\n[layers.orders]\nplugin = "p"\n')
+    assert load(path, environ={}).types["t"].layers == ["elsewhere"]
 
 
 toml_scalars = st.one_of(st.integers(), st.booleans(), st.text(max_size=5), st.floats())

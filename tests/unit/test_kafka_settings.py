@@ -82,7 +82,6 @@ def test_tls_files_without_tls_are_refused() -> None:
         {"security_protocol": "TLS"},
         {**SASL, "sasl_mechanism": "MAGIC"},
         {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"},
-        {"retry_backoff_ms": "soon"},
     ],
 )
 @pytest.mark.parametrize("kind", ["producer", "consumer", "reader", "admin"])
@@ -94,3 +93,25 @@ async def test_what_aiokafka_refuses_is_an_error_of_the_configuration(
     started = getattr(transport, kind)(*arguments.get(kind, []))
     with pytest.raises(ConfigError, match=r"kafka\.client"):
         await started.start()
+
+
+def test_what_comes_from_variables_is_a_number_or_a_text_as_aiokafka_wants_it() -> None:
+    found = settings(**{**SASL, "sasl_plain_password": "12345678"}, retry_backoff_ms="200")
+    assert found["sasl_plain_password"] == "12345678"
+    assert found["retry_backoff_ms"] == 200
+    tls = settings(security_protocol="SSL", ssl_check_hostname="false")["ssl_context"]
+    assert tls.check_hostname is False
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("sasl_plain_password", 12345678, "expected `str`, got `int`; write it in quotes"),
+        ("retry_backoff_ms", "soon", "expected `int`, got `str`"),
+        ("ssl_check_hostname", "perhaps", "expected `bool`, got `str`"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_named(key: str, value: Any, what: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        settings(**{key: value})
+    assert str(raised.value) == f"kafka.client.{key}: {what}"

@@ -188,3 +188,54 @@ def test_installed_plugins_are_listed_with_their_distribution() -> None:
     found = {plugin.name: plugin for plugin in installed()}
     assert found["git"].target == "anabranch_git:Git"
     assert found["synthetic"].distribution == "anabranch"
+
+
+NO_CONFIG = """
+class NoConfig:
+    def __init__(self, name, config):
+        self.name = name
+
+    def ask(self, request):
+        return []
+
+
+class Odd:
+    Config = dict
+
+    def __init__(self, name, config):
+        self.name = name
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ('plugin = "odd:NoConfig"\ndsn = "x"', "x.dsn: NoConfig has no settings; give it a class"),
+        ('plugin = "odd:NoConfig"', "missing 1 required positional argument: 'config'; NoConfig "),
+        ('plugin = "odd:Odd"', "x.plugin: Odd.Config is no msgspec Struct"),
+    ],
+)
+def test_a_class_without_a_config_is_refused_in_one_sentence(
+    shop: Path, keys: str, what: str
+) -> None:
+    (shop / "odd.py").write_text(NO_CONFIG)
+    assert what in refused(shop, f"[layers.x]\n{keys}\n")
+
+
+def test_a_layers_arrays_may_come_from_the_environment(shop: Path) -> None:
+    (shop / "listing.py").write_text(
+        "from msgspec import Struct\n\n\n"
+        "class Listing:\n"
+        "    class Config(Struct):\n"
+        "        names: list[str]\n"
+        "        text: str\n\n"
+        "    def __init__(self, name, config):\n"
+        "        self.name, self.config = name, config\n\n"
+        "    def ask(self, request):\n"
+        "        return []\n"
+    )
+    keys = 'plugin = "listing:Listing"\nnames = "${NAMES}"\ntext = "${NAMES}"\n'
+    (spec,) = loaded(shop, f"[layers.x]\n{keys}", NAMES='["a", "b"]')
+    built: Any = spec.layer
+    assert built.config.names == ["a", "b"]
+    assert built.config.text == '["a", "b"]'

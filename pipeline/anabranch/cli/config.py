@@ -12,7 +12,7 @@ from rich.text import Text
 
 from anabranch.cli.common import COMMON, Common, out, print_json
 from anabranch.cli.masking import masked
-from anabranch.config import provenance
+from anabranch.config import Origin, provenance
 
 __all__ = ["config"]
 
@@ -32,7 +32,7 @@ def config(
     in_force = msgspec.to_builtins(common.load())
     origins = provenance(common.path, overrides=common.overrides)
     rows = [
-        (key, masked(key, value, origin and origin.written), origin.source if origin else "default")
+        (key, masked(key, value, _reference(origin)), origin.source if origin else "default")
         for key, value in _values(in_force)
         for origin in [origins.get(key)]
     ]
@@ -44,6 +44,11 @@ def config(
         style = "dim" if source == "default" else None
         table.add_row(key, Text(msgspec.json.encode(value).decode()), source, style=style)
     out().print(table)
+
+
+def _reference(origin: Origin | None) -> Any:
+    """What is written, where it may name a variable; all else is not to be shown as it is."""
+    return origin.written if origin is not None and origin.expands else None
 
 
 def _values(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

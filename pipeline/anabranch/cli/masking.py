@@ -12,6 +12,8 @@ MASK: Final = "***"
 _NAMES: Final = r"password|passwd|pwd|secret|token|credential|api_?key|jaas|private"
 _SECRET: Final = re.compile(_NAMES, re.IGNORECASE)
 _USER: Final = re.compile(r"://[^/@:\s]*:")
+_REFERENCE: Final = re.compile(r"(?<!\$)(?:\$\$)*\$\{")
+"""A variable's name; behind a doubled dollar it is text."""
 _USER_IN_URL: Final = re.compile(r"(?<=\bhttps://)[^/@:\s]+(?=@)|(?<=\bhttp://)[^/@:\s]+(?=@)")
 """A token in the place of a user, as git hosts take it."""
 _NAME: Final = re.compile(r"(?<!\w)(\w++)\s{0,9}=\s{0,9}")
@@ -31,7 +33,7 @@ def masked(key: str, value: Any, written: Any) -> Any:
     if isinstance(value, Mapping):
         inner = written if isinstance(written, Mapping) else {}
         return {k: masked(f"{key}.{k}", v, inner.get(k)) for k, v in value.items()}
-    if isinstance(written, str) and "${" in written:
+    if isinstance(written, str) and _REFERENCE.search(written):
         return _text(written)
     if _SECRET.search(key):
         return MASK

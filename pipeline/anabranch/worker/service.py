@@ -144,7 +144,7 @@ class Worker(Service):
         for spec in self._layers:
             if (watch := getattr(spec.layer, "watch", None)) is not None:
                 watch(self._invalidating.of(spec.layer.name, loop))
-        await asyncio.gather(*(_call(spec, "start") for spec in self._layers))
+        await asyncio.gather(*(_begin(spec, self._config.source) for spec in self._layers))
         health = TopicPartition(self._topics.health, 0)
         self._signals.assign(await self._signals.ends([health]))
         self._supervisor.start("clock", self._read_clock)
@@ -325,6 +325,23 @@ async def _call(spec: LayerSpec, method: str) -> None:
         raise
     except BaseException as error:  # SystemExit in a task ends the loop, whoever waits for it
         raise LayerError(f"layers.{spec.layer.name}: {method}() raised {error!r}") from error
+
+
+async def _begin(spec: LayerSpec, source: str) -> None:
+    """A layer's start.
+
+    Raises:
+        ConfigError: as the layer raises it: its text begins with the key.
+        LayerError: whatever else it raised.
+    """
+    where = f"{source}: layers.{spec.layer.name}"
+    try:
+        await _call(spec, "start")
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}") from error
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise LayerError(f"{where}: start() failed with {why}") from error
 
 
 async def _stop(spec: LayerSpec, timeout_s: float) -> None:

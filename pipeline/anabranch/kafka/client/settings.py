@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 from aiokafka.helpers import create_ssl_context
 
 from anabranch.config import KafkaConfig
@@ -18,17 +19,18 @@ _TLS: Final = {
     "ssl_password": "password",
 }
 _FILES: Final = ("cafile", "certfile", "keyfile")
-_PASSED: Final = (
-    "security_protocol",
-    "sasl_mechanism",
-    "sasl_plain_username",
-    "sasl_plain_password",
-    "sasl_kerberos_service_name",
-    "sasl_kerberos_domain_name",
-    "connections_max_idle_ms",
-    "metadata_max_age_ms",
-    "retry_backoff_ms",
-)
+_PASSED: Final = {
+    "security_protocol": str,
+    "sasl_mechanism": str,
+    "sasl_plain_username": str,
+    "sasl_plain_password": str,
+    "sasl_kerberos_service_name": str,
+    "sasl_kerberos_domain_name": str,
+    "connections_max_idle_ms": int,
+    "metadata_max_age_ms": int,
+    "retry_backoff_ms": int,
+}
+_KINDS: Final = {**_PASSED, **dict.fromkeys(_TLS, str), "ssl_check_hostname": bool}
 
 
 def connection(config: KafkaConfig) -> dict[str, Any]:
@@ -37,12 +39,12 @@ def connection(config: KafkaConfig) -> dict[str, Any]:
     Raises:
         ConfigError: naming the key under `kafka.client` and what may stand there.
     """
-    given = dict(config.client)
+    given = {key: _converted(key, value) for key, value in config.client.items()}
     tls = {ours: given.pop(name) for name, ours in _TLS.items() if name in given}
     check_hostname = given.pop("ssl_check_hostname", True)
     for key in given:
         if key not in _PASSED:
-            known = ", ".join(sorted([*_PASSED, *_TLS, "ssl_check_hostname"]))
+            known = ", ".join(sorted(_KINDS))
             raise ConfigError(f"kafka.client.{key}: there is no such setting; write one of {known}")
     protocol = str(given.get("security_protocol", "PLAINTEXT"))
     if protocol.endswith("SSL"):
@@ -57,6 +59,18 @@ def connection(config: KafkaConfig) -> dict[str, Any]:
         "request_timeout_ms": config.request_timeout_ms,
         **given,
     }
+
+
+def _converted(key: str, value: Any) -> Any:
+    """A variable is text, also where a number is wanted; a number is no text."""
+    if key not in _KINDS:
+        return value
+    try:
+        return msgspec.convert(value, _KINDS[key], strict=False)
+    except msgspec.ValidationError as error:
+        what = str(error)
+        advice = "; write it in quotes" if _KINDS[key] is str else ""
+        raise ConfigError(f"kafka.client.{key}: {what[0].lower()}{what[1:]}{advice}") from None
 
 
 def _tls_context(tls: dict[str, Any], *, check_hostname: bool) -> Any:
