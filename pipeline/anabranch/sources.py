@@ -118,7 +118,7 @@ class Sources:
             raise self.error(
                 key, f"the variable {name} is not set; export it or write the value itself"
             )
-        return self._environ[name]
+        return _text(self._environ, name)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -142,8 +142,16 @@ def _read_environ(environ: Mapping[str, str], kind: type) -> dict[str, Any]:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"{variable}: {parent} has a variable of its own; unset one")
-        node[keys[-1]] = parsed(environ[variable], kind_at(kind, keys))
+        node[keys[-1]] = parsed(_text(environ, variable), kind_at(kind, keys))
     return tree
+
+
+def _text(environ: Mapping[str, str], name: str) -> str:
+    """A variable's value: its bytes may be any, and what is configured is text."""
+    value = environ[name]
+    if value != value.encode(errors="replace").decode():
+        raise ConfigError(f"{name}: its value is no UTF-8")  # not shown: it may be a secret
+    return value
 
 
 def parsed(text: str, kind: Any) -> Any:

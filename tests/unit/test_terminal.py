@@ -236,3 +236,15 @@ def test_a_full_disk_is_no_defect() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(b"error: ")
     assert b"defect" not in done.stderr
+
+
+@pytest.mark.parametrize("value", ["\udcff", "a\udcff\x1b[31m"])
+def test_variables_may_be_any_bytes(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "anabranch.toml"
+    path.write_text('[layers.a]\nplugin = "${MINE}"\n')
+    for name in ("ANABRANCH_KAFKA__BOOTSTRAP", "ANABRANCH_NAMESPACE", "MINE"):
+        done = command(
+            "config", "--json", "--config", str(path), **({"MINE": "x:Y"} | {name: value})
+        )
+        assert done.returncode == 2
+        assert done.stderr == f"error: {name}: its value is no UTF-8\n".encode()
