@@ -276,6 +276,7 @@ class Directory:
         self._layers |= {layer.layer: layer for layer in others}
         if gone.group not in self.groups:
             self._task_partitions.pop(gone.group, None)
+            self._left.discard(gone.group)
         self.revision += 1
 
 
