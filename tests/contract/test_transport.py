@@ -10,6 +10,7 @@ from transports import PARTITIONS, Broker, drain, fill, fresh, running, values, 
 
 from anabranch.errors import BrokerError, ProduceError, TopicError
 from anabranch.kafka.client.producer import KafkaProducer
+from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.transport import CREATE_TIME, LOG_APPEND_TIME, TopicPartition, TopicState
 from anabranch.supervise import until
 
@@ -347,3 +348,24 @@ async def test_a_reader_passes_what_retention_has_deleted(broker: Broker) -> Non
                 found += [record.value for record in batch]
         assert found == [b"3", b"4"]
         assert reader.position(at) == 5
+
+
+@where()
+async def test_a_reader_beyond_the_end_goes_on_at_the_beginning(broker: Broker) -> None:
+    """Where a log lost its tail, its offsets come again: whoever follows it has to notice."""
+    at = TopicPartition(await broker.topic(), 0)
+    await fill(broker, at.topic, 3, [0])
+    async with running(broker.transport().reader("r")) as reader:
+        reader.assign({at: 7})
+        assert values(await drain(reader, 3)) == {0: [b"0", b"1", b"2"]}
+        assert reader.position(at) == 3
+
+
+@where("retention")
+async def test_what_is_read_back_ends_where_the_log_ends(broker: Broker) -> None:
+    at = TopicPartition(await broker.topic(), 0)
+    await fill(broker, at.topic, 5, [0])
+    await broker.delete_before(at, 3)
+    async with running(broker.transport().reader("r")) as reader:
+        read = [record.offset async for record in read_ranges(reader, {at: range(1, 9)})]
+    assert read == [3, 4]
