@@ -163,6 +163,11 @@ KINDS: Final[dict[str, Kind]] = {
         dies=True,
     ),
 }
+TWICE: Final = (
+    "calm", "rolling", "kills", "damage", "poison", "cuts", "freezes", "storm",
+    "clocks and stops", "retention and kills", "lost tails",
+)  # fmt: skip
+"""Kinds that are there in both modes."""
 KINDS |= {
     f"{name} exactly once": structs.replace(
         kind,
@@ -174,7 +179,7 @@ KINDS |= {
         ),
     )
     for name, kind in KINDS.items()
-    if name in {"calm", "rolling", "kills", "damage", "poison", "cuts", "freezes", "storm"}
+    if name in TWICE
 }
 
 
