@@ -14,7 +14,7 @@ from anabranch.client import Client
 from anabranch.clock import SystemClock
 from anabranch.config import Config, KafkaConfig
 from anabranch.errors import BrokerUnavailable, StageFailed
-from anabranch.kafka.absence import answered, refusal
+from anabranch.kafka.absence import absence, answered, refusal
 from anabranch.kafka.client.quiet import EVERY_S, Seldom, quiet
 from anabranch.layers import Item, LayerSpec, Request, layer
 from anabranch.testing import run
@@ -138,3 +138,15 @@ async def test_a_question_that_the_broker_does_not_take_names_it() -> None:
         broker.cut("c", 0.2)
         with pytest.raises(BrokerUnavailable, match=r":9092 has not answered for 0\.1 s"):
             await client.ask("t", layers=["a"], timeout_ms=100)
+
+
+def test_each_loop_has_its_own_knowledge() -> None:
+    async def leave_it_away() -> None:
+        absence("b:5").began(3.0, 45.0, "it has fallen silent")
+        assert str(absence("b:5")) == "the Kafka broker at b:5 has not answered for 3 s"
+
+    async def look() -> str:
+        return str(absence("b:5"))
+
+    run(leave_it_away())
+    assert run(look()) == ""

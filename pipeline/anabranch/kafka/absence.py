@@ -9,8 +9,8 @@ import asyncio
 import logging
 import socket
 from collections.abc import Coroutine
-from functools import cache
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from anabranch.config import KafkaConfig
 from anabranch.errors import BrokerUnavailable
@@ -61,10 +61,13 @@ class Absence:
             self._since_s = None
 
 
-@cache
+_absences: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Absence]] = WeakKeyDictionary()
+
+
 def absence(bootstrap: str) -> Absence:
-    """What this process knows of the broker there."""
-    return Absence(bootstrap)
+    """What this process knows of the broker there; by loop, as each has a clock of its own."""
+    known = _absences.setdefault(asyncio.get_running_loop(), {})
+    return known.setdefault(bootstrap, Absence(bootstrap))
 
 
 def refusal(bootstrap: str) -> str | None:
