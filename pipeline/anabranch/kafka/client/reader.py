@@ -14,7 +14,7 @@ from anabranch.config import KafkaConfig
 from anabranch.errors import BrokerError
 from anabranch.kafka.client.failures import bounded
 from anabranch.kafka.client.fetching import Batches, Fetching
-from anabranch.kafka.client.lifecycle import close_consumer, made, started
+from anabranch.kafka.client.lifecycle import LAST_MS, close_consumer, made, started
 from anabranch.kafka.client.lookup import count_partitions
 from anabranch.kafka.client.unpacking import contain
 from anabranch.kafka.transport import IsolationLevel, TopicPartition
@@ -68,7 +68,9 @@ class KafkaReader:
             return
         fetching.fail(BrokerError("the reader was stopped"))
         fetching.forget()
-        await close_consumer(client, self._config.request_timeout_ms)
+        # It has no group to leave; and where the assignment has just changed, aiokafka's fetcher
+        # swallows its own end, and would be waited for in vain.
+        await close_consumer(client, LAST_MS)
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         client = self._running
