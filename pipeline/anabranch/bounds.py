@@ -97,4 +97,6 @@ def remember(known: dict[K, V], key: K, value: V, most: int) -> None:
 
 def clamped_ms(span_ms: float) -> float:
     """A span as it is counted: 0 to `MAX_SPAN_MS`, and 0 for what is no number."""
-    return min(span_ms, MAX_SPAN_MS) if span_ms > 0 else 0.0
+    if 0 < span_ms <= MAX_SPAN_MS:
+        return span_ms
+    return MAX_SPAN_MS if span_ms > 0 else 0.0

@@ -93,7 +93,7 @@ class CostModel:
 
     def residual(self, arm: Arm, layers: tuple[str, ...], load: int) -> float:
         """Mean of ln(actual / formula): the cell's, drawn to the arm's while it has few updates."""
-        mean = self._arm(arm).residual
+        mean = (self._means.get(arm) or self._arm(arm)).residual
         row = self._cells.row((layers, load), arm)
         return (row[1] / 1_000 + PRIOR * mean) / (row[0] + PRIOR) if row else mean
 
@@ -107,7 +107,7 @@ class CostModel:
         Of a lognormal with mean absolute error e, sigma is e sqrt(pi/2) and the factor
         exp(sigma^2 / 2).
         """
-        return self._arm(arm).risk
+        return (self._means.get(arm) or self._arm(arm)).risk
 
     def fold_plan(self, row: PlanSum) -> None:
         """Learn from sums of one arm."""

@@ -227,20 +227,23 @@ def _reason(plans: Plans, plan: Plan, why: str) -> str:
 
 def _numbers(plans: Plans, plan: Plan, why: str) -> str:
     """Estimates; where plans were compared, dearer for arms whose estimates err more than its."""
-    costs: dict[str, float] = dict(plans.estimates.items())
+    costs = list(plans.estimates.values())
     if why in (_FASTEST, _NEXT_BEST):
-        scale = plans.risk(plan)
-        costs = {arm: plans.weighed_ms(known) / scale for arm, known in plans.by_arm.items()}
-        if plan not in plans.by_arm.values():
-            costs["this"] = plans.weighed_ms(plan) / scale
-    listed = zip(costs, apart(*costs.values()), strict=True)
-    return f"expected ms: {', '.join(f'{name} {ms}' for name, ms in listed)}"
+        scale, compared = plans.risk(plan), list(plans.by_arm.values())
+        if plan not in compared:
+            compared.append(plan)
+        costs = [plans.weighed_ms(known) / scale for known in compared]
+    alone, together, spread, *others = apart(*costs)
+    this = "".join([f", this {ms}" for ms in others])
+    return f"expected ms: sequential {alone}, parallel {together}, distributed {spread}{this}"
 
 
 def apart(*numbers: float, decimals: int = 0) -> list[str]:
     """Numbers as text, with as many decimals as it takes to tell different ones apart."""
-    while True:
-        texts = [f"{number:.{decimals}f}" for number in numbers]
-        if decimals >= MAX_DECIMALS or len(set(texts)) == len(set(numbers)):
-            return texts
-        decimals += 1
+    for places in range(decimals, MAX_DECIMALS + 1):
+        form = f".{places}f"
+        texts = [format(number, form) for number in numbers]
+        distinct = len(set(texts))
+        if distinct == len(texts) or distinct == len(set(numbers)):
+            break
+    return texts

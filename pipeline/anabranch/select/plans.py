@@ -46,8 +46,10 @@ class Plans:
             groups.setdefault(layer.group, []).append(layer.layer)
         least = 1 if context.strategy == "distributed" else 2
         parallel, distributed = self._by_group(groups, context.groups, novel, least)
-        empty = [group for group, workers in self.workers.items() if not workers]
-        self.stuck = empty if len(empty) < len(groups) else []
+        self.stuck: list[str] = []
+        if self.workers and len(groups) > 1:
+            empty = [group for group, workers in self.workers.items() if not workers]
+            self.stuck = empty if len(empty) < len(groups) else []
         alone = self._alone(groups, context.groups, novel)
         self.by_arm: dict[Arm, Plan] = {
             "sequential": (alone,),
@@ -105,16 +107,19 @@ class Plans:
 
     def best_together(self) -> Plan:
         """The cheaper arm in each group, all groups at once."""
-        pairs = zip(self.by_arm["parallel"], self.by_arm["distributed"], strict=True)
-        return tuple(min(pair, key=self._weighed_ms) for pair in pairs)
+        together, apart = self.by_arm["parallel"], self.by_arm["distributed"]
+        if len(together) == 1:
+            return together if self.weighed_ms(together) <= self.weighed_ms(apart) else apart
+        return tuple(min(pair, key=self._weighed_ms) for pair in zip(together, apart, strict=True))
 
     def weighed_ms(self, plan: Plan) -> float:
         """What plans are compared by: milliseconds, raised where an arm's estimates are poor."""
-        return max(map(self._weighed_ms, plan))
+        return self._weighed_ms(plan[0]) if len(plan) == 1 else max(map(self._weighed_ms, plan))
 
     def risk(self, plan: Plan) -> float:
         """By what the estimate of the part that decides a plan's cost is raised."""
-        return self._costs.risk(max(plan, key=self._weighed_ms).arm)
+        dearest = plan[0] if len(plan) == 1 else max(plan, key=self._weighed_ms)
+        return self._costs.risk(dearest.arm)
 
     def _weighed_ms(self, part: PlanPart) -> float:
         return part.estimated_ms * self._costs.risk(part.arm)
