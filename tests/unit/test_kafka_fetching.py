@@ -115,6 +115,21 @@ def test_what_was_fetched_and_forgotten_is_not_handed_out() -> None:
     play(scenario)
 
 
+def test_what_was_fetched_before_a_seek_is_not_handed_out_after_it() -> None:
+    """Else whoever reads again from there takes what lies between for a gap."""
+    other = TopicPartition("t", 1)
+
+    async def scenario(client: Client, fetching: Fetching) -> None:
+        assert await fetching.fetch(500) == {}
+        fetching.sought(AT)  # nothing has come yet
+        client.calls[0].set_result({AT: ["old"], other: ["record"]})
+        await asyncio.sleep(0.1)
+        fetching.sought(AT)
+        assert await fetching.fetch(500) == {other: ["record"]}
+
+    play(scenario)
+
+
 def test_a_waiting_fetch_that_is_made_to_forget_asks_again_for_the_time_that_is_left() -> None:
     async def scenario(client: Client, fetching: Fetching) -> None:
         waiting = asyncio.create_task(fetching.fetch(500))

@@ -262,6 +262,28 @@ def test_another_process_under_the_same_name_is_another_death() -> None:
     assert len(die(world, "w1")) == 1
 
 
+def test_one_that_is_started_again_at_once_under_its_name_has_died_all_the_same() -> None:
+    world = Hybrid()
+    world.ask("a", **LONG)
+    directory = world.brain.directory
+    for death in range(DEATHS):
+        assert not world.letters
+        heard(directory, worker("w1"), world.now_ms, world.now_ms)
+        world.now_ms += APART_MS if death else 500
+        heard(directory, worker("w1", state="starting"), world.now_ms, world.now_ms)
+        mourn(world.brain, world.partitions)
+        world.now_ms += APART_MS
+        world.collect()
+    assert len(world.letters) == 1
+
+
+def test_one_that_drained_and_starts_again_did_not_die() -> None:
+    directory = Directory()
+    for state in ("ready", "draining", "starting", "starting", "ready"):
+        heard(directory, worker("w1", state=state), 0, 0)
+    assert directory.deaths() == []
+
+
 @pytest.mark.parametrize("seconds", [4.0, 5.5])
 def test_a_coordinator_that_hears_nobody_concludes_nothing(seconds: float) -> None:
     """It was cut off three times: 42 questions that were open are answered all the same."""

@@ -178,6 +178,43 @@ def test_new_queries_do_not_wait_for_suspects_nor_what_the_owner_cannot_have_had
     assert not brain.load.is_full, "those who wait for their trial keep nobody from being read"
 
 
+def test_one_that_kills_late_is_found_whatever_is_answered_beside_it() -> None:
+    world = World()
+    query = Query(id="late", type="t", layers=["a"], timeout_ms=60_000)
+    world.queries.append(FakeRecord(encode(query), offset=0, timestamp=int(world.now_ms)))
+    for life in range(PATIENCE):
+        brain, partition = take_over(world)
+        ask(world, f"q{life}")
+        for record in world.queries:
+            partition.on_query(record)
+        assert acknowledge(world, brain, partition) == [f"q{life}"]
+        commit(world, partition)
+    _, partition = take_over(world)
+    for record in world.queries:
+        partition.on_query(record)
+    assert partition.snapshot().trial == 0
+
+
+def test_suspects_that_wait_are_bounded_in_bytes_too_over_all_partitions() -> None:
+    court, after_three = Court(max_bytes=10), Progress(0, takeovers=PATIENCE + 1)
+    first, second = (Trials(after_three, end=99, court=court, most=99) for _ in range(2))
+    for offset in range(3):
+        assert first.suspects(offset)
+        first.wait(FakeRecord(b"1234", offset=offset))
+    assert not first.suspects(3)
+    assert not second.suspects(0)
+    offset, trials, group = first.fate
+    assert len(first.committed(Progress(0, trial=offset, trials=trials, group=group))) == 1
+    assert second.suspects(0)
+    second.wait(FakeRecord(b"1234", offset=0))
+    assert not second.suspects(1)
+    first.abandon()
+    assert second.suspects(1)
+    first.abandon()
+    second.abandon()
+    assert court.has_room
+
+
 def test_what_its_owner_did_not_survive_is_tried_by_halves() -> None:
     trials = Trials(Progress(0, trial=4, trials=1, group=8), end=99, court=Court(), most=99)
     groups = []

@@ -152,7 +152,7 @@ class Brain:
         self.tracer = Tracer()
         self.counters = Counters()
         self.load = Load(config.coordinator, self.outstanding, self._slots)
-        self.court = Court()
+        self.court = Court(config.coordinator.max_open_bytes)
         self.mortality = Mortality(apart_ms=config.kafka.session_timeout_ms / 2)
         self.sharing = Sharing()
         self.guessing = Guessing(self)

@@ -59,6 +59,8 @@ class QueryPartition:
             progress, restored.end, brain.court, brain.config.coordinator.max_open_queries
         )
         self._bounds = restored.bounds
+        self._oldest: int | None = None
+        """The first query that was open here."""
         self._latest: Record | None = None
         self.stamps = Stamps(progress.stamps_ms)
         self.queries = OpenQueries(self, brain)
@@ -121,6 +123,8 @@ class QueryPartition:
             self._restored.forget(record.offset)
             return
         self._brain.counters.queries += 1
+        if self._oldest is None:
+            self._oldest = record.offset
         self._window.open(record.offset, self._bounds_at_reading(record.offset))
         if self._trials.suspects(record.offset):
             id_ = read_id(record.value)
@@ -162,7 +166,8 @@ class QueryPartition:
         self._window.complete(offset)
         self._brain.load.remove(self, offset)
         self._trials.survived(offset)
-        self.takeovers = 0
+        if offset == self._oldest:  # what is answered beside it says nothing of it
+            self.takeovers = 0
         if results_offset is None:
             return
         self._brain.counters.answered += 1
@@ -183,7 +188,7 @@ class QueryPartition:
         """Somebody else's now: whatever was outstanding is forgotten."""
         self.lost = True
         self._brain.load.drop(self)
-        self._trials.adjourn()
+        self._trials.abandon()
         self.queries.abandon()
 
     # ── queries that come to nothing ───────────────────────────────────────────────────────

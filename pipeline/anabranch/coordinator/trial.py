@@ -1,10 +1,11 @@
 """Poison: a query that kills whoever starts it, found by starting suspects in small groups.
 
-After two takeovers without progress, or one in the middle of a trial, those queries are suspects
-that the owner before may have had open. A group of them is started only when the commit says that
-it is on trial. A group that survives clears its queries, and the next one is twice as large, so
-a thousand innocent ones take a dozen commits; of a group that its owner did not survive the next
-owner tries a half. One that was on trial alone three times and never answered is quarantined.
+After two takeovers without progress (the oldest open query was not answered, whatever else was), or
+one in the middle of a trial, those queries are suspects that the owner before may have had open. A
+group of them is started only when the commit says that it is on trial. A group that survives clears
+its queries, and the next one is twice as large, so a thousand innocent ones take a dozen commits;
+of a group that its owner did not survive the next owner tries a half. One that was on trial alone
+three times and never answered is quarantined.
 
 A process tries one group at a time, of all its partitions: no suspect is to pay for what another
 one did. Queries that are no suspects do not wait for any of this.
@@ -13,7 +14,9 @@ one did. Queries that are no suspects do not wait for any of this.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
+from anabranch.config import CoordinatorConfig
 from anabranch.kafka.progress import Progress
 from anabranch.kafka.transport import Record
 
@@ -27,11 +30,29 @@ MOST_TOGETHER = 250
 
 
 class Court:
-    """Whose suspects are on trial, among the partitions of a process."""
+    """Whose suspects are on trial, among the partitions of a process, and what waits for it.
 
-    def __init__(self) -> None:
+    Args:
+        max_bytes: of suspects that wait: no owner before can have had more open.
+    """
+
+    def __init__(self, max_bytes: int = CoordinatorConfig().max_open_bytes) -> None:
         self._sitting: Trials | None = None
         self._queue: deque[Trials] = deque()
+        self._left_bytes = max_bytes
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more suspect, of any size, may wait."""
+        return self._left_bytes > 0
+
+    def keep(self, record: Record) -> None:
+        """A suspect waits."""
+        self._left_bytes -= len(record.value or b"")
+
+    def release(self, records: Iterable[Record]) -> None:
+        """Suspects wait no more."""
+        self._left_bytes += sum(len(record.value or b"") for record in records)
 
     def sit(self, trials: Trials) -> bool:
         """Whether it is their turn; if not, they are called when it is."""
@@ -88,11 +109,12 @@ class Trials:
 
     def suspects(self, offset: int) -> bool:
         """Whether a query has to wait for its trial."""
-        return offset < self._until and self._left > 0
+        return offset < self._until and self._left > 0 and self._court.has_room
 
     def wait(self, record: Record) -> None:
         """One more suspect."""
         self._left -= 1
+        self._court.keep(record)
         self._waiting.append(record)
         self.call()
 
@@ -104,6 +126,7 @@ class Trials:
         count = min(progress.group, len(self._waiting))
         started = [self._waiting.popleft() for _ in range(count)]
         self._running = {record.offset for record in started}
+        self._court.release(started)
         return started
 
     def survived(self, offset: int) -> None:
@@ -119,6 +142,12 @@ class Trials:
                 self._group = min(self._group, self._doubted)
             self.adjourn()
             self.call()
+
+    def abandon(self) -> None:
+        """The partition is somebody else's now."""
+        self._court.release(self._waiting)
+        self._waiting.clear()
+        self.adjourn()
 
     def excuse(self) -> None:
         """Whoever comes next does not come because we died: this trial does not count."""

@@ -59,6 +59,8 @@ class Directory:
         self._beats = 0
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._returned: list[MemberHealth] = []
+        self._replaced: list[_Heard] = []
+        """Workers that did not fall silent, as another process has their names already."""
         self._let_go: dict[int, int] = {}
         self._task_partitions: dict[str, int] = {}
         self._left: set[str] = set()
@@ -194,7 +196,9 @@ class Directory:
         return self._let_go.get(partition) == epoch
 
     def deaths(self) -> list[tuple[MemberHealth, float]]:
-        """Workers that fell silent without draining, each once; and until when they may have read.
+        """Workers that died without draining, each once; and until when they may have read.
+
+        They fell silent, or another process starts under their name.
 
         All who are silent are forgotten with it.
         """
@@ -210,7 +214,11 @@ class Directory:
         self._dead.update(dict.fromkeys(dead))
         while len(self._dead) > MAX_MEMBERS:
             self._dead.popitem(last=False)
-        return [(heard.member, heard.at_ms + HEALTH_INTERVAL_S * 1000) for heard in dead.values()]
+        replaced, self._replaced = self._replaced, []
+        return [
+            (heard.member, heard.at_ms + HEALTH_INTERVAL_S * 1000)
+            for heard in (*replaced, *dead.values())
+        ]
 
     def returned(self) -> list[MemberHealth]:
         """Workers that were taken for dead and have been heard again since, each once.
@@ -232,12 +240,15 @@ class Directory:
         return GroupLoad(workers=len(workers), queue_ms=sum(waits) / len(waits))
 
     def _hear(self, key: str, member: MemberHealth, now_ms: float) -> None:
-        is_new = key not in self._members
+        before = self._members.get(key)
+        is_new = before is None
         if is_new and len(self._members) >= MAX_MEMBERS:
             return
         self._members[key] = _Heard(now_ms, self._beats, member, self._steady(now_ms))
         if member.role != "worker":
             return
+        if before and before.member.state == "ready" and member.state == "starting":
+            self._replaced.append(before)
         if is_new:
             self._awaited_ms.clear()
         if key in self._dead:

@@ -67,7 +67,7 @@ class Progress(Struct, frozen=True):
         completed: done offsets from there on, ascending.
         bounds: of the oldest open query; None means unknown: read from the beginning.
         epoch: raised by every takeover.
-        takeovers: takeovers in a row without progress.
+        takeovers: takeovers in a row after which the oldest open query was not answered.
         trial: a suspect's offset, written before it is started.
         trials: how often it has been on trial alone.
         mark: the last query that was read.

@@ -102,6 +102,8 @@ class KafkaGroupConsumer:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         if mine := self._mine([partition]):
             self._running.seek(mine[0], offset)
+            if self._fetching is not None:
+                self._fetching.sought(partition)
 
     async def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         client = self._running

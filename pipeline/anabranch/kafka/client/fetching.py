@@ -76,6 +76,12 @@ class Fetching:
             self._pending.cancel()
             self._pending = None
 
+    def sought(self, partition: TopicPartition) -> None:
+        """The same for the position of one partition."""
+        pending = self._pending
+        if pending and pending.done() and not pending.cancelled() and not pending.exception():
+            pending.result().pop(partition, None)
+
     def _begin(self, timeout_s: float) -> asyncio.Task[Any]:
         self._put_in_order()
         return asyncio.ensure_future(
