@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from records import FakeRecord
 
@@ -227,6 +228,57 @@ def test_nonsense_is_an_error_that_says_what_came(nonsense: Any, said: str) -> N
     assert results["b"].items == ITEMS
     assert results["a"].status == "error"
     assert said in (results["a"].error or "")
+
+
+class Listed(Item, frozen=True, array_like=True):
+    """An item that others read as an array."""
+
+
+class Signed(Item, frozen=True, tag="signed"):
+    """An item with more to it."""
+
+    by: str = "nobody"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [Item("urn:x", True)],
+        Result(ITEMS, complete=0),  # type: ignore[arg-type]
+        Result(ITEMS, complete=1.0),  # type: ignore[arg-type]
+        [Listed("urn:x", 1.0)],
+        [Item("urn:x", 1.0, msgspec.Raw(b"{"))],
+        [Item("urn:x", 1.0, msgspec.Raw(b"\xff"))],
+        [Item("urn:x", 1.0, msgspec.Raw(b"1}], 'results': [{"))],
+    ],
+    ids=repr,
+)
+def test_what_others_could_not_read_costs_its_own_part_only(odd: Any) -> None:
+    """Python is laxer than the schema, and a subclass may be written in any way."""
+
+    async def odd_one(_: Request) -> Any:
+        return odd
+
+    async def found(_: Request) -> list[Item]:
+        return ITEMS
+
+    published = execute({"a": odd_one, "b": found}, (("a", "b"), 1_000))
+    read = [decode(encode(partial), Partial) for partial in published]
+    results = {result.layer: result for partial in read for result in partial.results}
+    assert results["b"].items == ITEMS
+    assert results["a"].status == "error"
+    assert "cannot be read" in (results["a"].error or "")
+
+
+def test_what_a_layer_changes_later_is_its_own() -> None:
+    data = {"seen": 1}
+
+    async def found(_: Request) -> list[Item]:
+        return [Item("urn:x", 1.0, data), Signed("urn:y", 0.5)]
+
+    result = only(execute({"a": found}, (("a",), 1_000)))
+    data["seen"] = 2
+    assert result.items == [Item("urn:x", 1.0, {"seen": 1}), Item("urn:y", 0.5)]
 
 
 def test_an_error_of_ten_megabytes_is_cut() -> None:

@@ -69,10 +69,7 @@ class Outlet:
         return not self._waiting and not self._in_flight
 
     def publish(self, job: Job, event: Partial) -> None:
-        """Queue a partial for sending; what does not fit, or cannot be encoded, says so instead.
-
-        A layer may go on changing what it gave: hence it is looked at once more, here.
-        """
+        """Queue a partial for sending; what does not fit, or cannot be encoded, says so instead."""
         results = event.results
         try:
             value = encode(event)

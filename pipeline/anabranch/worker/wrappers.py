@@ -8,6 +8,8 @@ from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
+import msgspec
+
 from anabranch.bounds import MAX_ID_CHARS, MAX_SCORE, MAX_TAG_CHARS, MAX_TAGS
 from anabranch.errors import LayerError, LayerTimeout
 from anabranch.events import MAX_DEPTH, Item, encode, is_deeper
@@ -16,6 +18,9 @@ from anabranch.middleware import Wrapper, fold
 from anabranch.worker.threads import LayerThreads
 
 __all__ = ["bounded", "checked", "guard", "in_time", "timed"]
+
+
+_READER: Final = msgspec.json.Decoder(Result)
 
 
 def guard(spec: LayerSpec, threads: LayerThreads, wrappers: Sequence[Wrapper] = ()) -> Ask:
@@ -73,12 +78,15 @@ def checked(spec: LayerSpec, ask: Ask) -> Ask:
 
 
 def bounded(spec: LayerSpec, ask: Ask) -> Ask:
-    """Refuse what is no list of items, or is larger than `max_bytes` when encoded."""
+    """Refuse what is no list of items, or is larger than `max_bytes` when encoded.
+
+    What it gives is a copy, as others will read it: however odd the layer's own objects are, and
+    whatever becomes of them later, the partial that they would have been part of can be sent.
+    """
 
     async def ask_bounded(request: Request) -> Result:
-        result = _checked(await ask(request))
         try:
-            encoded = encode(result)
+            encoded = encode(_checked(await ask(request)))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise LayerError(f"the result cannot be encoded: {error}") from None
         size_bytes = len(encoded)
@@ -88,7 +96,10 @@ def bounded(spec: LayerSpec, ask: Ask) -> Ask:
             raise LayerError(
                 f"the result has {size_bytes:,} bytes, over max_bytes = {spec.max_bytes:,}"
             )
-        return result
+        try:
+            return _READER.decode(encoded)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise LayerError(f"the result cannot be read by others: {error}") from None
 
     return ask_bounded
 
