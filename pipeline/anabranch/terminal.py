@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -39,7 +40,15 @@ def json_for(encoding: str | None, document: str) -> str:
 
 
 def take_any_text() -> None:
-    """Let standard output and error show as escapes what their encoding lacks, instead of fail."""
+    """Let standard output and error show as escapes what their encoding lacks, instead of fail.
+
+    What was closed goes nowhere; a socket that came by its number would be written to.
+    """
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(nowhere)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -9,6 +9,7 @@ import logging
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,6 +226,19 @@ def test_arguments_may_be_any_bytes(arguments: list[str | bytes]) -> None:
     assert done.stderr.count(b"\n") == 1
     assert b"defect" not in done.stderr
     assert not re.search(rb"[\x00-\x08\x0b-\x1f]", done.stderr)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["ask", "t"], 1)], ids=repr)
+def test_a_stream_may_be_closed(arguments: list[str], code: int, closed: str) -> None:
+    """Not even a socket may come by its number: what is told would be written to a broker."""
+    call = shlex.join([sys.executable, "-m", "anabranch", *arguments])
+    nobody = {**os.environ, "ANABRANCH_KAFKA__BOOTSTRAP": "127.0.0.1:1"}
+    done = subprocess.run(
+        ["sh", "-c", f"{call} {closed}"], capture_output=True, timeout=60, check=False, env=nobody
+    )
+    assert done.returncode == code
+    assert b"defect" not in done.stderr
 
 
 def test_a_full_disk_is_no_defect() -> None:
