@@ -171,6 +171,12 @@ class Hybrid:
         self.now_ms = until_ms
         self._keep_alive(self.brain)
 
+    def set_clock(self, by_ms: float) -> None:
+        """The broker's clock is set, which is noticed at once."""
+        self.now_ms += by_ms
+        self.brain.clock_was_set(by_ms)
+        self._keep_alive(self.brain)
+
     def invalidate(self, **target: Any) -> None:
         """An order on `control`."""
         self.orders.append(target)

@@ -91,6 +91,47 @@ def test_a_lost_partition_leaves_its_fetches_to_others() -> None:
     assert all(world.answers[id_].status == "complete" for id_ in ids[MANY // 2 :])
 
 
+def test_what_nobody_waits_for_any_more_is_not_fetched_on() -> None:
+    world = Hybrid()
+    fields = {"min_coverage": 0.5, "strategy": "parallel"}
+    ids = [world.ask("a", "d", n=n // 2, **fields) for n in range(200)]
+    for _ in range(100):
+        world.reply("a")
+    world.after(900)
+    assert {world.answers[id_].status for id_ in ids} == {"partial"}
+    assert all(world.partitions[0].queries.find(n, id_) is None for n, id_ in enumerate(ids))
+    assert world.left() == (0, 0, 0)
+
+
+class TestTheClockIsSet:
+    """Forwards and back: nobody waits for nobody, and no fetch is joined that came to nothing."""
+
+    @pytest.mark.parametrize("by_ms", [20_000.0, -20_000.0])
+    def test_who_waits_leads_when_the_fetch_fails(self, by_ms: float) -> None:
+        world = Hybrid(partitions=2)
+        first, second = world.ask("d"), world.ask("d", at=1, timeout_ms=900)
+        world.after(100)
+        world.set_clock(by_ms)
+        world.reply("d", to=first, status="error")
+        world.reply("d", to=second)
+        assert world.answers[second].status == "complete"
+
+    @pytest.mark.parametrize("by_ms", [20_000.0, -20_000.0])
+    def test_a_fetch_whose_query_is_answered_ends_when_it_was_due(self, by_ms: float) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("a", "d", min_coverage=0.5)
+        waiting = world.ask("d", at=1)
+        world.reply("a")
+        world.after(600)
+        world.set_clock(by_ms)
+        world.after(600)
+        assert world.answers[waiting].status == "failed"
+        assert world.left() == (0, 0, 0)
+        world.sent.clear()
+        world.ask("d", at=1)
+        assert world.asked() == ["d"]
+
+
 class Asked(NamedTuple):
     """A question that everybody asks, by how and when one does."""
 

@@ -78,6 +78,16 @@ def test_while_a_worker_starts_its_layers_are_waited_for() -> None:
     assert world.asked() == ["a"]
 
 
+@pytest.mark.parametrize("by_ms", [-20_000.0, 20_000.0])
+def test_a_clock_that_is_set_makes_nobody_wait_longer(by_ms: float) -> None:
+    world = Hybrid()
+    world.ask("a", "new", timeout_ms=10_000)
+    world.after(1_000)
+    world.set_clock(by_ms)
+    world.after(4_000)
+    assert world.asked() == ["a"]
+
+
 def test_the_deadline_holds_while_it_waits() -> None:
     world = Hybrid()
     id_ = world.ask("a", "new", timeout_ms=10)

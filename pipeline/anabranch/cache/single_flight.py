@@ -15,8 +15,10 @@ from collections.abc import Collection, Hashable
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from anabranch.cache.keys import Question
+from anabranch.clock import moved
 
 __all__ = ["Flights", "Join", "Lead", "Ticket"]
 
@@ -50,6 +52,14 @@ class Ticket(Struct, frozen=True, gc=False):
     asked_ms: float
     deadline_ms: float
     max_age_ms: int | None = None
+
+    def shifted(self, moved_ms: float, now_ms: float) -> Ticket:
+        """The same, now that the clock was set by `moved_ms` to `now_ms`."""
+        return replace(
+            self,
+            asked_ms=moved(self.asked_ms, moved_ms, now_ms),
+            deadline_ms=moved(self.deadline_ms, moved_ms, now_ms),
+        )
 
     def may_join(self, leader: Ticket, started_ms: float, now_ms: float) -> bool:
         """Whether what `leader` fetches, begun at `started_ms`, is good enough for this one."""
@@ -85,6 +95,8 @@ class _Flight:
     def __init__(self, leader: Ticket, started_ms: float, failures: int) -> None:
         self.leader = leader
         self.started_ms = started_ms
+        self.orphaned = False
+        """Its leader needs it no more: it is for those who wait."""
         self.failures = failures
         """Fetches for those who wait that the layer itself ended without a result."""
         self.waiting: dict[Hashable, Ticket] = {}
@@ -126,7 +138,15 @@ class _Flight:
     def pass_to(self, heir: Ticket, now_ms: float) -> None:
         """One of those who wait begins to fetch."""
         self.leave(heir.id)
-        self.leader, self.started_ms = heir, now_ms
+        self.leader, self.started_ms, self.orphaned = heir, now_ms, False
+
+    def shift(self, moved_ms: float, now_ms: float) -> None:
+        """The clock was set: everybody has as much time left as before."""
+        self.leader = self.leader.shifted(moved_ms, now_ms)
+        self.started_ms = moved(self.started_ms, moved_ms, now_ms)
+        waiting, self.waiting, self._heirs = self.waiting, {}, []
+        for ticket in waiting.values():
+            self.board(ticket.shifted(moved_ms, now_ms))
 
     def suits_all(self, leader: Ticket) -> bool:
         """Whether everybody may wait for what this one begins to fetch."""
@@ -145,6 +165,7 @@ class Flights:
     def __init__(self) -> None:
         self._flights: dict[Place, list[_Flight]] = {}
         self._places: dict[Hashable, set[Place]] = {}
+        self._forsaken: list[Hashable] = []
         self.joined = 0
         """Fetches that were spared so far: tickets that waited and were served."""
 
@@ -209,16 +230,29 @@ class Flights:
 
         Returns who fetches now what it led. But a fetch of layers that are `running` goes on for
         those who wait: the flight outlives its leader, until the caller tells how it ended or
-        that the query leaves again.
+        that the query leaves again, or nobody waits any more (`forsaken`).
         """
         leads: list[Lead] = []
         for place in tuple(self._places.get(ticket, ())):
             led = next((f for f in self._flights[place] if f.leader.id == ticket), None)
             if led is None:
                 self._stop_waiting(place, ticket)
-            elif not (place[1] in running and led.waiting):
+            elif place[1] in running and led.waiting:
+                led.orphaned = True
+            else:
                 leads += self.fail(*place, ticket, now_ms)
         return tuple(leads)
+
+    def forsaken(self) -> list[Hashable]:
+        """Who left before with a fetch running that nobody waits for now; each is told once."""
+        found, self._forsaken = self._forsaken, []
+        return found
+
+    def shift(self, moved_ms: float, now_ms: float) -> None:
+        """The clock was set by `moved_ms` to `now_ms`."""
+        for flights in self._flights.values():
+            for flight in flights:
+                flight.shift(moved_ms, now_ms)
 
     def led_by(self, ticket: Hashable) -> set[str]:
         """Layers that a query fetches for others too, or might."""
@@ -276,6 +310,9 @@ class Flights:
         for flight in self._flights[place]:
             if (waiter := flight.leave(ticket)) is not None:
                 self._forget(waiter, place)
+                if flight.orphaned and not flight.waiting:
+                    self._forsaken.append(flight.leader.id)
+                    self._end(place, flight.leader.id)
                 return
 
     def _forget(self, ticket: Ticket, place: Place) -> None:

@@ -183,6 +183,7 @@ class Brain:
         now_ms = self.now_ms()
         for partition in self.sharing.partitions.values():
             partition.shift(moved_ms)
+        self.sharing.flights.shift(moved_ms, now_ms)
         self.deadlines.shift(moved_ms, now_ms)
         self.mortality.shift(moved_ms)
         if moved_ms < 0:

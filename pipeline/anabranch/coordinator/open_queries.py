@@ -123,8 +123,8 @@ class OpenQueries:
                     self._brain.sharing.ended(open_query, layer, self._brain.now_ms())
             if self.is_open(open_query.offset):
                 self._advance(open_query)
-            elif not self._brain.sharing.flights.led_by(open_query.place):
-                self._let_go(open_query)
+            else:
+                self.on_forsaken(open_query.offset)
 
     def on_deadline(self, offset: int) -> None:
         """A time that a query waits for has come; nothing happens if it was answered."""
@@ -159,6 +159,12 @@ class OpenQueries:
                 open_query.join.layers[layer].attempts.clear()
                 open_query.leading[layer] = True
                 self._advance(open_query)
+
+    def on_forsaken(self, offset: int) -> None:
+        """Nobody waits any more for a layer that is still fetched for an answered query."""
+        lingering = self._lingering.get(offset)
+        if lingering is not None and not self._brain.sharing.flights.led_by(lingering.place):
+            self._let_go(lingering)
 
     def on_death(self, open_query: OpenQuery, routes: Set[Route]) -> None:
         """A worker that read there died, and had this query: it may be one too many.
@@ -209,7 +215,7 @@ class OpenQueries:
 
     def shift(self, moved_ms: float, now_ms: float) -> None:
         """The broker's clock was set: every query keeps the time that it had left."""
-        for open_query in self._open.values():
+        for open_query in (*self._open.values(), *self._lingering.values()):
             open_query.shift(moved_ms, now_ms)
 
     def abandon(self) -> None:

@@ -107,6 +107,7 @@ class OpenQuery:
         """The clock was set by `moved_ms` to `now_ms`."""
         self.read_ms = moved(self.read_ms, moved_ms, now_ms)
         self.deadline_ms = moved(self.deadline_ms, moved_ms, now_ms)
+        self.plan_by_ms = moved(self.plan_by_ms, moved_ms, now_ms)
         if self.patient_until_ms is not None:
             self.patient_until_ms = moved(self.patient_until_ms, moved_ms, now_ms)
 

@@ -34,8 +34,8 @@ class Sharing:
     def __init__(self) -> None:
         self.flights = Flights()
         self.partitions: Mapping[int, QueryPartition] = {}
-        self._news: deque[tuple[Place, JoinLayer | str]] = deque()
-        """Queries that are served by a layer, or have to fetch one."""
+        self._news: deque[tuple[Place, JoinLayer | str | None]] = deque()
+        """Queries that are served by a layer, have to fetch one, or that nobody waits for."""
         self._refreshes: dict[tuple[Question, str], Place] = {}
         """What is fetched anew beside a miss, and by which query."""
 
@@ -81,6 +81,7 @@ class Sharing:
         if not open_query.leading:
             return ()
         self._lead(self.flights.leave(open_query.place, now_ms, running))
+        self._news.extend((cast(Place, id_), None) for id_ in self.flights.forsaken())
         return self.flights.led_by(open_query.place)
 
     def settle(self) -> None:
@@ -89,7 +90,9 @@ class Sharing:
             (number, offset), news = self._news.popleft()
             if (partition := self.partitions.get(number)) is None:
                 continue
-            if isinstance(news, str):
+            if news is None:
+                partition.queries.on_forsaken(offset)
+            elif isinstance(news, str):
                 partition.queries.on_leading(offset, news)
             else:
                 partition.queries.on_served(offset, news)

@@ -122,10 +122,11 @@ class Directory:
 
         It is while a worker starts, and for a moment after it was first asked for.
         """
-        since_ms = self._awaited_ms.setdefault(layer, now_ms)
+        steady_ms = self._steady(now_ms)
+        since_ms = self._awaited_ms.setdefault(layer, steady_ms)
         if len(self._awaited_ms) > _MOST_AWAITED:
             del self._awaited_ms[next(iter(self._awaited_ms))]
-        return now_ms - since_ms < PATIENCE_MS or any(
+        return steady_ms - since_ms < PATIENCE_MS or any(
             member.role == "worker" and member.state == "starting"
             for member in self._speaking(now_ms)
         )
