@@ -24,7 +24,8 @@ __all__ = ["HEALTH_INTERVAL_S", "Membership", "instance_name", "package_version"
 
 log = logging.getLogger(__name__)
 
-_MAX_UNMATCHED: Final = 60
+_MAX_UNMATCHED: Final = 4_096
+"""Whoever may write to `health` may write under our key, too."""
 _FAREWELL_S: Final = 2.0
 HEALTH_INTERVAL_S: Final = 1.0
 
@@ -69,7 +70,10 @@ class Membership:
         """Set once an own record was read back: from then on it is known what time it is."""
         self._key: bytes | None = None
         self._sent: dict[int, tuple[float, float]] = {}
-        self._read: dict[int, Record] = {}
+        self._read: dict[int, float | None] = {}
+        """Stamps of the broker's, by offset; None where it stamps none."""
+        self.on_beat: Callable[[], object] | None = None
+        """Called when an own record was both acknowledged and read: only then it is our own."""
 
     async def publish(self) -> None:
         """Send the present state and wait for its acknowledgement."""
@@ -106,25 +110,22 @@ class Membership:
                 log.warning("nobody is told that this instance is here: %s", error)
             await asyncio.sleep(HEALTH_INTERVAL_S)
 
-    def read_back(self, record: Record) -> bool:
-        """Called with every record of `health`; those that are ours become samples.
-
-        Returns:
-            Whether it is.
-        """
-        if record.key != self._key:
-            return False
-        self._read[record.offset] = record
-        self._measure(record.offset)
-        return True
+    def read_back(self, record: Record) -> None:
+        """Called with every record of `health`; those that are ours become samples."""
+        if record.key == self._key:
+            trusted = record.timestamp_type == LOG_APPEND_TIME
+            self._read[record.offset] = float(record.timestamp) if trusted else None
+            self._measure(record.offset)
 
     def _measure(self, offset: int) -> None:
         """Take a sample once a record was both acknowledged and read, in either order."""
         if offset in self._sent and offset in self._read:
-            times, record = self._sent.pop(offset), self._read.pop(offset)
-            if record.timestamp_type == LOG_APPEND_TIME:
-                self.broker_clock.sample(*times, float(record.timestamp))
+            times, stamp_ms = self._sent.pop(offset), self._read.pop(offset)
+            if stamp_ms is not None:
+                self.broker_clock.sample(*times, stamp_ms)
             self.measured.set()
+            if self.on_beat is not None:
+                self.on_beat()
         for unmatched in (self._sent, self._read):
             while len(unmatched) > _MAX_UNMATCHED:
                 del unmatched[next(iter(unmatched))]

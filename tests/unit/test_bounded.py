@@ -43,6 +43,15 @@ def members(count: int) -> int:
     return len(directory._members)
 
 
+def partitions_of_members(count: int) -> int:
+    directory, each = Directory(), 10_000
+    for n in range(count // each):
+        member = encode(MemberHealth(f"w{n}", "worker", "ready", "io", partitions=[0] * each))
+        directory.learn(FakeRecord(member, key=f"member/worker/w{n}".encode()), 0.0)
+    assert len(directory.workers("io", 0.0)) == count // each
+    return sum(len(worker.partitions) for worker in directory.workers("io", 0.0))
+
+
 def layers(count: int) -> int:
     return _announced(count, "io").names.__len__()
 
@@ -173,6 +182,7 @@ def combinations_of_layers(count: int) -> int:
     ("fill", "bound"),
     [
         (members, directory_module.MAX_MEMBERS),
+        (partitions_of_members, directory_module.MAX_PARTITIONS_HELD),
         (layers, directory_module.MAX_LAYERS),
         (groups, directory_module.MAX_GROUPS),
         (heard, census_module.MAX_HEARD),
@@ -200,3 +210,12 @@ def test_what_was_longest_not_set_goes() -> None:
     for name, value in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):
         remember(held, name, value, 2)
     assert held == {"a": 3, "c": 4}
+
+
+def test_orders_that_are_forgotten_take_no_room() -> None:
+    held = invalidation.Orders()
+    for _ in range(3):
+        held.begin_anew()
+        for n in range(5_000):  # five megabytes
+            held.add(n, ("layer", f"{n:0500}", None, None))
+        assert held.latest("layer", "another", (), str) < 0

@@ -19,7 +19,7 @@ from anabranch.kafka.transport import Record, TopicPartition
 from anabranch.layers import LayerSpec, Request, layer
 from anabranch.learn.records import TelemetryBatch
 from anabranch.select.decision import Decision, GroupLoad, PlanContext
-from anabranch.supervise import until
+from anabranch.supervise import Stage, until
 from anabranch.testing.memory import MemoryBroker
 from anabranch.testing.virtual_time import VirtualClock, run
 from anabranch.worker import Worker
@@ -160,13 +160,19 @@ def test_a_long_past_of_junk_keeps_nobody_from_starting_nor_from_working() -> No
             replayed += 1
 
         exchange._replay = replay  # type: ignore[method-assign]
-        replaying = loop.create_task(exchange.replay())
+        announced, learned = asyncio.Event(), asyncio.Event()
+        announced.set()
+        running = loop.create_task(exchange.run(announced, learned, Stage("telemetry", loop)))
         await asyncio.sleep(0.1)  # the first thousand are there
         for _ in range(10):
             between.add(replayed)
             await asyncio.sleep(0)
-        await replaying
+        await learned.wait()
         assert len(between) >= 4
-        assert 5.0 <= loop.time() < 6.0
+        assert 0.99 < loop.time() < 1.5
+        before = replayed
+        await asyncio.sleep(0.5)
+        assert replayed > before
+        running.cancel()
 
     run(body())

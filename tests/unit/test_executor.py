@@ -69,6 +69,7 @@ def execute(
             Tracer(),
             slots=slots,
             reserve_ms=20,
+            max_timeout_ms=60_000,
         )
         for names, for_ms in jobs_of:
             made = job(*names, deadline_ms=clock.time_ms() + for_ms, limit=limit)
@@ -175,6 +176,19 @@ def test_a_configured_timeout_ends_a_layer_earlier() -> None:
         return Result()
 
     assert only(execute({"a": slow}, (("a",), 1_000), timeout_ms=100)).status == "timeout"
+
+
+def test_a_deadline_that_nobody_could_have_named_does_not_keep_a_slot() -> None:
+    left: list[float] = []
+
+    async def hang(request: Request) -> list[Item]:
+        left.append(request.remaining_ms)
+        await asyncio.sleep(1e9)
+        return []
+
+    result = only(execute({"a": hang}, (("a",), 2.0**52)))
+    assert result.status == "timeout"
+    assert left == [60_000 - 20]
 
 
 def test_work_whose_deadline_passed_is_not_begun_and_says_so() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+from hybrid import Hybrid
 from records import FakeRecord
 
 from anabranch.config import Config, TopicsConfig
@@ -152,6 +153,19 @@ def test_orders_are_obeyed_at_once_whatever_dead_groups_are_announced() -> None:
             return loop.time() - begun
 
     assert run(main()) < 1.0
+
+
+def test_a_group_that_is_withdrawn_meanwhile_costs_a_query_its_own_layers() -> None:
+    world = Hybrid()
+    id_ = world.ask("a", "d", strategy="sequential")
+    (first, *_) = world.asked()
+    for name in ("d", "e", "f"):
+        world.brain.directory.learn(FakeRecord(None, key=f"layer/cpu/{name}".encode()), 0.0)
+    world.reply(first)
+    world.after(1_000)
+    assert world.answers[id_].status == "partial"
+    assert not world.letters
+    assert world.left() == (0, 0, 0)
 
 
 class TestDirectory:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from hybrid import Hybrid
 from records import FakeRecord
 
 from anabranch.bounds import MAX_INT, MAX_SPAN_MS
 from anabranch.cache.records import Slot
-from anabranch.config import Config
+from anabranch.config import Config, CoordinatorConfig
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.cache_fold import fold_partial
 from anabranch.events import (
@@ -68,3 +69,14 @@ def test_a_wait_that_it_invents_counts_as_thirty_days_at_most() -> None:
         brain.directory.learn(FakeRecord(member, key=key, timestamp=int(NOW_MS)), NOW_MS)
     load = brain.directory.loads(["io"], NOW_MS)["io"]
     assert load.queue_ms == MAX_SPAN_MS / 2
+
+
+def test_what_it_says_again_counts_as_nothing_that_is_held() -> None:
+    world = Hybrid(coordinator=CoordinatorConfig(max_open_bytes=100_000))
+    id_ = world.ask("a", "d")
+    (said,) = [sent for sent in world.sent if sent.slot.layer == "a"]
+    for _ in range(100):
+        world.deliver(said, items=[Item("urn:x", 1.0, "x" * 10_000)])
+    assert not world.brain.load.is_full
+    world.reply("d", to=id_)
+    assert world.answers[id_].status == "complete"

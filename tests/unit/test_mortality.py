@@ -15,8 +15,11 @@ from anabranch.client import Client
 from anabranch.config import Config, TypeConfig, WorkerConfig
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.mortality import DEATHS, Mortality, mourn
+from anabranch.coordinator.open_queries import OpenQueries
+from anabranch.coordinator.open_query import OpenQuery
 from anabranch.coordinator.outbox import DeadLetterOut
 from anabranch.dispatch.directory import Directory
+from anabranch.dispatch.routing import Route
 from anabranch.events import Answer, Item, MemberHealth, decode, encode
 from anabranch.kafka.topics import ensure_topics
 from anabranch.layers import LayerSpec, Request, layer
@@ -71,6 +74,39 @@ def test_the_third_death_is_a_dead_letter_and_a_failed_answer() -> None:
     assert (answer.id, answer.status) == (poison, "failed")
     assert answer.error is not None
     assert answer.error.code == "quarantined"
+
+
+def test_a_thousand_that_say_they_read_the_same_and_die_cost_what_two_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, told = Hybrid(), list[int]()
+    for n in range(20):
+        world.ask("a", n=n, **LONG)
+    on_death = OpenQueries.on_death
+
+    def count(queries: OpenQueries, query: OpenQuery, routes: set[Route]) -> None:
+        told.append(query.offset)
+        on_death(queries, query, routes)
+
+    monkeypatch.setattr(OpenQueries, "on_death", count)
+    for n in range(1_000):
+        heard(world.brain.directory, worker(f"w{n}"), world.now_ms, world.now_ms)
+    silence(world)
+    assert sorted(told) == [offset for offset in range(20) for _ in range(2)]
+    assert all(
+        len(mark.workers) <= 2 for marks in world.brain.mortality._marks.values() for mark in marks
+    )
+    for n in range(1_000):
+        heard(world.brain.directory, worker(f"w{n}"), world.now_ms, world.now_ms)
+    mourn(world.brain, world.partitions)
+    assert not world.brain.mortality._marks
+
+
+def test_a_long_question_is_remembered_by_its_digest() -> None:
+    world = Hybrid()
+    world.ask("a", params={"text": "x" * 500_000}, **LONG)
+    die(world, "w1")
+    assert [len(name) for name in world.brain.mortality._marks] == [64]
 
 
 def test_it_is_not_asked_again_for_ten_minutes() -> None:

@@ -66,6 +66,7 @@ class Orders:
         """Forget all orders, as what they concerned is forgotten."""
         self.epoch += 1
         self._floor = _NEVER
+        self._size_bytes = 0
         self._latest.clear()
         self._shapes.clear()
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 _INTERVAL_S: Final = 1.0
 _REPLAY_RECORDS: Final = 3_000
 """Batches of the recent past that a new instance learns from: about five minutes of ten."""
-_REPLAY_S: Final = 5.0
+_PATIENCE_S: Final = 1.0
 """Longest time for which a start waits for the past; the rest is learned beside the work."""
 
 
@@ -60,18 +59,16 @@ class Exchange:
             tp: range(max(beginnings[tp], end - _REPLAY_RECORDS), end) for tp, end in ends.items()
         }
 
-    async def replay(self) -> None:
+    async def replay(self, beat: Callable[[], None]) -> None:
         """Learn from the recent past: decide like one's peers from the start.
 
         To be called once it is known which layers are announced: nothing is learned of others.
+
+        Args:
+            beat: called now and then.
         """
-        now_s = asyncio.get_running_loop().time
-        until_s = now_s() + _REPLAY_S
-        async with aclosing(read_ranges(self._reader, self._past)) as records:
-            async for record in records:
-                self._replay(record)
-                if now_s() >= until_s:
-                    return
+        async for record in read_ranges(self._reader, self._past, beat):
+            self._replay(record)
         self._reader.assign({tp: offsets.stop for tp, offsets in self._past.items()})
 
     async def stop(self) -> None:
@@ -83,8 +80,10 @@ class Exchange:
         """Stage: learn from the past once layers are announced, say so, and share from then on."""
         while not await signalled(announced):
             stage.beat()
+        patience = asyncio.get_running_loop().call_later(_PATIENCE_S, learned.set)
         with contained(ignore):
-            await self.replay()
+            await self.replay(stage.beat)
+        patience.cancel()
         learned.set()
         await self.share(stage)
 

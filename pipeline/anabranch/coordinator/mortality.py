@@ -13,15 +13,15 @@ each time is condemned with the guilty, for those ten minutes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from anabranch.cache.keys import Question
 from anabranch.dispatch.routing import Route
 
 if TYPE_CHECKING:
     from anabranch.coordinator.brain import Brain
+    from anabranch.coordinator.open_query import OpenQuery
     from anabranch.coordinator.partition import QueryPartition
 
 __all__ = ["DEATHS", "Mortality", "mourn"]
@@ -30,6 +30,9 @@ DEATHS: Final = 3
 _WINDOW_MS: Final = 600_000.0
 _MOST: Final = 10_000
 """Questions remembered; of more, those longest without a death are forgotten."""
+_MOST_READERS: Final = 2
+"""Dead at once who may have read one partition of tasks: it has one reader at a time, and a
+rebalance may have moved it; who pretends to be more is not believed."""
 
 
 class _Mark(NamedTuple):
@@ -41,7 +44,7 @@ class _Mark(NamedTuple):
 
 
 class Mortality:
-    """Deaths by question. `now_ms` is the broker's clock.
+    """Deaths by question, as its digest: of any length. `now_ms` is the broker's clock.
 
     Args:
         apart_ms: deaths with less time between them are one.
@@ -49,11 +52,11 @@ class Mortality:
 
     def __init__(self, apart_ms: float) -> None:
         self._apart_ms = apart_ms
-        self._marks: OrderedDict[Question, tuple[_Mark, ...]] = OrderedDict()
+        self._marks: OrderedDict[str, tuple[_Mark, ...]] = OrderedDict()
         self._deadly: dict[Route, float] = {}
         """Where tasks of condemned questions still lie, and until when they are run."""
 
-    def died(self, worker: str, had: Mapping[Question, Set[str]], now_ms: float) -> None:
+    def died(self, worker: str, had: Mapping[str, Set[str]], now_ms: float) -> None:
         """A worker died; it had these questions, for these layers."""
         for question, layers in had.items():
             marks = self._recent(question, now_ms)
@@ -68,19 +71,21 @@ class Mortality:
         while len(self._marks) > _MOST:
             self._marks.popitem(last=False)
 
-    def returned(self, worker: str) -> None:
-        """It was not dead."""
+    def returned(self, *workers: str) -> None:
+        """They were not dead."""
+        if not workers:
+            return
+        alive = frozenset(workers)
         for question, marks in list(self._marks.items()):
-            if any(worker in mark.workers for mark in marks):
-                left = [mark._replace(workers=mark.workers - {worker}) for mark in marks]
-                self._keep(question, left)
+            if not all(alive.isdisjoint(mark.workers) for mark in marks):
+                self._keep(question, [m._replace(workers=m.workers - alive) for m in marks])
 
-    def survived(self, question: Question, layer: str) -> None:
+    def survived(self, question: str, layer: str) -> None:
         """A worker asked a layer and lived."""
         if marks := self._marks.get(question):
             self._keep(question, [m._replace(layers=m.layers - {layer}) for m in marks])
 
-    def condemns(self, question: Question, now_ms: float) -> bool:
+    def condemns(self, question: str, now_ms: float) -> bool:
         """Whether it is not to be asked any more."""
         return bool(self._marks) and len(self._recent(question, now_ms)) >= DEATHS
 
@@ -91,15 +96,14 @@ class Mortality:
 
     def explains(self, routes: Set[Route], heard_ms: float) -> bool:
         """Whether a worker that read these died of a question that is condemned already."""
-        self._deadly = {r: until for r, until in self._deadly.items() if until > heard_ms}
-        return bool(routes & self._deadly.keys())
+        return any(self._deadly[route] > heard_ms for route in routes & self._deadly.keys())
 
     def shift(self, moved_ms: float) -> None:
         """The clock was set: deaths are as long ago as they are."""
         for question, marks in self._marks.items():
             self._marks[question] = tuple(m._replace(at_ms=m.at_ms + moved_ms) for m in marks)
 
-    def _keep(self, question: Question, marks: Iterable[_Mark]) -> None:
+    def _keep(self, question: str, marks: Iterable[_Mark]) -> None:
         """Those marks that are still laid to somebody."""
         left = tuple(mark for mark in marks if mark.workers and mark.layers)
         if left:
@@ -107,29 +111,47 @@ class Mortality:
         else:
             del self._marks[question]
 
-    def _recent(self, question: Question, now_ms: float) -> tuple[_Mark, ...]:
+    def _recent(self, question: str, now_ms: float) -> tuple[_Mark, ...]:
         marks = self._marks.get(question, ())
         return tuple(mark for mark in marks if now_ms - mark.at_ms < _WINDOW_MS)
 
 
 def mourn(brain: Brain, partitions: Mapping[int, QueryPartition]) -> None:
     """Mark what workers had that died lately, and give up what is condemned now."""
-    for member in brain.directory.returned():
-        brain.mortality.returned(member.instance)
-    now_ms = brain.now_ms()
-    for member, until_ms in brain.directory.deaths():
+    brain.mortality.returned(*[member.instance for member in brain.directory.returned()])
+    now_ms, dead = brain.now_ms(), brain.directory.deaths()
+    tasks = _by_route(partitions) if dead else {}
+    readers: Counter[Route] = Counter()
+    for member, until_ms in dead:
         routes = {(member.group, number) for number in member.partitions}
         if brain.mortality.explains(routes, until_ms):
             continue
+        read = {route for route in routes & tasks.keys() if readers[route] < _MOST_READERS}
+        readers.update(read)
         had = [
             (partition, open_query)
-            for partition in partitions.values()
-            if not partition.held
-            for open_query in partition.queries.sent_to(routes, until_ms)
+            for partition, open_query in {
+                it[1]: it for route in read for it in tasks[route]
+            }.values()
+            if open_query.read_ms <= until_ms and open_query.layers_at(read)
         ]
-        questions: dict[Question, set[str]] = {}
+        questions: dict[str, set[str]] = {}
         for _, open_query in had:
-            questions.setdefault(open_query.key, set()).update(open_query.layers_at(routes))
+            questions.setdefault(open_query.digest, set()).update(open_query.layers_at(read))
         brain.mortality.died(member.instance, questions, now_ms)
         for partition, open_query in had:
-            partition.queries.on_death(open_query, routes)
+            partition.queries.on_death(open_query, read)
+
+
+def _by_route(
+    partitions: Mapping[int, QueryPartition],
+) -> dict[Route, list[tuple[QueryPartition, OpenQuery]]]:
+    """Queries by where something of them is outstanding."""
+    tasks: defaultdict[Route, list[tuple[QueryPartition, OpenQuery]]] = defaultdict(list)
+    for partition in partitions.values():
+        if partition.held:
+            continue
+        for open_query in partition.queries.fetching():
+            for route in set(open_query.routes.values()):
+                tasks[route].append((partition, open_query))
+    return tasks

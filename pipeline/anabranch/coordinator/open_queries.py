@@ -22,7 +22,7 @@ from anabranch.coordinator.outbox import AnswerOut, TaskOut
 from anabranch.coordinator.planning import choose_layers, plan, probe
 from anabranch.dispatch.attempts import Attempt, next_attempts
 from anabranch.dispatch.routing import Route
-from anabranch.dispatch.tasks import bundle
+from anabranch.dispatch.tasks import bundle, task_layers
 from anabranch.errors import DecodeError
 from anabranch.events import (
     MAX_VALUE_BYTES,
@@ -66,13 +66,9 @@ class OpenQueries:
         """Whether a query's answer is still to come."""
         return offset in self._open
 
-    def sent_to(self, routes: Set[Route], until_ms: float) -> list[OpenQuery]:
-        """Queries whose outstanding tasks somebody who reads there may have had by then."""
-        return [
-            open_query
-            for open_query in (*self._open.values(), *self._lingering.values())
-            if open_query.read_ms <= until_ms and not routes.isdisjoint(open_query.routes.values())
-        ]
+    def fetching(self) -> list[OpenQuery]:
+        """Queries that something may be outstanding for."""
+        return [*self._open.values(), *self._lingering.values()]
 
     # ── events ─────────────────────────────────────────────────────────────────────────────
 
@@ -258,7 +254,7 @@ class OpenQueries:
             self._answer(open_query)
             return
         now_ms = self._brain.now_ms()
-        if self._brain.mortality.condemns(open_query.key, now_ms):
+        if self._brain.mortality.condemns(open_query.digest, now_ms):
             self._condemn(open_query)
             return
         mine = [
@@ -267,7 +263,11 @@ class OpenQueries:
             if self._leads(open_query, attempt, now_ms)
         ]
         for group, attempts in bundle(mine):
-            self._send(open_query, group, attempts)
+            if self._brain.directory.partitions(group):
+                self._send(open_query, group, attempts)
+        if gone := [it for it in mine if not self._brain.directory.partitions(it.layer.group)]:
+            slots = [_failed(it, "its group was withdrawn meanwhile") for it in task_layers(gone)]
+            self.go_on(open_query, self.take(open_query, slots))
 
     def _is_enough(self, open_query: OpenQuery) -> bool:
         """Coverage is met, and waiting for the rest does not pay any more."""
@@ -312,7 +312,7 @@ class OpenQueries:
         if route is not None:
             self._brain.outstanding.ended(*route)
         if result.status in ("ok", "error"):
-            self._brain.mortality.survived(open_query.key, result.layer)
+            self._brain.mortality.survived(open_query.digest, result.layer)
         return open_query.join.accept(result, self._brain.now_ms())
 
     def _answer(self, open_query: OpenQuery) -> None:

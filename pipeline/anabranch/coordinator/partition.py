@@ -232,9 +232,9 @@ class QueryPartition:
 
     def _take(self, record: Record, partial: Partial, found: OpenQuery | None) -> None:
         """Keep what a partial brought, and go on with the query that it belongs to."""
-        if found is not None and self.queries.is_open(found.offset):
-            self._brain.load.add(self, partial.offset, len(record.value or b""))
         counted = self.queries.take(found, partial.results) if found else []
+        if counted and self.queries.is_open(partial.offset):  # what is held, not what is said again
+            self._brain.load.add(self, partial.offset, len(record.value or b""))
         fold_partial(self._brain, record, partial, found)
         if found is None and self._is_ahead(partial.offset):
             self._restored.arrive(record, partial)

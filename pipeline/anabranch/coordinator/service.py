@@ -96,6 +96,7 @@ class Coordinator(Service):
             lambda: clock.monotonic() * 1000,
         )
         self._membership.broker_clock.on_set = self.brain.clock_was_set
+        self._membership.on_beat = self.brain.directory.beat
         topics = self.brain.topics
         self._pulse = Pulse(clock, config.kafka.session_timeout_ms / 2_000)
         group = f"{config.namespace}coordinators"
@@ -354,8 +355,7 @@ class Coordinator(Service):
     def _learn(self, record: Record, *, is_health: bool) -> None:
         with contained(partial(self.brain.bury, record)):
             if is_health:
-                if self._membership.read_back(record):
-                    self.brain.directory.beat()
+                self._membership.read_back(record)
                 self.brain.directory.learn(record, self.brain.now_ms())
             else:
                 self._obey(record)

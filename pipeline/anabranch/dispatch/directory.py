@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from anabranch.bounds import clamped_ms
 from anabranch.errors import DecodeError
 from anabranch.events import LayerDescriptor, MemberHealth, decode_health
@@ -22,6 +24,8 @@ MAX_LAYERS = 1_024
 MAX_GROUPS = 256
 MAX_MEMBERS = 10_000
 """Instances heard of lately; of more, new ones are not listened to."""
+MAX_PARTITIONS_HELD = 1_000_000
+"""Of all members; what further ones read is not known, so that nothing is laid to their deaths."""
 MAX_KEY_BYTES = 1_024
 MAX_PARTITIONS = 16_384
 PATIENCE_MS = 1_000
@@ -56,6 +60,8 @@ class Directory:
         self._layers: dict[str, LayerDescriptor] = {}
         """By name: of several groups' the latest."""
         self._members: dict[str, _Heard] = {}
+        self._held = 0
+        """Partitions of all of them."""
         self._beats = 0
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._returned: list[MemberHealth] = []
@@ -79,7 +85,7 @@ class Directory:
             raise DecodeError(f"the key has more than {MAX_KEY_BYTES:,} bytes")
         key = (record.key or b"").decode(errors="replace")
         if not record.value:
-            self._members.pop(key, None)
+            self._forget_member(key)
             self._withdraw(key)
             return
         health = decode_health(record.value)
@@ -206,7 +212,7 @@ class Directory:
         silent = [
             key for key, heard in self._members.items() if self._beats > heard.beats + _SILENT
         ]
-        gone = {key: self._members.pop(key) for key in silent}
+        gone = {key: heard for key in silent if (heard := self._forget_member(key))}
         dead = {
             key: heard
             for key, heard in gone.items()
@@ -245,6 +251,9 @@ class Directory:
         is_new = before is None
         if is_new and len(self._members) >= MAX_MEMBERS:
             return
+        self._forget_member(key)
+        member = self._kept(member)
+        self._held += len(member.partitions)
         self._members[key] = _Heard(now_ms, self._beats, member, self._steady(now_ms))
         if member.role != "worker":
             return
@@ -260,6 +269,22 @@ class Directory:
             self._left.discard(member.group)
         elif member.group in self.groups and not self.workers(member.group, now_ms):
             self._left.add(member.group)
+
+    def _kept(self, member: MemberHealth) -> MemberHealth:
+        """What is remembered of a member's record; of more partitions than are, none of its."""
+        is_room = self._held + len(member.partitions) <= MAX_PARTITIONS_HELD
+        return structs.replace(
+            member,
+            partitions=member.partitions if is_room else [],
+            stats={"queue_ms": member.stats.get("queue_ms", 0.0)},
+            epochs={},
+        )
+
+    def _forget_member(self, key: str) -> _Heard | None:
+        heard = self._members.pop(key, None)
+        if heard is not None:
+            self._held -= len(heard.member.partitions)
+        return heard
 
     def _announce(self, key: str, layer: LayerDescriptor) -> None:
         """Take an announcement.

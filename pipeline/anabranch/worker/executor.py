@@ -46,6 +46,7 @@ class Executor:
         now_ms: the broker's clock.
         reserve_ms: kept back from a layer's deadline for joining and answering, a tenth of what
             remains at most.
+        max_timeout_ms: no task has more time, whatever deadline it names.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Executor:
         *,
         slots: int,
         reserve_ms: float,
+        max_timeout_ms: float,
     ) -> None:
         self._worker = worker
         self._asks = asks
@@ -70,6 +72,7 @@ class Executor:
         self._tracer = tracer
         self._slots = slots
         self._reserve_ms = reserve_ms
+        self._max_timeout_ms = max_timeout_ms
         self._mishaps = Mishaps()
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -107,6 +110,7 @@ class Executor:
             for slot in job.task.layers:
                 self._finish(job, _ended(slot, "expired", "its deadline passed in the queue"))
             return
+        remaining_ms = min(remaining_ms, self._max_timeout_ms)
         remaining_ms -= min(self._reserve_ms, remaining_ms / 10)
         for slot in job.task.layers:
             task = asyncio.create_task(self._run(job, slot, remaining_ms))

@@ -123,6 +123,7 @@ class Worker(Service):
             self._tracer,
             slots=self._config.worker.slots,
             reserve_ms=self._config.worker.reserve_ms,
+            max_timeout_ms=self._config.coordinator.max_timeout_ms,
         )
 
     # ── lifecycle ──────────────────────────────────────────────────────────────────────────
