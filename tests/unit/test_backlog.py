@@ -210,6 +210,40 @@ async def hang(request: Request) -> list[Item]:
     return []
 
 
+async def find(request: Request) -> list[Item]:
+    return [Item("urn:1", 1.0)]
+
+
+def test_those_who_ask_a_layer_that_hangs_do_not_stop_the_others_behind_them() -> None:
+    async def body() -> None:
+        broker, clock = MemoryBroker(), VirtualClock()
+        await ensure_topics(broker.transport(), CONFIG, ["io", "cpu"])
+        producer = broker.transport(process="producer").producer("producer")
+        await producer.start()
+        for name in ("a",) * 1_100 + ("b",) * 30:
+            query = Query(
+                id=f"{name}{len(broker.records(TOPICS.queries))}", type="t", layers=[name]
+            )
+            query = structs.replace(query, params={"n": query.id}, timeout_ms=40_000)
+            await producer.send_and_wait(TOPICS.queries, encode(query), partition=0)
+        await asyncio.sleep(2)
+        slow, quick = (
+            LayerSpec(layer("a")(hang), group="io"),
+            LayerSpec(layer("b")(find), group="cpu"),
+        )
+        async with (
+            Worker(CONFIG, "io", [slow], transport=broker.transport(process="w"), clock=clock),
+            Worker(CONFIG, "cpu", [quick], transport=broker.transport(process="v"), clock=clock),
+            coordinator(broker, CONFIG),
+        ):
+            await until(lambda: len(answers(broker)) >= 30, every_s=0.5)
+            found = answers(broker)
+            assert {id_[0] for id_ in found} == {"b"}
+            assert {answer.status for answer in found.values()} == {"complete"}
+
+    run(body())
+
+
 def takeovers_after(owners: int, end: Callable[[MemoryBroker, str], Awaitable[None]]) -> set[int]:
     """What is committed after owners that had twenty queries open, answered none, and ended."""
 

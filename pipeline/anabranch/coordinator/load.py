@@ -2,7 +2,8 @@
 
 What waited for long may wait a little longer in the log, where nobody has to hold it, than in front
 of workers that are busy: there those who ask now would stand behind it. So of a backlog no more is
-sent out than keeps every worker busy.
+sent out than keeps every worker busy. But whoever asks busy workers is slowed down, not stopped:
+the next in the log may ask others, and those that hang would stop it for all.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ BACKLOG_MS: Final = 1_000
 """A query that is older than that when it is read waited with others."""
 _LEAST: Final = 1_000
 _PER_SLOT: Final = 8
-"""Layers that may be outstanding while a backlog is read: at least so many, and as many for each
-slot of a live worker."""
+"""Layers of a group that may be outstanding while a backlog is read: at least so many, and as many
+for each slot of a live worker."""
 
 
 class Load:
@@ -49,10 +50,10 @@ class Load:
         return len(self._sizes) >= self._max_queries or self._bytes >= self._max_bytes
 
     def has_room(self, age_ms: float) -> bool:
-        """Whether a query that is so old may be started now."""
+        """Whether a query that is so old may be started now, after what was sent last."""
         if self.is_full:
             return False
-        sent = self._outstanding.count
+        sent = self._outstanding.total(self._outstanding.latest)
         return age_ms < BACKLOG_MS or sent < _LEAST or sent < _PER_SLOT * self._slots()
 
     def add(self, partition: Hashable, offset: int, size_bytes: int) -> None:

@@ -345,6 +345,7 @@ class Coordinator(Service):
             self.brain.counters.open_full += 1
             await self._publisher.flush()
             await asyncio.sleep(_ROOM_S)
+            age_ms = 0.0  # long enough, but for what is full
         return not self._draining
 
     async def _follow_signals(self) -> None:

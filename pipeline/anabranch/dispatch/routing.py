@@ -14,8 +14,8 @@ class Outstanding:
     """Slots sent and not yet answered, by group and partition, as this coordinator knows them."""
 
     def __init__(self) -> None:
-        self.count = 0
-        """Of all groups."""
+        self.latest = ""
+        """The group that was sent to last."""
         self._slots: dict[str, list[int]] = {}
         self._next = 0
 
@@ -32,12 +32,11 @@ class Outstanding:
     def sent(self, group: str, partition: int) -> None:
         """A slot was sent to this partition."""
         self._slots[group][partition] += 1
-        self.count += 1
+        self.latest = group
 
     def ended(self, group: str, partition: int) -> None:
         """It was answered, or nobody waits for it any more."""
         self._slots[group][partition] -= 1
-        self.count -= 1
 
     def total(self, group: str) -> int:
         """Slots outstanding in a group."""
