@@ -87,7 +87,7 @@ class Sent:
 
     def __init__(self) -> None:
         self.orders: list[ControlRecord] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     async def send_and_wait(self, topic: str, value: bytes, **_: Any) -> None:
         if self.error is not None:
@@ -125,8 +125,9 @@ def test_what_comes_together_is_one_order_for_each_layer() -> None:
         [("a", (f"t{n}",)) for n in range(1_000)],
         [("a", ("x" * 2_000,))],
         [("a", ("x",)), ("a", ()), ("a", ("y",))],
+        [("a", ("x", "\ud800"))],
     ],
-    ids=["many", "long", "all"],
+    ids=["many", "long", "all", "no text"],
 )
 def test_what_does_not_fit_is_everything_of_the_layer(calls: Any) -> None:
     assert orders_after(*calls) == [ControlRecord("invalidate", layer="a")]
@@ -141,3 +142,19 @@ def test_an_order_waits_for_the_broker_and_a_refused_one_is_given_up() -> None:
 def test_a_tag_that_is_no_text_is_the_layers_error() -> None:
     with pytest.raises(TypeError, match=r"layers\.a: invalidate"):
         orders_after(("a", (1,)))  # type: ignore[arg-type]
+
+
+def test_an_interrupted_order_is_sent_at_the_end() -> None:
+    async def body() -> list[ControlRecord]:
+        sent, calls = Sent(), [("a", ("x",)), ("b", ())]
+        invalidating = Invalidating("control", sent)  # type: ignore[arg-type]
+        for layer, tags in calls:
+            invalidating.of(layer, asyncio.get_running_loop())(*tags)
+        sent.error = asyncio.CancelledError()
+        with pytest.raises(asyncio.CancelledError):
+            await invalidating.flush()
+        sent.error = None
+        await invalidating.flush()
+        return sent.orders
+
+    assert [(order.layer, order.tags) for order in asyncio.run(body())] == [("a", ["x"]), ("b", [])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import suppress
 from typing import Final
 
 from anabranch.errors import BrokerError, BrokerUnavailable
@@ -51,7 +52,7 @@ class Invalidating:
                 raise TypeError(f"layers.{layer}: invalidate() takes tags, which are strings")
             with self._lock:
                 self._gather(layer, tags)
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._filled.set)
 
         return invalidate
@@ -70,28 +71,40 @@ class Invalidating:
         """Send what waits; what the broker refuses is dropped, and said."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
-        for layer, tags in waiting.items():
-            order = ControlRecord("invalidate", layer=layer, tags=sorted(tags or ()))
-            try:
-                await self._producer.send_and_wait(
-                    self._topic, encode(order), key=order_key(order), partition=0
-                )
-            except BrokerUnavailable as error:
-                log.warning("layers.%s: will invalidate when the broker is back: %s", layer, error)
-                with self._lock:
+        try:
+            while waiting:
+                layer = next(iter(waiting))
+                await self._send(layer, waiting[layer])
+                del waiting[layer]
+        except BrokerUnavailable as error:
+            log.warning("will invalidate when the broker is back: %s", error)
+            self._filled.set()
+        finally:  # whatever interrupts it
+            with self._lock:
+                for layer, tags in waiting.items():
                     self._gather(layer, tuple(tags or ()))
-                self._filled.set()
-            except BrokerError as error:
-                log.warning(
-                    "layers.%s: what it invalidates stays cached for its TTL: %s", layer, error
-                )
-            else:
-                self.sent += 1
+
+    async def _send(self, layer: str, tags: set[str] | None) -> None:
+        order = ControlRecord("invalidate", layer=layer, tags=sorted(tags or ()))
+        value, key = encode(order), order_key(order)
+        try:
+            await self._producer.send_and_wait(self._topic, value, key=key, partition=0)
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:
+            log.warning("layers.%s: what it invalidates stays cached for its TTL: %s", layer, error)
+        else:
+            self.sent += 1
 
     def _gather(self, layer: str, tags: tuple[str, ...]) -> None:
         known = self._waiting.setdefault(layer, set())
         if known is None:
             return
         known.update(tags)
-        if not tags or len(known) > _MOST_TAGS or any(len(tag) > _MOST_CHARS for tag in tags):
+        if not tags or len(known) > _MOST_TAGS or not all(map(_fits, tags)):
             self._waiting[layer] = None
+
+
+def _fits(tag: str) -> bool:
+    """Whether an order can name it: lone surrogates are in no record."""
+    return len(tag) <= _MOST_CHARS and tag.encode(errors="ignore").decode() == tag
