@@ -111,6 +111,14 @@ def test_letters_of_one_cause_share_a_digest_and_others_do_not() -> None:
     assert len(stack_digest(too_large)) == 12
 
 
+def test_causes_that_go_round_in_a_circle_have_a_digest_too() -> None:
+    first, second = ValueError("a"), KeyError("b")
+    first.__cause__, second.__cause__ = second, first
+    own = ValueError("c")
+    own.__cause__ = own
+    assert len({stack_digest(first), stack_digest(own), stack_digest(ValueError("d"))}) == 2
+
+
 def test_the_digest_is_read_back() -> None:
     broker = MemoryBroker()
     buried(broker, value=b"x", stack="abc")

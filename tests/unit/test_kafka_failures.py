@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 from aiokafka import errors as kafka
+from aiokafka.cluster import ClusterMetadata
 
+from anabranch.config import KafkaConfig
 from anabranch.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -19,6 +22,7 @@ from anabranch.errors import (
     TopicError,
 )
 from anabranch.kafka.client.failures import bounded, produce_error, translate
+from anabranch.kafka.client.producer import KafkaProducer
 
 LOST = {
     kafka.CommitFailedError,
@@ -142,3 +146,28 @@ async def test_a_request_that_is_cancelled_is_no_error() -> None:
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+async def test_an_error_of_ours_passes_as_it_is_and_is_not_its_own_cause() -> None:
+    async def refused() -> None:
+        raise RecordRefused("too large")
+
+    with pytest.raises(RecordRefused) as raised:
+        await bounded(refused(), 1_000, "asking")
+    assert raised.value.__cause__ is None
+
+    class Client:
+        async def send(self, *_: object, **__: object) -> asyncio.Future[None]:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.set_exception(RecordRefused("too large"))
+            return future
+
+        class client:  # noqa: N801
+            cluster = ClusterMetadata()
+            _topics: ClassVar[set[str]] = set()
+
+    producer = KafkaProducer("p", KafkaConfig(), {})
+    producer._client = Client()
+    with pytest.raises(RecordRefused) as raised:
+        await producer.send_and_wait("t", b"v")
+    assert raised.value.__cause__ is None

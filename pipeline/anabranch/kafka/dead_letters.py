@@ -133,9 +133,11 @@ def stack_digest(error: BaseException) -> str:
 
     Files and functions count, lines do not: letters keep together over releases that move code.
     """
-    parts = []
+    parts: list[str] = []
+    seen: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None:
+    while cause is not None and id(cause) not in seen:  # whoever raises may close the circle
+        seen.add(id(cause))
         codes = [frame.f_code for frame, _ in traceback.walk_tb(cause.__traceback__)]
         places = (f"{PurePath(code.co_filename).name}:{code.co_name}" for code in codes)
         parts += [type(cause).__name__, *places]

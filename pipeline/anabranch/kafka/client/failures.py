@@ -84,6 +84,8 @@ async def bounded(work: Awaitable[T], timeout_ms: float, doing: str) -> T:
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             return await work
+    except BrokerError:
+        raise  # ours already: raised from itself, its causes would have no end
     except Exception as error:
         raise translate(error, doing) from error
 

@@ -111,6 +111,8 @@ def _result(pending: asyncio.Task[Any]) -> Batches:
     except asyncio.CancelledError:
         # Not the caller's: aiokafka's own coordination was cancelled.
         raise BrokerError("fetching: the consumer was cancelled") from None
+    except BrokerError:
+        raise
     except Exception as error:
         raise translate(error, "fetching") from error
     return batches

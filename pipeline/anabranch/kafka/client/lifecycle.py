@@ -72,6 +72,8 @@ async def started(
         ours = translate(error, "starting")
         if isinstance(ours, BrokerUnavailable):
             ours = bootstrap.nobody_answers(error)
+        if ours is error:
+            raise
         raise ours from error
 
 

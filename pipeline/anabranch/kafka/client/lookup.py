@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from copy import copy
 from typing import Final
 
 from aiokafka import errors as kafka
@@ -112,7 +113,7 @@ def _settle(asked: Mapping[str, asyncio.Future[int]], outcome: dict[str, int] | 
         if waiting.done():
             continue
         if isinstance(outcome, Exception):
-            waiting.set_exception(outcome)
+            waiting.set_exception(copy(outcome))  # shared, its traceback grows with each waiter
             waiting.exception()  # told, whether somebody still waits or not
         else:
             waiting.set_result(outcome.get(name, 0))

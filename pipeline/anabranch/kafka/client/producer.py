@@ -81,6 +81,8 @@ class KafkaProducer:
             )
         except AssertionError as error:  # aiokafka's way to say "Unrecognized partition"
             raise TopicError(f"sending to {topic}: there is no partition {partition}") from error
+        except BrokerError:
+            raise  # ours already: raised from itself, its causes would have no end
         except Exception as error:
             raise produce_error(error, topic) from error
         finally:
@@ -99,6 +101,8 @@ class KafkaProducer:
         sent = await self.send(topic, value, key=key, partition=partition, headers=headers)
         try:
             return await sent
+        except BrokerError:
+            raise
         except Exception as error:
             raise produce_error(error, topic) from error
 
