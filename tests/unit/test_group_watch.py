@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from hybrid import Hybrid
@@ -12,9 +13,9 @@ from records import FakeRecord
 from anabranch.config import Config, TopicsConfig
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.group_watch import GroupWatch
-from anabranch.dispatch.directory import Directory
-from anabranch.errors import BrokerUnavailable
-from anabranch.events import ControlRecord, LayerDescriptor, encode
+from anabranch.dispatch.directory import MAX_GROUPS, MAX_LAYERS, Directory
+from anabranch.errors import BrokerUnavailable, DecodeError
+from anabranch.events import ControlRecord, LayerDescriptor, MemberHealth, encode
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.supervise import Stage, until
 from anabranch.testing import MemoryBroker, VirtualClock, run
@@ -166,6 +167,35 @@ def test_a_group_that_is_withdrawn_meanwhile_costs_a_query_its_own_layers() -> N
     assert world.answers[id_].status == "partial"
     assert not world.letters
     assert world.left() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("heard_first", [True, False])
+@pytest.mark.parametrize("group", ["{0}", "invented"])
+def test_layers_of_workers_that_are_heard_win_over_invented_ones(
+    heard_first: bool, group: str
+) -> None:
+    """Also where a start reads the announcement before it hears the worker."""
+    directory = Directory()
+
+    def tell(key: str, event: LayerDescriptor | MemberHealth) -> None:
+        with suppress(DecodeError):
+            directory.learn(FakeRecord(encode(event), key=key.encode()), 0.0)
+
+    for n in range(2_000):
+        tell(f"layer/x/{n}", LayerDescriptor(f"l{n}", group.format(n)))
+    events = [
+        ("layer/io/a", LayerDescriptor("a", "io")),
+        ("layer/io/b", LayerDescriptor("b", "io")),
+        ("member/worker/w", MemberHealth("w", "worker", "ready", "io")),
+    ]
+    for key, event in reversed(events) if heard_first else events:
+        tell(key, event)
+    for n in range(2_000, 4_000):
+        tell(f"layer/x/{n}", LayerDescriptor(f"l{n}", group.format(n)))
+    assert {"a", "b"} <= directory.names
+    assert len(directory.names) <= MAX_LAYERS
+    assert len(directory.groups) <= MAX_GROUPS
+    assert len(directory._refused) <= MAX_LAYERS
 
 
 class TestDirectory:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from msgspec import structs
 
-from anabranch.bounds import clamped_ms
+from anabranch.bounds import clamped_ms, remember
 from anabranch.errors import DecodeError
 from anabranch.events import LayerDescriptor, MemberHealth, decode_health
 from anabranch.kafka.transport import LOG_APPEND_TIME, Record
@@ -20,7 +21,7 @@ __all__ = ["Directory"]
 MEMBER_SILENCE_MS = 3_000
 """A member that said nothing for so long is taken for dead."""
 MAX_LAYERS = 1_024
-"""Announcements that are kept; of more, new ones are refused."""
+"""Announcements that are kept; of more, new ones are refused but of workers that are heard."""
 MAX_GROUPS = 256
 MAX_MEMBERS = 10_000
 """Instances heard of lately; of more, new ones are not listened to."""
@@ -67,6 +68,8 @@ class Directory:
         self._returned: list[MemberHealth] = []
         self._replaced: list[_Heard] = []
         """Workers that did not fall silent, as another process has their names already."""
+        self._refused: dict[str, LayerDescriptor] = {}
+        """The latest for which there was no room, should a worker of their group be heard."""
         self._let_go: dict[int, int] = {}
         self._task_partitions: dict[str, int] = {}
         self._left: set[str] = set()
@@ -90,7 +93,7 @@ class Directory:
             return
         health = decode_health(record.value)
         if isinstance(health, LayerDescriptor):
-            self._announce(key, health)
+            self._announce(key, health, now_ms)
             return
         if isinstance(health, MemberHealth) and health.role == "coordinator":
             for partition, epoch in health.epochs.items():
@@ -261,6 +264,7 @@ class Directory:
             self._replaced.append(before)
         if is_new:
             self._awaited_ms.clear()
+            self._reconsider(member.group, now_ms)
         if key in self._dead:
             del self._dead[key]
             if member.state != "starting":
@@ -286,7 +290,7 @@ class Directory:
             self._held -= len(heard.member.partitions)
         return heard
 
-    def _announce(self, key: str, layer: LayerDescriptor) -> None:
+    def _announce(self, key: str, layer: LayerDescriptor, now_ms: float) -> None:
         """Take an announcement.
 
         Raises:
@@ -295,16 +299,46 @@ class Directory:
         if self._announced.get(key) == layer == self._layers.get(layer.layer):
             return
         self._withdraw(key)
-        if len(self._announced) >= MAX_LAYERS:
-            raise DecodeError(f"{MAX_LAYERS:,} layers are announced; no more are listened to")
-        groups = self.groups
-        if layer.group not in groups and len(groups) >= MAX_GROUPS:
-            raise DecodeError(f"{MAX_GROUPS} groups have layers; no more are listened to")
+        if not self._has_room(layer.group) and not self._make_room(layer.group, now_ms):
+            remember(self._refused, key, layer, MAX_LAYERS)
+            raise DecodeError(
+                f"{MAX_LAYERS:,} layers, or {MAX_GROUPS} groups, are announced; no more are "
+                f"listened to but of workers that are heard"
+            )
         self.revision += self._layers.get(layer.layer) != layer
         self._announced[key] = self._layers[layer.layer] = layer
 
+    def _has_room(self, group: str) -> bool:
+        groups = self.groups
+        is_room = group in groups or len(groups) < MAX_GROUPS
+        return is_room and len(self._announced) < MAX_LAYERS
+
+    def _make_room(self, group: str, now_ms: float) -> bool:
+        """Who is there wins over who is not: the group announced longest ago of those is forgotten.
+
+        It is remembered as if it had been refused, if there is room for that.
+        """
+        live = {member.group for member in self._live(now_ms)}
+        silent = (layer.group for layer in self._announced.values() if layer.group not in live)
+        forgotten = next(silent, None)
+        if group not in live or forgotten is None:
+            return False
+        for key, layer in list(self._announced.items()):
+            if layer.group == forgotten:
+                self._withdraw(key)
+                if len(self._refused) < MAX_LAYERS:
+                    self._refused[key] = layer
+        return True
+
+    def _reconsider(self, group: str, now_ms: float) -> None:
+        """A worker of a group is heard: what was refused of it may have room now."""
+        for key, layer in [it for it in self._refused.items() if it[1].group == group]:
+            with suppress(DecodeError):  # there are too many that are there
+                self._announce(key, layer, now_ms)
+
     def _withdraw(self, key: str) -> None:
         """Forget what was announced under a key; what another group said of the layer counts."""
+        self._refused.pop(key, None)
         gone = self._announced.pop(key, None)
         if gone is None or self._layers[gone.layer] is not gone:
             return
