@@ -43,6 +43,20 @@ def members(count: int) -> int:
     return len(directory._members)
 
 
+def groups_of_members(count: int) -> int:
+    directory = Directory()
+    for n in range(count):
+        member = encode(MemberHealth(f"w{n}", "worker", "ready", f"g{n}"))
+        for _ in range(2):
+            directory.learn(FakeRecord(member, key=f"member/worker/w{n}".encode()), 0.0)
+    held = len(directory._staff)
+    for _ in range(4):
+        directory.beat()
+    assert directory.deaths()
+    assert not directory._staff
+    return held
+
+
 def partitions_of_members(count: int) -> int:
     directory, each = Directory(), 10_000
     for n in range(count // each):
@@ -182,6 +196,7 @@ def combinations_of_layers(count: int) -> int:
     ("fill", "bound"),
     [
         (members, directory_module.MAX_MEMBERS),
+        (groups_of_members, directory_module.MAX_MEMBERS),
         (partitions_of_members, directory_module.MAX_PARTITIONS_HELD),
         (layers, directory_module.MAX_LAYERS),
         (groups, directory_module.MAX_GROUPS),

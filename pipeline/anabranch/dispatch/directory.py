@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -63,6 +63,8 @@ class Directory:
         self._members: dict[str, _Heard] = {}
         self._held = 0
         """Partitions of all of them."""
+        self._staff: Counter[str] = Counter()
+        """Workers among them, by group."""
         self._beats = 0
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._returned: list[MemberHealth] = []
@@ -93,7 +95,7 @@ class Directory:
             return
         health = decode_health(record.value)
         if isinstance(health, LayerDescriptor):
-            self._announce(key, health, now_ms)
+            self._announce(key, health)
             return
         if isinstance(health, MemberHealth) and health.role == "coordinator":
             for partition, epoch in health.epochs.items():
@@ -257,6 +259,7 @@ class Directory:
         self._forget_member(key)
         member = self._kept(member)
         self._held += len(member.partitions)
+        self._staff[member.group] += member.role == "worker"
         self._members[key] = _Heard(now_ms, self._beats, member, self._steady(now_ms))
         if member.role != "worker":
             return
@@ -264,7 +267,7 @@ class Directory:
             self._replaced.append(before)
         if is_new:
             self._awaited_ms.clear()
-            self._reconsider(member.group, now_ms)
+            self._reconsider(member.group)
         if key in self._dead:
             del self._dead[key]
             if member.state != "starting":
@@ -288,9 +291,12 @@ class Directory:
         heard = self._members.pop(key, None)
         if heard is not None:
             self._held -= len(heard.member.partitions)
+            self._staff[heard.member.group] -= heard.member.role == "worker"
+            if not self._staff[heard.member.group]:
+                del self._staff[heard.member.group]
         return heard
 
-    def _announce(self, key: str, layer: LayerDescriptor, now_ms: float) -> None:
+    def _announce(self, key: str, layer: LayerDescriptor) -> None:
         """Take an announcement.
 
         Raises:
@@ -299,7 +305,7 @@ class Directory:
         if self._announced.get(key) == layer == self._layers.get(layer.layer):
             return
         self._withdraw(key)
-        if not self._has_room(layer.group) and not self._make_room(layer.group, now_ms):
+        if not self._has_room(layer.group) and not self._make_room(layer.group):
             remember(self._refused, key, layer, MAX_LAYERS)
             raise DecodeError(
                 f"{MAX_LAYERS:,} layers, or {MAX_GROUPS} groups, are announced; no more are "
@@ -313,15 +319,16 @@ class Directory:
         is_room = group in groups or len(groups) < MAX_GROUPS
         return is_room and len(self._announced) < MAX_LAYERS
 
-    def _make_room(self, group: str, now_ms: float) -> bool:
+    def _make_room(self, group: str) -> bool:
         """Who is there wins over who is not: the group announced longest ago of those is forgotten.
 
         It is remembered as if it had been refused, if there is room for that.
         """
-        live = {member.group for member in self._live(now_ms)}
-        silent = (layer.group for layer in self._announced.values() if layer.group not in live)
-        forgotten = next(silent, None)
-        if group not in live or forgotten is None:
+        if not self._staff[group]:
+            return False
+        nobodys = (x.group for x in self._announced.values() if not self._staff[x.group])
+        forgotten = next(nobodys, None)
+        if forgotten is None:
             return False
         for key, layer in list(self._announced.items()):
             if layer.group == forgotten:
@@ -330,11 +337,11 @@ class Directory:
                     self._refused[key] = layer
         return True
 
-    def _reconsider(self, group: str, now_ms: float) -> None:
+    def _reconsider(self, group: str) -> None:
         """A worker of a group is heard: what was refused of it may have room now."""
         for key, layer in [it for it in self._refused.items() if it[1].group == group]:
             with suppress(DecodeError):  # there are too many that are there
-                self._announce(key, layer, now_ms)
+                self._announce(key, layer)
 
     def _withdraw(self, key: str) -> None:
         """Forget what was announced under a key; what another group said of the layer counts."""
