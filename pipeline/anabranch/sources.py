@@ -123,11 +123,10 @@ class Sources:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # some editors begin with a BOM
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; check --config") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # endless numbers and nesting, too
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
 
 
@@ -164,7 +163,7 @@ def parsed(text: str, kind: Any) -> Any:
         return text
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, bool | int | float | str | list | dict) else text
 

@@ -75,6 +75,7 @@ def test_every_command_has_help_with_the_common_options(
         (["config", "--config", "gone.toml"], 2, "gone.toml: there is no such file"),
         (["config", "--namespace", "a b"], 2, "command line: namespace: write letters"),
         (["broker", "--nodes", "3"], 2, "add --kafka"),
+        (["broker", "--port", "70000"], 2, "port 70000 of 127.0.0.1 cannot be had"),
         (["broker", "--kafka", "--nodes", "2"], 2, "--nodes"),
     ],
 )

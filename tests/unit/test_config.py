@@ -102,6 +102,16 @@ def test_a_plugin_may_have_a_key_called_settings(write: Any) -> None:
     assert load(path, environ={}).layers["x"].settings == {"settings": 3}
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(write: Any) -> None:
+    assert load(write('\ufeffnamespace = "x."\r\n'), environ={}).namespace == "x."
+
+
+@pytest.mark.parametrize("odd", ["9" * 5_000, "[" * 5_000, "1e999", ""], ids=len)
+def test_a_variable_that_is_no_such_number_is_named(odd: str) -> None:
+    with pytest.raises(ConfigError, match=r"^ANABRANCH_WORKER__SLOTS: worker\.slots: expected"):
+        load(None, environ={"ANABRANCH_WORKER__SLOTS": odd})
+
+
 def test_worker_groups_are_those_that_layers_name(write: Any) -> None:
     path = write(
         '[layers.a]\nplugin = "p"\ngroup = "io"\n[layers.b]\nplugin = "p"\n'
@@ -112,6 +122,8 @@ def test_worker_groups_are_those_that_layers_name(write: Any) -> None:
 
 WRONG_FILES = {
     "no_toml": ("kafka = [", "cannot be read as TOML"),
+    "endless_number": (f"mode = {'9' * 5_000}\n", "cannot be read as TOML"),
+    "endless_nesting": (f"mode = {'[' * 5_000}\n", "cannot be read as TOML"),
     "unknown_table": ("[kafak]\n", "kafak: there is no such key; did you mean kafka?"),
     "unknown_key": (
         '[kafka]\nbootstrp = "x"\n',

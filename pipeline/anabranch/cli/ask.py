@@ -92,7 +92,7 @@ def _param(word: str) -> tuple[str, Any]:
         return key, text
     try:
         return key[:-1], msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(
             f"{key[:-1]}: {text!r} is no JSON ({error}); text is {key[:-1]}="
         ) from None

@@ -21,7 +21,7 @@ def chosen(asked: int | None) -> int | None:
     """
     try:
         listen(asked or USUAL).close()
-    except (BrokerUnavailable, OverflowError) as error:
+    except BrokerUnavailable as error:
         if asked is not None:
             raise ConfigError(str(error)) from error
         return None

@@ -146,9 +146,10 @@ def listen(port: int) -> socket.socket:
     """
     try:
         return socket.create_server((_HOST, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else "ports are 0 to 65535"
         raise BrokerUnavailable(
-            f"port {port} of {_HOST} cannot be had: {error.strerror}; choose another with --port"
+            f"port {port} of {_HOST} cannot be had: {why}; choose another with --port"
         ) from error
 
 
