@@ -37,10 +37,13 @@ DATA: dict[str, Callable[[random.Random], Any]] = {
     "empty": lambda rng: [[] for _ in range(rng.randint(0, 60))],
     "much": lambda rng: [text(rng, 60) for _ in range(rng.randint(20, 60))],
     "vector": lambda rng: {"v": [rng.random() for _ in range(768)], "t": text(rng, 30)},
+    "emoji": lambda rng: "x" * rng.randint(9_000, 20_000) + "\N{GRINNING FACE}",
+    "table": lambda rng: ",".join(["12"] * rng.randint(5_000, 9_000)),
+    "code": lambda rng: 'f({"a":[1,2]},"b");' * rng.randint(500, 900),
     "records": lambda rng: [{"n": n, "s": str(n)} for n in range(rng.randint(100, 300))],
 }
 
-LARGE = ("much", "vector", "records")
+LARGE = ("much", "vector", "emoji", "table", "code", "records")
 
 
 def fill(cache: CrossLayerCache, n: int, rng: random.Random, kind: str, entry: str) -> None:

@@ -8,6 +8,7 @@ to be like them, by their length as JSON; of large ones the marks in their JSON 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from sys import getsizeof
 from typing import Any, Final
@@ -36,6 +37,11 @@ _ITEM_BYTES: Final = 64
 """An item with its score, beside its id and data."""
 _LIST_BYTES: Final = 56
 _WALKED_BYTES: Final = 8_000
+_LONG_TEXT_BYTES: Final = 64
+"""Of JSON for each quote: where there is more of it, texts are looked at one by one."""
+_TEXT_BYTES: Final = 49
+"""A text beside its characters."""
+_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?')
 _DIGITS: Final = b"0123456789.-+eE"
 
 
@@ -44,13 +50,19 @@ def items_bytes(items: Sequence[Item]) -> int:
     if not items:
         return _LIST_BYTES
     encoded = encode(items)
-    sample = items if len(items) <= 3 else (items[0], items[len(items) // 2], items[-1])
-    part = encoded if sample is items else encode(sample)
-    taken = _walked(sample) if len(part) <= _WALKED_BYTES else _counted(part, len(sample))
-    count = encoded.count
-    # Whatever the others are really like: a quarter of what so many containers and values take.
-    least = 14 * count(b"[") + 32 * count(b"{") + 6 * count(b",")
-    return _LIST_BYTES + max(taken * len(encoded) // len(part), least)
+    if len(items) <= 3:
+        return _LIST_BYTES + _taken(items, encoded)
+    sample = items[0], items[len(items) // 2], items[-1]
+    part = encode(sample)
+    taken = _taken(sample, part) * len(encoded) // len(part)
+    if taken < _least(encoded):
+        taken = max(taken, _least(_without_texts(encoded)))
+    return _LIST_BYTES + taken
+
+
+def _least(encoded: bytes) -> int:
+    """Whatever the items are really like: a quarter of what so many containers and values take."""
+    return 14 * encoded.count(b"[") + 32 * encoded.count(b"{") + 6 * encoded.count(b",")
 
 
 def tags_bytes(tags: Sequence[str]) -> int:
@@ -63,6 +75,10 @@ def key_bytes(key: Any) -> int:
     if key.__class__ is tuple:
         return getsizeof(key) + sum(map(key_bytes, key))
     return getsizeof(key)
+
+
+def _taken(items: Sequence[Item], encoded: bytes) -> int:
+    return _walked(items) if len(encoded) <= _WALKED_BYTES else _counted(encoded, len(items))
 
 
 def _walked(items: Sequence[Item]) -> int:
@@ -89,7 +105,31 @@ def _data_bytes(value: Any, seen: set[str]) -> int:
 
 
 def _counted(encoded: bytes, items: int) -> int:
-    """By the marks of compact JSON; in text a comma or colon is followed by a space."""
+    """By the marks of compact JSON; in short texts a comma or colon is followed by a space."""
+    marks = _without_texts(encoded)
+    if marks is encoded:
+        return _marked(encoded, items) + (0 if encoded.isascii() else len(encoded) // 3)
+    return _marked(marks, items) + sum(map(_text_bytes, _TEXT.findall(encoded)))
+
+
+def _without_texts(encoded: bytes) -> bytes:
+    """The same with empty texts, if there are few and long ones."""
+    quotes = encoded.count(b'"') - encoded.count(b'\\"')
+    return _TEXT.sub(b'""', encoded) if quotes * _LONG_TEXT_BYTES < len(encoded) else encoded
+
+
+def _text_bytes(encoded: bytes) -> int:
+    """Of what is between the quotes of a text, beyond that it is one; escapes count as written.
+
+    What is not ASCII has its UTF-8 beside it once it was encoded, as all is that is counted here.
+    """
+    size_bytes = len(encoded) - 2
+    if not encoded.isascii():
+        size_bytes += getsizeof(encoded.decode()) - _TEXT_BYTES
+    return size_bytes
+
+
+def _marked(encoded: bytes, items: int) -> int:
     count = encoded.count
     names = count(b'":') - count(b'\\":')
     texts = (count(b'"') - count(b'\\"')) // 2 - names
@@ -99,9 +139,8 @@ def _counted(encoded: bytes, items: int) -> int:
     parts = count(b",") - count(b", ")
     numbers = max(0, parts + items - texts - empty)
     digits = min(len(encoded) - len(encoded.translate(None, _DIGITS)), 20 * numbers)
-    wide = 0 if encoded.isascii() else len(encoded) // 3
     size_bytes = (
-        len(encoded) + wide - digits + 30 * items + 49 * texts + 26 * numbers + 60 * arrays
+        len(encoded) - digits + 30 * items + _TEXT_BYTES * texts + 26 * numbers + 60 * arrays
         + 64 * empty + 130 * objects + 12 * (names - 3 * items) + 7 * parts
     )  # fmt: skip
     return max(size_bytes, len(encoded))
