@@ -7,8 +7,17 @@ from hybrid import TTL_MS, Hybrid, named
 
 from anabranch.aggregate.join import Join
 from anabranch.aggregate.result_aggregator import FRESHNESS_HALF_LIFE_MS, RRF_K
+from anabranch.coordinator import answering
 from anabranch.coordinator.answering import attributes
-from anabranch.events import Answer, LayerDescriptor, encode
+from anabranch.events import (
+    MAX_VALUE_BYTES,
+    Answer,
+    AnswerItem,
+    AnswerLayer,
+    LayerDescriptor,
+    decode,
+    encode,
+)
 
 
 def announce(scene: Hybrid, layer: str, weight: float, ttl_ms: int = TTL_MS) -> None:
@@ -82,3 +91,24 @@ def test_the_span_names_what_another_query_fetched() -> None:
     other.layers["a"].serve([], complete=True, age_ms=0)
     join.layers["a"].share(other.layers["a"])
     assert attributes(Answer("q", "complete"), join)["anabranch.shared"] == "a"
+
+
+def test_no_more_is_encoded_of_what_hundreds_of_layers_found_than_may_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = tuple(f"{n:0128}" for n in range(256))
+    items = [AnswerItem(names, f"urn:{n}", 1.0) for n in range(1_000)]  # of 33 KB each
+    answer = Answer("q", "complete", layers=dict.fromkeys(names, AnswerLayer()), items=items)
+    encoded: list[int] = []
+
+    def count(event: object) -> bytes:
+        encoded.append(len(value := encode(event)))
+        return value
+
+    monkeypatch.setattr(answering, "encode", count)
+    value = answering.encode_bounded(answer)
+    assert 900_000 < len(value) <= MAX_VALUE_BYTES
+    assert sum(encoded) < 5 * MAX_VALUE_BYTES
+    told = decode(value, Answer)
+    assert told.truncated
+    assert told.items == items[: len(told.items)]

@@ -21,12 +21,14 @@ from anabranch.events import (
     encode,
 )
 
-__all__ = ["attributes", "compose", "encode_bounded", "failure"]
+__all__ = ["attributes", "compose", "encode_bounded", "failure", "fitting"]
 
 MAX_TOLD_CHARS: Final = 1_000
 """Of an answer's reason, or its error."""
 MAX_TERSE_CHARS: Final = 100
 """Of what is said of a layer, where there is not room for more."""
+FEW_LAYERS: Final = 8
+"""Up to which all that was found is encoded at once."""
 NOT_SELECTED: Final = AnswerLayer(status="skipped", error="not selected")
 
 
@@ -59,9 +61,10 @@ def compose(brain: Brain, open_query: OpenQuery, *, epoch: int, now_ms: float) -
 def encode_bounded(answer: Answer) -> bytes:
     """The answer as bytes; what does not fit into a record is cut off its end and said so.
 
-    Without items it fits: names of layers are bounded, and so is what is said of each.
+    Without items it fits: names of layers are bounded, and so is what is said of each. Hundreds of
+    layers may have found a megabyte each: no more of it is encoded than may fit.
     """
-    value = encode(answer)
+    value = encode(answer := fitting(answer))
     if len(value) > MAX_VALUE_BYTES:
         answer = _terse(answer)
         value = encode(answer)
@@ -83,6 +86,18 @@ def failure(query_id: str, error: Error, *, epoch: int, trace_id: str | None) ->
 def cut(text: str, most: int) -> str:
     """Foreign text as long as it may be repeated."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def fitting(answer: Answer) -> Answer:
+    """Itself, or without the items that come when a record is full already."""
+    if len(answer.layers) <= FEW_LAYERS or not isinstance(answer.items, list):
+        return answer  # what few layers found, or a memo: bounded
+    size_bytes = 0
+    for n, item in enumerate(answer.items):
+        size_bytes += len(encode(item))
+        if size_bytes > MAX_VALUE_BYTES:
+            return structs.replace(answer, items=answer.items[:n], truncated=True)
+    return answer
 
 
 def _terse(answer: Answer) -> Answer:

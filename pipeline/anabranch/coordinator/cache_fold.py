@@ -10,6 +10,7 @@ from msgspec import Raw
 from anabranch.bounds import MAX_SPAN_MS, clamped_ms
 from anabranch.cache.keys import Question
 from anabranch.cache.records import Slot
+from anabranch.coordinator.answering import fitting
 from anabranch.coordinator.brain import Brain
 from anabranch.coordinator.open_query import Memo, OpenQuery
 from anabranch.events import (
@@ -78,6 +79,8 @@ def memoise(brain: Brain, open_query: OpenQuery, answer: Answer) -> None:
     names = tuple(open_query.join.layers)
     if open_query.memo is not None or len(open_query.slots) < len(names):
         return
+    if fitting(answer) is not answer:
+        return  # more than a record holds, and maybe gigabytes
     memo = Memo(
         items=Raw(encode(answer.items)),
         truncated=answer.truncated,
