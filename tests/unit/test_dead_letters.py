@@ -251,6 +251,16 @@ def test_nothing_that_stands_in_the_topic_breaks_the_list(headers: Any, value: b
     assert letters(broker)[0].topic == QUERY.topic
 
 
+@pytest.mark.parametrize(
+    "value", [b'{"id": "\xff"}', b'"\xff"', b'{"id": "\\ud800"}', b"[" * 100_000, b'{"id": 1e999}']
+)
+def test_no_json_that_is_damaged_within_breaks_the_list(value: bytes) -> None:
+    """Bytes that are drawn at random are seldom JSON up to the damage."""
+    broker = MemoryBroker()
+    buried(broker, FakeRecord(value, 7, 0, "anabranch.queries"), QUERY)
+    assert [letter.id for letter in letters(broker)] == [None, "q1"]
+
+
 def test_what_a_letter_says_is_bounded() -> None:
     broker = MemoryBroker()
     buried(broker, QUERY)

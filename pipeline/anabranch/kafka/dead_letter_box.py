@@ -196,7 +196,7 @@ def _number(headers: Mapping[str, bytes], name: str) -> int | None:
 
 def _id(value: bytes | None) -> str | None:
     """A query's or answer's `id`, a task's or partial's `query`."""
-    with suppress(msgspec.MsgspecError, RecursionError):
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         event = msgspec.json.decode(value or b"")
         if isinstance(event, dict):
             found = event.get("id", event.get("query"))
