@@ -29,6 +29,8 @@ def test_what_is_promised_is_kept(kind: str, seed: int) -> None:
         ("embedded", 1222),  # a rebalance between a copy and its answer: another copy
         ("workers", 1065),  # all workers die at once: an innocent question was quarantined
         ("cuts", 1106),  # a coordinator hears nobody for a while: likewise
+        ("retention and kills", 50013),  # a repeat of a repeat whose first is gone
+        ("lost tails", 50012),  # stamps from before a leader whose clock is ahead
     ],
 )
 def test_what_long_runs_found_stays_mended(kind: str, seed: int) -> None:

@@ -327,6 +327,53 @@ def test_ids_come_back_as_far_as_the_window_goes() -> None:
     assert past(made, short) == [f"q{n}" for n in range(2_001, 3_000)]
 
 
+def test_a_repeat_is_known_though_its_first_is_gone() -> None:
+    """A repeat above the watermark is done without an answer of its own."""
+    made = Logs()
+    for id_ in ("twice", "open", "twice"):
+        made.ask(id_)
+    progress = Progress(1, completed=(2,), bounds=Bounds(1, 0), mark=made.mark(2))
+    made.queries.delete_before(1)
+    made.ask("twice")
+    assert answered(made, progress) == [1]
+
+
+WINDOW_MS = CONFIG.coordinator.dedupe_window_ms
+
+
+@given(
+    ages_ms=st.lists(st.integers(0, 3 * WINDOW_MS), min_size=1, max_size=60),
+    ahead_ms=st.sampled_from([-10 * WINDOW_MS, 0, 10 * WINDOW_MS]),
+    share=st.floats(0, 1),
+)
+@settings(deadline=None)
+def test_no_id_is_forgotten_because_leaders_differ(
+    ages_ms: list[int], ahead_ms: int, share: float
+) -> None:
+    """The last leader's clock is off, and known to be: those before it may have had the time."""
+    made, ages_ms = Logs(), sorted(ages_ms, reverse=True)
+    changed = round(share * len(ages_ms))
+    for n, age_ms in enumerate(ages_ms):
+        made.ask(f"q{n}", age_ms - (ahead_ms if n >= changed else 0))
+    end = made.queries.end
+    progress = Progress(end, mark=made.mark(end - 1), stamps_ms=-ahead_ms)
+    back = {past.id for past in made.take_over(commit(progress)).ids(NOW_MS)}
+    recent = {f"q{n}" for n, age_ms in enumerate(ages_ms) if age_ms < WINDOW_MS}
+    assert recent <= back
+    if not ahead_ms:
+        assert back == recent
+
+
+def test_ids_from_before_a_leader_that_was_behind_come_back() -> None:
+    made = Logs()
+    for n in range(10):
+        made.ask(f"q{n}", 2_000 - n)
+    for n in range(10, 15):
+        made.ask(f"q{n}", 2_000 - n + 10 * WINDOW_MS)
+    made.ask("last", 0)
+    assert past(made) == [*(f"q{n}" for n in range(15)), "last"]
+
+
 def test_as_many_ids_come_back_as_are_remembered() -> None:
     made = Logs()
     for n in range(3_000):

@@ -121,15 +121,14 @@ class QueryPartition:
         if self._window.is_done(record.offset) or self._restored.is_answered(record):
             self._window.skip(record.offset)
             self._restored.forget(record.offset)
+            self._remember(record)
             return
         self._brain.counters.queries += 1
         if self._oldest is None:
             self._oldest = record.offset
         self._window.open(record.offset, self._bounds_at_reading(record.offset))
         if self._trials.suspects(record.offset):
-            id_ = read_id(record.value)
-            if id_ is not None:  # remembered now: a later repeat must not be taken for the first
-                self._ids.is_repeat(id_, record.offset, self._brain.now_ms())
+            self._remember(record)
             self._trials.wait(record)
         else:
             self._read(record)
@@ -242,6 +241,12 @@ class QueryPartition:
             self._brain.counters.late_partials += 1
         elif counted:
             self.queries.go_on(found, counted)
+
+    def _remember(self, record: Record) -> None:
+        """A later repeat must not be taken for the first, though nothing is done here (yet)."""
+        id_ = read_id(record.value)
+        if id_ is not None:
+            self._ids.is_repeat(id_, record.offset, self._brain.now_ms())
 
     def _read(self, record: Record) -> None:
         """Read a query and start on it."""

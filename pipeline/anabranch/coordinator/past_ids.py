@@ -2,11 +2,16 @@
 
 They are read from `queries` itself, backwards from the watermark: its records are smaller than
 answers, and say what the owner before remembered. Bounded in time, in number and in bytes.
+
+Stamps of leaders whose clocks differ cannot be told apart. An id too many is remembered a while
+longer, one too few is answered twice: so a record counts by the latest time that it may have, which
+is no earlier than that of any record before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Final, NamedTuple
 
 from anabranch.config import CoordinatorConfig
@@ -65,7 +70,7 @@ class _Walk:
         left_bytes: int,
     ) -> None:
         self._at = progress.offset
-        self._stamps_ms = progress.stamps_ms
+        self._behind_ms = max(progress.stamps_ms, 0)  # the leader before may not have been ahead
         self._beginning = beginning
         self._now_ms = now_ms
         self._since_ms = now_ms - config.dedupe_window_ms
@@ -73,14 +78,14 @@ class _Walk:
         self._left_bytes = left_bytes
         self._size = _FIRST
         self._read_bytes = 0
-        self._oldest_ms = now_ms
+        self._times_ms: list[float] = []
         self._steps: list[list[PastId]] = []
 
     @property
     def ended(self) -> bool:
         """Whether there is nothing more to be read, or it may not be."""
-        spent = self._left <= 0 or self._left_bytes <= 0
-        return spent or self._at <= self._beginning or self._oldest_ms <= self._since_ms
+        spent = self._left <= 0 or self._left_bytes <= 0 or self._at <= self._beginning
+        return spent or max(self._times_ms, default=self._now_ms) <= self._since_ms
 
     def step(self) -> range:
         """The next offsets to read."""
@@ -89,6 +94,7 @@ class _Walk:
             self._size = min(self._size * _GROWTH, self._left_bytes // each_bytes + 1)
         self._size = min(self._size, self._left)
         self._read_bytes = 0
+        self._times_ms = []
         self._steps.append([])
         offsets = range(max(self._at - self._size, self._beginning), self._at)
         self._at = offsets.start
@@ -101,12 +107,17 @@ class _Walk:
         self._read_bytes += size
         self._left_bytes -= size
         trusted = record.timestamp_type == LOG_APPEND_TIME
-        at_ms = min(record.timestamp + self._stamps_ms, self._now_ms) if trusted else self._now_ms
-        self._oldest_ms = min(self._oldest_ms, at_ms)
-        id_ = read_id(record.value) if at_ms > self._since_ms else None
+        at_ms = min(record.timestamp + self._behind_ms, self._now_ms) if trusted else self._now_ms
+        self._times_ms.append(at_ms)
+        id_ = read_id(record.value)
         if id_ is not None:
             self._steps[-1].append(PastId(id_, at_ms, record.offset))
 
     def ids(self) -> list[PastId]:
         """What was found, oldest first."""
-        return [past for step in reversed(self._steps) for past in step]
+        found, latest_ms = [], float("-inf")
+        for past in chain.from_iterable(reversed(self._steps)):
+            latest_ms = max(latest_ms, past.at_ms)
+            if latest_ms > self._since_ms:
+                found.append(past._replace(at_ms=latest_ms))
+        return found
