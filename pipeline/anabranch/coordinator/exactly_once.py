@@ -152,6 +152,8 @@ class ExactlyOnce:
             self._give_up(seat, owner, error)
             return
         seat.pace.ended()
+        if owner.lost:
+            seat.waiting = []  # nobody's: the next round would leave them too, for ever
         if seat.waiting:  # came while it ran; this task is not done, so `_wake` would keep it
             seat.round = self._in_flight.run(self._round(seat, owner))
 
