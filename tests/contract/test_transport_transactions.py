@@ -162,3 +162,18 @@ async def test_what_a_closed_producer_left_open_is_seen_by_nobody(broker: Broker
             await say(sender, topic, b"once")
             await sender.commit({TopicPartition(topic, 0): DONE}, fresh("group"))
         assert values(await drain(reader, 1)) == {0: [b"once"]}
+
+
+@where("transactions")
+async def test_a_topic_that_is_new_does_not_hold_up_what_is_on_its_way_to_an_old_one(
+    broker: Broker,
+) -> None:
+    old, group = await broker.topic(), fresh("group")
+    async with running(producer(broker, fresh("id"))) as sender:
+        new = await broker.topic()
+        await sender.begin()
+        first = await sender.send(old, b"x", partition=0)
+        async with asyncio.timeout(20):
+            second = await sender.send(new, b"x", partition=0)
+            await asyncio.gather(first, second)
+        await sender.commit({TopicPartition(old, 0): DONE}, group)

@@ -20,7 +20,7 @@ from anabranch.errors import BrokerUnavailable
 from anabranch.kafka.client.failures import bounded
 from anabranch.kafka.topics import is_topic_name
 
-__all__ = ["Lookup", "count_partitions", "forget_topic"]
+__all__ = ["Lookup", "count_partitions", "follow_topic", "forget_topic"]
 
 _AT_ONCE: Final = 500
 """Names in one request."""
@@ -100,6 +100,15 @@ class Lookup:
             if names:
                 await asyncio.sleep(_LATER_S)
         return found
+
+
+def follow_topic(client: AIOKafkaClient, topic: str) -> None:
+    """Keep a topic in the metadata for as long as something is on its way there.
+
+    What aiokafka knows from its start it does not follow: the next topic that it is asked to follow
+    replaces all of that, and batches that wait for a leader wait for ever.
+    """
+    client._topics.add(topic)
 
 
 def forget_topic(client: AIOKafkaClient, topic: str) -> None:

@@ -12,7 +12,7 @@ from anabranch.config import KafkaConfig
 from anabranch.errors import BrokerError, ProduceError, TopicError
 from anabranch.kafka.client.failures import produce_error
 from anabranch.kafka.client.lifecycle import close_producer, made, started
-from anabranch.kafka.client.lookup import Lookup, count_partitions, forget_topic
+from anabranch.kafka.client.lookup import Lookup, count_partitions, follow_topic, forget_topic
 from anabranch.kafka.client.refusals import watch_refusals
 from anabranch.kafka.transport import Acked, Headers
 
@@ -75,6 +75,7 @@ class KafkaProducer:
         client, send = self._running, self._send_alone if alone else self._running.send
         if value is None and key is None:
             raise ProduceError(f"sending to {topic}: a record needs a key or a value")
+        follow_topic(client.client, topic)
         try:
             sent: asyncio.Future[Acked] = await send(
                 topic, value, key=key, partition=partition, headers=headers
