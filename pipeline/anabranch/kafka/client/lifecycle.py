@@ -28,6 +28,7 @@ C = TypeVar("C")
 
 LAST_MS: Final = 1_000
 """For closing what has no reason to wait any more."""
+_CANCELS: Final = 4
 _TASKS: Final = (
     "_coordination_task",
     "_heartbeat_task",
@@ -100,8 +101,10 @@ async def close_producer(client: AIOKafkaProducer, timeout_ms: int) -> bool:
                 sender.remove_done_callback(client._sender._fail_all)
             await ended(client.client.close(), LAST_MS)
             if sender is not None:
-                sender.cancel()  # it still waits for its requests, which fail by now
-                await asyncio.wait({sender}, timeout=LAST_MS / 1000)
+                # Once it leaves its loop and waits for its requests, then it leaves those too.
+                for _ in range(_CANCELS):
+                    sender.cancel()
+                    await asyncio.wait({sender}, timeout=LAST_MS / 1000 / _CANCELS)
                 if sender.done() and not sender.cancelled():
                     sender.exception()  # it was told already
     return closed
