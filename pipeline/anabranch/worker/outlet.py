@@ -91,8 +91,8 @@ class Outlet:
         letter = dead_letter(self._instance, str(error), record, stack=stack_digest(error))
         try:
             sent = await self._producer.send(self._topics.dlq, **letter._asdict())
-        except RecordRefused as error:
-            self._bury_less(letter, error)
+        except RecordRefused as refusal:
+            self._bury_less(letter, refusal)
         else:
             self._track(sent, partial(self._bury_less, letter))
 
