@@ -263,6 +263,8 @@ class FlightsMachine(RuleBasedStateMachine):
         self.tickets: dict[int, Ticket] = {}
         self.leads: dict[int, float] = {}
         """Who was told to fetch, and when."""
+        self.outlived: set[int] = set()
+        """Who was answered while its fetch runs on for others."""
         self.follows: dict[int, int] = {}
         """Who was told to wait, or found to be waiting: for whom."""
         self.since: dict[int, float] = {}
@@ -315,8 +317,8 @@ class FlightsMachine(RuleBasedStateMachine):
         """The leader is answered; its fetch goes on, if anybody waits for it."""
         leader = data.draw(st.sampled_from(sorted(self.leads)))
         assert self.flights.leave(leader, self.now_ms, {"graph"}) == ()
-        if leader not in self.follows.values():
-            del self.leads[leader]
+        self.outlived.add(leader)
+        self._forsake()
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data(), leaves=st.booleans())
@@ -329,7 +331,8 @@ class FlightsMachine(RuleBasedStateMachine):
         was_leader = self.leads.pop(gone, None) is not None
         if leaves:
             leads = self.flights.leave(gone, self.now_ms)
-            self.follows.pop(gone, None)
+            if self.follows.pop(gone, None) is not None:
+                self._forsake()
         else:
             leads = self.flights.fail(KEY, "graph", gone, self.now_ms)
         assert was_leader or not leads
@@ -347,6 +350,13 @@ class FlightsMachine(RuleBasedStateMachine):
         """It fetches; for others too, unless there are as many flights as may be."""
         if len(self.leads) < single_flight._MOST_FLIGHTS:
             self.leads[id] = self.now_ms
+
+    def _forsake(self) -> None:
+        """A fetch that was only for others ends with the last of them."""
+        forsaken = self.outlived & self.leads.keys() - set(self.follows.values())
+        for leader in forsaken:
+            del self.leads[leader]
+        assert set(self.flights.forsaken()) <= forsaken
 
     def _find_new_leaders(self, followers: list[int]) -> None:
         for waiter in followers:
