@@ -9,7 +9,7 @@ import statistics
 import timeit
 
 from anabranch.aggregate.result_aggregator import LayerPart, ResultAggregator
-from anabranch.events import Item, Source
+from anabranch.contract.events import Item, Source
 
 CALLS, ROUNDS = 5_000, 11
 

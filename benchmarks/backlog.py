@@ -25,9 +25,9 @@ from confluent_kafka import Producer
 from end_to_end import SETTINGS, Contender, Driver, fresh, process, repeated
 
 from anabranch.client import Client
-from anabranch.config import Config, load
+from anabranch.config.settings import Config, load
+from anabranch.contract.events import Answer, Query, encode
 from anabranch.dev.local_kafka import LocalKafka
-from anabranch.events import Answer, Query, encode
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.kafka.transport import TopicPartition

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache, Slot
 from anabranch.cache.keys import make_key
-from anabranch.events import Item
+from anabranch.contract.events import Item
 
 SCALE = 10 if "--quick" in sys.argv else 1
 QUESTIONS = 20_000 // SCALE

@@ -16,7 +16,7 @@ from time import perf_counter_ns
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache, Slot
 from anabranch.cache.keys import make_key, question_digest
-from anabranch.events import Item
+from anabranch.contract.events import Item
 
 COUNT = 4_000
 LAYERS = ("semantic", "graph")

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache, Slot
 from anabranch.cache.keys import make_key
-from anabranch.events import Item
+from anabranch.contract.events import Item
 
 QUICK = "--quick" in sys.argv
 SCALE = 10 if QUICK else 1

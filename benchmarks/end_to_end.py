@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from anabranch.config import KafkaConfig, load
+from anabranch.config.settings import KafkaConfig, load
 from anabranch.dev.local_kafka import LocalKafka
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics

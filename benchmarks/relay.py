@@ -15,7 +15,7 @@ from typing import Any
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from anabranch.supervise import until
+from anabranch.runtime.supervisor import until
 
 COMMIT_S = 0.1
 

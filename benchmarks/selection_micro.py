@@ -10,12 +10,12 @@ from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
-from anabranch.events import LayerDescriptor
+from anabranch.contract.events import LayerDescriptor
+from anabranch.contract.plan import GroupLoad, PlanContext
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector, Mode
-from anabranch.select.decision import GroupLoad, PlanContext
 
 TARGETS_US = {"decision, learned": 10.0, "telemetry record": 2.0}
 

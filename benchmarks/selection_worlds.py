@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import exp, sin
 
-from anabranch.events import LayerDescriptor
+from anabranch.contract.events import LayerDescriptor
+from anabranch.contract.plan import Arm, Decision, GroupLoad, PlanContext
 from anabranch.learn.cost_model import CostModel, CostPriors
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector, Mode
-from anabranch.select.decision import Arm, Decision, GroupLoad, PlanContext
 
 MEDIANS_MS = {"a": 25.0, "b": 70.0, "c": 30.0, "d": 140.0, "e": 12.0}
 SIGMA, OUTLIER, SLOWER = 0.5, 0.01, 20.0

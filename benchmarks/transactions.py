@@ -24,8 +24,8 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from anabranch.config import KafkaConfig
-from anabranch.coordinator.pace import Pace
+from anabranch.config.settings import KafkaConfig
+from anabranch.coordinator.delivery.transaction_interval import TransactionInterval
 from anabranch.dev.local_kafka import LocalKafka
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.transport import Committed, TopicPartition, TopicState, TransactionalProducer
@@ -55,7 +55,7 @@ class Seat:
 
     async def deliver(self, measured: Measured) -> None:
         loop = asyncio.get_running_loop()
-        pace = Pace(loop.time, lambda: self.peers)
+        pace = TransactionInterval(loop.time, lambda: self.peers)
         while True:
             await self.filled.wait()
             await asyncio.sleep(pace.wait_s())

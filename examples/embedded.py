@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from anabranch import Client, Config, Coordinator, Item, LayerSpec, Request, Worker, layer
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.dev.embedded import EmbeddedBroker
 
 ORDERS = {"c-1": [("order:17", "two lamps"), ("order:20", "a chair")]}

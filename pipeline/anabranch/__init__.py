@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from anabranch.aggregate.result_aggregator import ConfidenceScorer, ResultAggregator
     from anabranch.cache.cross_layer_cache import CrossLayerCache
     from anabranch.client import Client
-    from anabranch.config import Config, load
+    from anabranch.config.settings import Config, load
+    from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, Item, Missing, Query
+    from anabranch.contract.telemetry import ExecutionTelemetry
     from anabranch.coordinator import Coordinator
     from anabranch.errors import (
         AnabranchError,
@@ -25,12 +27,10 @@ if TYPE_CHECKING:
         RecordRefused,
         StageFailed,
     )
-    from anabranch.events import Answer, AnswerItem, AnswerLayer, Item, Missing, Query
-    from anabranch.layers import Layer, LayerSpec, Request, Result, layer
+    from anabranch.layers.api import Layer, LayerSpec, Request, Result, layer
     from anabranch.learn.dependency_graph import DependencyGraph
     from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
     from anabranch.learn.profiler import PerformanceProfiler
-    from anabranch.learn.records import ExecutionTelemetry
     from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
     from anabranch.worker import Worker
 
@@ -73,7 +73,7 @@ _HOMES = {
     "aggregate.result_aggregator": ("ConfidenceScorer", "ResultAggregator"),
     "cache.cross_layer_cache": ("CrossLayerCache",),
     "client": ("Client",),
-    "config": ("Config", "load"),
+    "config.settings": ("Config", "load"),
     "coordinator": ("Coordinator",),
     "errors": (
         "AnabranchError",
@@ -85,12 +85,12 @@ _HOMES = {
         "RecordRefused",
         "StageFailed",
     ),
-    "events": ("Answer", "AnswerItem", "AnswerLayer", "Item", "Missing", "Query"),
-    "layers": ("Layer", "LayerSpec", "Request", "Result", "layer"),
+    "contract.events": ("Answer", "AnswerItem", "AnswerLayer", "Item", "Missing", "Query"),
+    "layers.api": ("Layer", "LayerSpec", "Request", "Result", "layer"),
     "learn.dependency_graph": ("DependencyGraph",),
     "learn.execution_telemetry": ("ExecutionTelemetryCollector",),
     "learn.profiler": ("PerformanceProfiler",),
-    "learn.records": ("ExecutionTelemetry",),
+    "contract.telemetry": ("ExecutionTelemetry",),
     "select.adaptive_strategy_selector": ("AdaptiveStrategySelector",),
     "worker": ("Worker",),
 }

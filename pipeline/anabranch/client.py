@@ -9,19 +9,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from anabranch.census import Census
-from anabranch.config import UNCONFIGURED, Config
-from anabranch.diagnostics import DiagnosticFunctions, Diagnostics, Invalidation
-from anabranch.errors import (
-    AnabranchError,
-    BrokerError,
-    BrokerUnavailable,
-    DecodeError,
-    QueryRejected,
-    QueryTimeout,
-    StageFailed,
-)
-from anabranch.events import (
+from anabranch.admin.cluster_view import ClusterView
+from anabranch.admin.diagnostics import DiagnosticFunctions, Diagnostics, Invalidation
+from anabranch.config.settings import UNCONFIGURED, Config
+from anabranch.contract.events import (
     HEADER_CLIENT,
     MAX_VALUE_BYTES,
     Answer,
@@ -31,11 +22,20 @@ from anabranch.events import (
     digest,
     encode,
 )
+from anabranch.errors import (
+    AnabranchError,
+    BrokerError,
+    BrokerUnavailable,
+    DecodeError,
+    QueryRejected,
+    QueryTimeout,
+    StageFailed,
+)
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Headers, Record, TopicPartition, Transport
-from anabranch.membership import instance_name
-from anabranch.supervise import Stage, Supervisor
-from anabranch.turns import in_turns
+from anabranch.kafka.turns import in_turns
+from anabranch.runtime.heartbeat import instance_name
+from anabranch.runtime.supervisor import Stage, Supervisor
 
 __all__ = ["Client"]
 
@@ -218,7 +218,7 @@ class Client(DiagnosticFunctions):
         """
         return await self._supervisor.wait_failed()
 
-    async def census(self) -> Census:
+    async def census(self) -> ClusterView:
         """See `DiagnosticFunctions`."""
         async with self._diagnostics() as diagnostics:
             return await diagnostics.census()

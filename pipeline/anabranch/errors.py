@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from anabranch.events import Answer
+    from anabranch.contract.events import Answer
 
 __all__ = [
     "AnabranchError",

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from anabranch.terminal import Screen
+from anabranch.observe.terminal import Screen
 
 __all__ = ["Progress", "silent", "terminal"]
 

@@ -15,8 +15,8 @@ from chaos_scene import SESSION_S, Death, Scene
 from fleet import check_content
 from msgspec import Struct
 
-from anabranch.config import Config
-from anabranch.events import HEADER_OFFSET
+from anabranch.config.settings import Config
+from anabranch.contract.events import HEADER_OFFSET
 from anabranch.kafka.topics import Topics
 
 __all__ = ["Report", "check", "read_back", "stuck"]

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 
 from anabranch import Client
-from anabranch.config import load
+from anabranch.config.settings import load
 from anabranch.errors import AnabranchError
 
 

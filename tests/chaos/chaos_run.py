@@ -32,7 +32,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from anabranch.cli.common import WIDTH
-from anabranch.config import Config, load
+from anabranch.config.settings import Config, load
 from anabranch.dev.local_kafka import LocalKafka
 from anabranch.kafka.topics import Topics
 

@@ -18,11 +18,11 @@ from confluent_kafka.admin import AdminClient
 from fleet import Fleet
 from msgspec import Struct
 
-from anabranch.config import Config
+from anabranch.config.settings import Config
 from anabranch.dev.local_kafka import HOST, LocalKafka
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import ensure_topics
-from anabranch.supervise import until
+from anabranch.runtime.supervisor import until
 
 __all__ = ["PARAMS", "ROLES", "SESSION_S", "Death", "Scene", "Seat", "standing"]
 

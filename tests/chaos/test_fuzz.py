@@ -29,8 +29,8 @@ from raw_batches import CODECS, batch, record
 from raw_producer import RawProducer
 from sim_fuzz import mutate
 
-from anabranch.config import Config, load
-from anabranch.events import ControlRecord, encode
+from anabranch.config.settings import Config, load
+from anabranch.contract.events import ControlRecord, encode
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.kafka.transport import TopicPartition as Place

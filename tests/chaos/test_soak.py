@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer
 from chaos_checker import stuck
 from fleet import SETTINGS, Fleet
 
-from anabranch.config import Config, load
+from anabranch.config.settings import Config, load
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from git_repositories import History
 
-from anabranch.layers import Item, Layer, Request, layer
+from anabranch.layers.api import Item, Layer, Request, layer
 from anabranch.testing.layer_contract import LayerContract, ask_for
 from anabranch_git import Git, GitConfig
 from anabranch_synthetic import Synthetic, SyntheticConfig

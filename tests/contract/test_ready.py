@@ -9,11 +9,11 @@ import pytest
 from transports import Broker, fresh, where
 
 from anabranch.client import Client
-from anabranch.clock import SystemClock
-from anabranch.config import Config, TopicsConfig
+from anabranch.config.settings import Config, TopicsConfig
 from anabranch.coordinator import Coordinator
 from anabranch.kafka.topics import ensure_topics
-from anabranch.layers import Item, LayerSpec, Request, layer
+from anabranch.layers.api import Item, LayerSpec, Request, layer
+from anabranch.runtime.clock import SystemClock
 from anabranch.worker import Worker
 
 RUNS: Final = int(os.environ.get("READY_RUNS", "5"))

@@ -12,7 +12,7 @@ from anabranch.errors import BrokerError, ProduceError, TopicError
 from anabranch.kafka.client.producer import KafkaProducer
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.transport import CREATE_TIME, LOG_APPEND_TIME, TopicPartition, TopicState
-from anabranch.supervise import until
+from anabranch.runtime.supervisor import until
 
 # ── producing ──────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transports import FAST, PARTITIONS, Kafka, Listener, drain, fill, fresh, running
 
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.dev.local_kafka import LocalKafka
 from anabranch.errors import BrokerError, BrokerUnavailable, ProduceError, TopicError
 from anabranch.kafka.client import KafkaTransport

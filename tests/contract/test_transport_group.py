@@ -11,7 +11,7 @@ from transports import PARTITIONS, Broker, Listener, drain, fill, fresh, running
 
 from anabranch.errors import BrokerError, GenerationLost
 from anabranch.kafka.transport import Committed, GroupConsumer, TopicPartition
-from anabranch.supervise import until
+from anabranch.runtime.supervisor import until
 
 METADATA = "x" * 3_000
 

@@ -12,7 +12,13 @@ import pytest
 from pipelines import Pipeline, layers_of
 
 from anabranch.client import Client
-from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
+from anabranch.config.settings import (
+    Config,
+    CoordinatorConfig,
+    KafkaConfig,
+    TopicsConfig,
+    TypeConfig,
+)
 from anabranch.coordinator import Coordinator
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import ensure_topics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from anabranch.layers import Item, Request
+from anabranch.layers.api import Item, Request
 
 
 class Deadly:

@@ -12,9 +12,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from anabranch.config import Config
+from anabranch.config.settings import Config
 from anabranch.kafka.topics import Topics
-from anabranch.layers import Request
+from anabranch.layers.api import Request
 from anabranch_synthetic import Synthetic, SyntheticConfig, expected_items
 
 __all__ = ["SETTINGS", "Fleet", "answers", "check_content", "send"]

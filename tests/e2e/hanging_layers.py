@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 
-from anabranch.layers import Item, Request
+from anabranch.layers.api import Item, Request
 
 
 class Hangs:

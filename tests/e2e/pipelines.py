@@ -10,15 +10,15 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from anabranch.client import Client
-from anabranch.config import Config
+from anabranch.config.settings import Config
+from anabranch.contract.events import Item
 from anabranch.coordinator import Coordinator
 from anabranch.errors import TopicsOnFirstUse
-from anabranch.events import Item
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import TopicState
-from anabranch.layers import LayerSpec, Request, layer
-from anabranch.supervise import until
+from anabranch.layers.api import LayerSpec, Request, layer
+from anabranch.runtime.supervisor import until
 
 
 def found(name: str, delay_s: float = 0.0) -> Callable[[Request], Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from anabranch.layers import Item, Request
+from anabranch.layers.api import Item, Request
 
 
 class Slow:

@@ -12,11 +12,17 @@ from confluent_kafka import Producer
 from pipelines import found, layers_of
 
 from anabranch.client import Client
-from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
+from anabranch.config.settings import (
+    Config,
+    CoordinatorConfig,
+    KafkaConfig,
+    TopicsConfig,
+    TypeConfig,
+)
 from anabranch.coordinator import Coordinator
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
-from anabranch.supervise import until
+from anabranch.runtime.supervisor import until
 from anabranch.worker import Worker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]

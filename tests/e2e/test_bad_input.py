@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pipelines import found
 
-from anabranch.events import Item
+from anabranch.contract.events import Item
 from anabranch.kafka.dead_letters import HEADER_REASON, HEADER_SOURCE_OFFSET, HEADER_TOPIC
 
 AB = {"a": found("a"), "b": found("b")}

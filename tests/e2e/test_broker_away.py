@@ -20,7 +20,7 @@ TIMEOUT_S = 120
 AWAY_MS = 4_000
 ROLES = ("coordinator", "worker")
 LAYER = """
-from anabranch.layers import Item, layer
+from anabranch.layers.api import Item, layer
 
 @layer("fruit")
 async def fruit(request):

@@ -11,14 +11,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from pipelines import layers_of
 
-from anabranch.config import Config, KafkaConfig, TopicsConfig, TypeConfig
+from anabranch.config.settings import Config, KafkaConfig, TopicsConfig, TypeConfig
+from anabranch.contract.events import Query, encode
 from anabranch.coordinator import Coordinator
 from anabranch.dev.kafka_jars import java, kafka_jars
 from anabranch.dev.local_kafka import LocalKafka
-from anabranch.events import Query, encode
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
-from anabranch.layers import Item, Request
+from anabranch.layers.api import Item, Request
 from anabranch.worker import Worker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]

@@ -49,7 +49,7 @@ async def test_a_header_name_that_is_no_utf8_costs_nothing(start: Any, codec: st
 
 async def test_damage_on_every_topic_is_buried_and_passed(start: Any) -> None:
     """Of `results` and `dlq` nobody who buries reads every record; the first is passed all the
-    same, of the other see tests/unit/test_dead_letters.py."""
+    same, of the other see tests/unit/kafka/test_dead_letters.py."""
     async with start(AB) as pipeline, RawProducer(pipeline.config.kafka.bootstrap) as raw:
         topics = pipeline.topics
         lying = [record(delta, b"{}", b"k") for delta in (0, 2**31 - 1, 2)]

@@ -10,7 +10,7 @@ import pytest
 from fleet import Fleet
 
 from anabranch.client import Client
-from anabranch.config import Config, load
+from anabranch.config.settings import Config, load
 
 LAYERS = {
     "hangs": "Hangs",

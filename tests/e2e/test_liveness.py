@@ -17,8 +17,8 @@ import pytest
 from fleet import Fleet
 
 from anabranch.client import Client
-from anabranch.config import load
-from anabranch.supervise import until
+from anabranch.config.settings import load
+from anabranch.runtime.supervisor import until
 
 SETTINGS = """
 namespace = "{namespace}"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pipelines import found
 
+from anabranch.contract.events import HEADER_OFFSET, HEADER_TRACEPARENT, HEADER_TRACESTATE
 from anabranch.errors import QueryRejected, QueryTimeout
-from anabranch.events import HEADER_OFFSET, HEADER_TRACEPARENT, HEADER_TRACESTATE
 from anabranch.kafka.dead_letters import HEADER_REASON
 
 AB = {"a": found("a"), "b": found("b")}

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from fleet import SETTINGS, Fleet, answers, check_content, send
 
-from anabranch.config import Config, KafkaConfig, load
+from anabranch.config.settings import Config, KafkaConfig, load
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import ensure_topics
 

@@ -24,14 +24,14 @@ from fleet import Fleet
 from pipelines import layers_of
 
 from anabranch.client import Client
-from anabranch.config import Config, KafkaConfig, TopicsConfig, TypeConfig
+from anabranch.config.settings import Config, KafkaConfig, TopicsConfig, TypeConfig
 from anabranch.coordinator import Coordinator
 from anabranch.dev.kafka_jars import java, kafka_jars
 from anabranch.dev.local_kafka import LocalKafka
 from anabranch.errors import BrokerError, StageFailed
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
-from anabranch.layers import Item, Request
+from anabranch.layers.api import Item, Request
 from anabranch.worker import Worker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]

@@ -15,10 +15,10 @@ from fleet import answers
 from msgspec import convert, to_builtins
 from pipelines import found, layers_of
 
-from anabranch.config import Config, KafkaConfig, TopicsConfig, TypeConfig
+from anabranch.config.settings import Config, KafkaConfig, TopicsConfig, TypeConfig
+from anabranch.contract.events import Query, encode
 from anabranch.coordinator import Coordinator
 from anabranch.errors import StageFailed
-from anabranch.events import Query, encode
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.worker import Worker

@@ -11,11 +11,11 @@ import pytest
 from fleet import Fleet
 
 from anabranch.client import Client
-from anabranch.config import KafkaConfig, load
+from anabranch.config.settings import KafkaConfig, load
 from anabranch.errors import QueryRejected
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import ensure_topics
-from anabranch.supervise import until
+from anabranch.runtime.supervisor import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

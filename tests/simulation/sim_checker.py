@@ -16,8 +16,8 @@ from msgspec import Struct
 from sim_questions import POISON
 from sim_truth import Truth
 
-from anabranch.config import Config
-from anabranch.events import (
+from anabranch.config.settings import Config
+from anabranch.contract.events import (
     DEFAULT_TIMEOUT_MS,
     HEADER_OFFSET,
     Answer,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sim_truth import LAYERS
 
-from anabranch.events import Query, encode
+from anabranch.contract.events import Query, encode
 
 __all__ = ["GARBAGE", "POISON", "REPLY_TOPIC", "random_query"]
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from anabranch.events import Item, Query
-from anabranch.layers import LayerSpec, Request, Result
+from anabranch.contract.events import Item, Query
+from anabranch.layers.api import LayerSpec, Request, Result
 from anabranch_synthetic import Synthetic, SyntheticConfig, expected_items
 
 __all__ = ["LAYERS", "Truth"]

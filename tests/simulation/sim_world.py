@@ -14,10 +14,14 @@ from sim_fuzz import mutate
 from sim_questions import GARBAGE, POISON, REPLY_TOPIC, random_query
 from sim_truth import LAYERS, Truth
 
-from anabranch.config import Config, CoordinatorConfig, KafkaConfig, TopicsConfig, TypeConfig
-from anabranch.coordinator import Coordinator
-from anabranch.dispatch.intake import Intake
-from anabranch.events import (
+from anabranch.config.settings import (
+    Config,
+    CoordinatorConfig,
+    KafkaConfig,
+    TopicsConfig,
+    TypeConfig,
+)
+from anabranch.contract.events import (
     HEADER_CLIENT,
     HEADER_TRACEPARENT,
     HEADER_TRACESTATE,
@@ -25,6 +29,8 @@ from anabranch.events import (
     Query,
     encode,
 )
+from anabranch.coordinator import Coordinator
+from anabranch.dispatch.intake import Intake
 from anabranch.kafka.topics import Topics, topic_specs
 from anabranch.kafka.transport import Producer, Record, TopicPartition
 from anabranch.testing import MemoryBroker, MemoryTransport, Network, VirtualClock, run

@@ -12,16 +12,17 @@ from sim_world import simulate
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import make_key
-from anabranch.coordinator import cache_fold, recovery
-from anabranch.coordinator.at_least_once import AtLeastOnce
-from anabranch.coordinator.brain import Brain, Deadlines
-from anabranch.coordinator.open_query import OpenQuery
-from anabranch.coordinator.outbox import AnswerOut
-from anabranch.coordinator.partition import QueryPartition
-from anabranch.coordinator.restored import Restored, SeenIds
-from anabranch.coordinator.stamps import Stamps
-from anabranch.events import Partial
-from anabranch.kafka.progress import Progress, Window
+from anabranch.contract.events import Partial
+from anabranch.coordinator.delivery.at_least_once import AtLeastOnce
+from anabranch.coordinator.partitions import recovery
+from anabranch.coordinator.partitions.progress import Progress, Window
+from anabranch.coordinator.partitions.restored import Restored, SeenIds
+from anabranch.coordinator.partitions.stamps import Stamps
+from anabranch.coordinator.query import cache_fill
+from anabranch.coordinator.query.brain import Brain, Deadlines
+from anabranch.coordinator.query.open_query import OpenQuery
+from anabranch.coordinator.query.outbox import AnswerOut
+from anabranch.coordinator.query.partition import QueryPartition
 from anabranch.kafka.transport import Record
 from anabranch.testing.memory.transactions import TransactionalId
 
@@ -59,7 +60,7 @@ def share_across_scopes(patch: Patch) -> None:
     def leak(type_: str, scope: str, *rest: Any) -> Any:
         return make_key(type_, "", *rest)
 
-    patch.setattr("anabranch.coordinator.planning.make_key", leak)
+    patch.setattr("anabranch.coordinator.query.planning.make_key", leak)
 
 
 def ignore_invalidations(patch: Patch) -> None:
@@ -68,13 +69,13 @@ def ignore_invalidations(patch: Patch) -> None:
 
 def stamp_results_when_they_come(patch: Patch) -> None:
     """An invalidation that falls into a fetch is then lost."""
-    fold = cache_fold.fold_partial
+    fold = cache_fill.cache_partial
 
     def late(brain: Brain, record: Record, partial: Partial, open_query: OpenQuery | None) -> None:
         now = structs.replace(partial, generation=brain.control_position)
         fold(brain, record, now, open_query)
 
-    patch.setattr("anabranch.coordinator.partition.fold_partial", late)
+    patch.setattr("anabranch.coordinator.query.partition.cache_partial", late)
 
 
 def forget_what_is_deferred(patch: Patch) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from anabranch.events import (
+from anabranch.contract.events import (
     Answer,
     ComponentStats,
     ControlRecord,
@@ -24,7 +24,7 @@ from anabranch.events import (
     Query,
     Task,
 )
-from anabranch.learn.records import TelemetryBatch
+from anabranch.contract.telemetry import TelemetryBatch
 
 __all__ = ["KINDS", "Names", "extreme_event", "extreme_headers"]
 

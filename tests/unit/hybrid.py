@@ -14,13 +14,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from records import FakeRecord
 
-from anabranch.config import Config, CoordinatorConfig, SelectConfig, TypeConfig
-from anabranch.coordinator.brain import Brain
-from anabranch.coordinator.cache_fold import fold_partial
-from anabranch.coordinator.outbox import AnswerOut, DeadLetterOut
-from anabranch.coordinator.partition import QueryPartition
-from anabranch.coordinator.restored import Restored
-from anabranch.events import (
+from anabranch.config.settings import Config, CoordinatorConfig, SelectConfig, TypeConfig
+from anabranch.contract.events import (
     Answer,
     Item,
     LayerDescriptor,
@@ -33,8 +28,13 @@ from anabranch.events import (
     decode,
     encode,
 )
-from anabranch.kafka.progress import Bounds, Progress
-from anabranch.learn.records import TelemetryBatch
+from anabranch.contract.telemetry import TelemetryBatch
+from anabranch.coordinator.partitions.progress import Bounds, Progress
+from anabranch.coordinator.partitions.restored import Restored
+from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.cache_fill import cache_partial
+from anabranch.coordinator.query.outbox import AnswerOut, DeadLetterOut
+from anabranch.coordinator.query.partition import QueryPartition
 from anabranch.learn.rows import LayerSum, Rows
 
 LAYERS: Final = {
@@ -301,7 +301,7 @@ class Hybrid:
             restored.add_answer(offset, answer.id)
         for record in self._partials[number]:
             partial = decode(record.value, Partial)
-            fold_partial(self.brain, record, partial, None)
+            cache_partial(self.brain, record, partial, None)
             restored.add_partial(record, partial)
         return restored
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anabranch.events import LayerDescriptor, Source
+from anabranch.contract.events import LayerDescriptor, Source
+from anabranch.contract.plan import Arm, GroupLoad, PlanContext, PlanPart
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.execution_telemetry import (
     ExecutionTelemetry,
@@ -14,7 +15,6 @@ from anabranch.learn.execution_telemetry import (
 )
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
-from anabranch.select.decision import Arm, GroupLoad, PlanContext, PlanPart
 
 MINUTE_MS = 60_000
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from anabranch.bounds import clamped_ms
-from anabranch.events import AnswerLayer, Item, PartialResult, Source
+from anabranch.contract.bounds import clamped_ms
+from anabranch.contract.events import AnswerLayer, Item, PartialResult, Source
 
 __all__ = ["Join", "JoinLayer"]
 

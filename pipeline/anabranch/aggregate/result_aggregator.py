@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, Protocol
 
 from msgspec import Struct, structs
 
-from anabranch.bounds import MAX_SCORE
-from anabranch.events import AnswerItem, Item, Source
+from anabranch.contract.bounds import MAX_SCORE
+from anabranch.contract.events import AnswerItem, Item, Source
 
 __all__ = [
     "ConfidenceScorer",

@@ -13,12 +13,12 @@ from typing import Any, Final, Literal
 from anabranch.cache.eviction import Lru, Policy, S3Fifo
 from anabranch.cache.invalidation import Orders
 from anabranch.cache.keys import Question, question_digest
-from anabranch.cache.records import Probe, Record, Slot, View, sift
-from anabranch.cache.shelf import Shelf
 from anabranch.cache.sizes import RECORD_BYTES, VIEW_BYTES
+from anabranch.cache.slot_store import SlotStore
+from anabranch.cache.slots import Probe, Record, Slot, View, sift
 from anabranch.cache.statistics import Statistics
 from anabranch.cache.warming import Ageing
-from anabranch.config import LAYER_TTL_MS
+from anabranch.config.settings import LAYER_TTL_MS
 
 __all__ = ["CrossLayerCache", "Probe", "Slot"]
 
@@ -51,7 +51,7 @@ class CrossLayerCache:
         self._touch = order.touch
         self._statistics = Statistics()
         self._orders = Orders()
-        self._shelf = Shelf(
+        self._shelf = SlotStore(
             order,
             max_entries,
             max_bytes,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anabranch.events import digest
+from anabranch.contract.events import digest
 
 __all__ = ["Question", "make_key", "question_digest", "question_params"]
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
-from anabranch.cache.allowance import Allowance
+from anabranch.cache.budget import Allowance
 from anabranch.cache.keys import Question
 
 __all__ = ["Prefetcher"]

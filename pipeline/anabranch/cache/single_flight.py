@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from anabranch.cache.keys import Question
-from anabranch.clock import moved
+from anabranch.runtime.clock import moved
 
 __all__ = ["Flights", "Join", "Lead", "Ticket"]
 

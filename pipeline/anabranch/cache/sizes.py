@@ -3,7 +3,7 @@
 Estimates with constants for CPython on 64 bits. To walk over every value of a result would cost
 ten times what decoding it does, so a few of its items are walked over, and the others are taken
 to be like them, by their length as JSON; of large ones the marks in their JSON are counted instead.
-`tests/unit/test_cache_sizes.py` holds all this against what is really allocated.
+`tests/unit/cache/test_sizes.py` holds all this against what is really allocated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from sys import getsizeof
 from typing import Any, Final
 
-from anabranch.events import Item, encode
+from anabranch.contract.events import Item, encode
 
 __all__ = [
     "RECORD_BYTES",

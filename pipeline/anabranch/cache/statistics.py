@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from anabranch.cache.records import Probe, Record, View
+from anabranch.cache.slots import Probe, Record, View
 
 __all__ = ["Cause", "Statistics"]
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from anabranch.cache.allowance import Allowance
+from anabranch.cache.budget import Allowance
 from anabranch.cache.keys import Question
 
 __all__ = ["Ageing", "Warmer"]

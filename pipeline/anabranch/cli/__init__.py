@@ -16,7 +16,7 @@ from typing import Final
 
 from cyclopts import App, Parameter
 
-from anabranch.terminal import LogFormatter, Screen, take_any_text
+from anabranch.observe.terminal import LogFormatter, Screen, take_any_text
 
 __all__ = ["app", "main", "run"]
 
@@ -43,7 +43,7 @@ _LAST_S: Final = 3.0
 
 
 def _version() -> str:
-    from anabranch.membership import package_version
+    from anabranch.runtime.heartbeat import package_version
 
     return package_version()
 

@@ -13,8 +13,8 @@ from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, INTERRUPTED, Common, out, print_json, serve
 from anabranch.cli.render import show_answer
 from anabranch.client import Client
+from anabranch.contract.events import Answer
 from anabranch.errors import ConfigError, QueryRejected
-from anabranch.events import Answer
 
 __all__ = ["ask"]
 

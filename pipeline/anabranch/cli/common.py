@@ -19,10 +19,10 @@ import msgspec
 import uvloop
 from cyclopts import CycloptsError, Group, Parameter
 
-from anabranch import config as configuration
-from anabranch.config import Config
+from anabranch.config import settings as configuration
+from anabranch.config.settings import Config
 from anabranch.errors import AnabranchError, ConfigError
-from anabranch.terminal import Screen, json_for
+from anabranch.observe.terminal import Screen, json_for
 
 __all__ = [
     "COMMON",

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from anabranch.cli.common import COMMON, Common, out, print_json
 from anabranch.cli.masking import masked
-from anabranch.config import Origin, provenance
+from anabranch.config.settings import Origin, provenance
 
 __all__ = ["config"]
 

@@ -6,7 +6,7 @@ import asyncio
 
 from anabranch.cli.common import COMMON, Common, observe, out, serve
 from anabranch.cli.health_port import answering
-from anabranch.config import Config
+from anabranch.config.settings import Config
 from anabranch.coordinator import Coordinator
 
 __all__ = ["coordinator"]

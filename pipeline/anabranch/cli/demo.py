@@ -22,10 +22,10 @@ from anabranch.cli.common import COMMON, INTERRUPTED, Common, note, out, serve
 from anabranch.cli.pipeline import embedded, pipeline
 from anabranch.cli.render import headline, items, milliseconds, missing
 from anabranch.client import Client
-from anabranch.config import Config, LayerConfig
+from anabranch.config.settings import Config, LayerConfig
+from anabranch.contract.events import Answer
 from anabranch.dev.embedded import EmbeddedBroker
-from anabranch.events import Answer
-from anabranch.terminal import Screen
+from anabranch.observe.terminal import Screen
 
 __all__ = ["demo"]
 

@@ -9,12 +9,12 @@ import uvloop
 from cyclopts import Parameter
 from rich.table import Table
 
+from anabranch.admin.diagnostics import Diagnostics
 from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.cli.render import milliseconds
-from anabranch.config import Config
-from anabranch.diagnostics import Diagnostics
-from anabranch.terminal import Screen
+from anabranch.config.settings import Config
+from anabranch.observe.terminal import Screen
 
 __all__ = ["diagnostics"]
 

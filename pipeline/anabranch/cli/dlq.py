@@ -12,11 +12,11 @@ import uvloop
 from cyclopts import Parameter
 from rich.table import Table
 
+from anabranch.admin.dead_letters import Letter, read_letters, send_back
 from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
-from anabranch.config import Config
+from anabranch.config.settings import Config
 from anabranch.errors import ConfigError
-from anabranch.kafka.dead_letter_box import Letter, read_letters, send_back
 from anabranch.kafka.topics import Topics
 
 __all__ = ["dlq"]

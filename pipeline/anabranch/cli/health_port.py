@@ -23,7 +23,7 @@ import msgspec
 
 from anabranch.cli.common import note
 from anabranch.errors import ConfigError
-from anabranch.supervise import State
+from anabranch.runtime.supervisor import State
 
 __all__ = ["Health", "answering"]
 

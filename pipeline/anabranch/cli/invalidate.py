@@ -7,12 +7,12 @@ from typing import Annotated
 import uvloop
 from cyclopts import Parameter
 
+from anabranch.admin.diagnostics import Diagnostics, Invalidation
 from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
-from anabranch.config import Config
-from anabranch.diagnostics import Diagnostics, Invalidation
+from anabranch.config.messages import nearest
+from anabranch.config.settings import Config
 from anabranch.errors import ConfigError
-from anabranch.explain import nearest
 
 __all__ = ["invalidate"]
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import structs
 
-from anabranch.config import Config
+from anabranch.config.settings import Config
 from anabranch.coordinator import Coordinator
 from anabranch.dev.embedded import EmbeddedBroker
 from anabranch.errors import ConfigError

@@ -11,7 +11,7 @@ from msgspec import NODEFAULT, Struct
 from rich.text import Text
 
 from anabranch.cli.common import COMMON, Common, note, out, print_json
-from anabranch.plugins import ENTRY_POINTS, Installed, installed
+from anabranch.layers.loading import ENTRY_POINTS, Installed, installed
 
 __all__ = ["plugins"]
 

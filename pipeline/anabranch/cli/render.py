@@ -9,8 +9,8 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from anabranch.events import Answer, AnswerItem, AnswerLayer
-from anabranch.terminal import Screen
+from anabranch.contract.events import Answer, AnswerItem, AnswerLayer
+from anabranch.observe.terminal import Screen
 
 __all__ = ["headline", "items", "layers", "milliseconds", "missing", "show_answer"]
 

@@ -15,14 +15,14 @@ from rich.table import Table
 
 from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
-from anabranch.config import Config, SelectConfig
+from anabranch.config.settings import Config, SelectConfig
+from anabranch.contract.events import decode
+from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.errors import ConfigError, DecodeError
-from anabranch.events import decode
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import TopicPartition, Transport
-from anabranch.learn.records import TelemetryBatch
-from anabranch.learn.replay import Evaluation, Interval
+from anabranch.select.replay import Evaluation, Interval
 from anabranch.select.tuning import Tuning, evaluate
 from anabranch.select.tuning import tune as find_better
 

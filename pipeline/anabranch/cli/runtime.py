@@ -22,9 +22,9 @@ from msgspec import Struct, structs
 from platformdirs import user_state_path
 
 from anabranch.cli.common import Common, note
-from anabranch.config import Config
+from anabranch.config.settings import Config
 from anabranch.errors import ConfigError
-from anabranch.kafka.absence import nobody_answers, refusal
+from anabranch.kafka.availability import nobody_answers, refusal
 
 __all__ = ["Running", "find", "published", "reachable"]
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
-from anabranch.config import Config
+from anabranch.config.settings import Config
 from anabranch.kafka.topics import (
     Topics,
     conflicts,

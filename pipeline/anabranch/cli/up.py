@@ -10,7 +10,7 @@ from anabranch.cli.common import COMMON, Common, give_up, note, observe, out, se
 from anabranch.cli.health_port import answering
 from anabranch.cli.pipeline import embedded, pipeline
 from anabranch.cli.ports import chosen, export
-from anabranch.config import Config
+from anabranch.config.settings import Config
 from anabranch.dev.embedded import EmbeddedBroker
 from anabranch.errors import BrokerUnavailable
 

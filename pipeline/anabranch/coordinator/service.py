@@ -15,32 +15,32 @@ from typing import Final
 
 from msgspec import structs
 
-from anabranch.clock import Clock, SystemClock
-from anabranch.config import Config
-from anabranch.containment import contained, ignore
-from anabranch.coordinator.at_least_once import AtLeastOnce
-from anabranch.coordinator.backfill import Backfill
-from anabranch.coordinator.brain import Brain
-from anabranch.coordinator.burial import Burial
-from anabranch.coordinator.end_watch import EndWatch
-from anabranch.coordinator.exactly_once import ExactlyOnce
-from anabranch.coordinator.exchange import Exchange
-from anabranch.coordinator.group_watch import GroupWatch
-from anabranch.coordinator.in_flight import InFlight
-from anabranch.coordinator.mortality import mourn
-from anabranch.coordinator.ownership import Ownership
-from anabranch.coordinator.publisher import Publisher
-from anabranch.coordinator.pulse import Pulse
-from anabranch.coordinator.reply_topics import ReplyTopics
-from anabranch.coordinator.topic_watch import TopicWatch
-from anabranch.diagnostics import StatsReport
+from anabranch.admin.diagnostics import StatsReport
+from anabranch.config.settings import Config
+from anabranch.contract.events import ControlRecord, MemberHealth, decode
+from anabranch.coordinator.background.group_watch import GroupWatch
+from anabranch.coordinator.background.telemetry_sync import TelemetrySync
+from anabranch.coordinator.background.worker_crashes import mourn
+from anabranch.coordinator.delivery.at_least_once import AtLeastOnce
+from anabranch.coordinator.delivery.dead_letters import DeadLetters
+from anabranch.coordinator.delivery.exactly_once import ExactlyOnce
+from anabranch.coordinator.delivery.fencing import Fencing
+from anabranch.coordinator.delivery.in_flight import InFlight
+from anabranch.coordinator.delivery.publisher import Publisher
+from anabranch.coordinator.delivery.reply_topics import ReplyTopics
+from anabranch.coordinator.partitions.backfill import Backfill
+from anabranch.coordinator.partitions.end_watch import EndWatch
+from anabranch.coordinator.partitions.rebalance import Ownership
+from anabranch.coordinator.partitions.topic_watch import TopicWatch
+from anabranch.coordinator.query.brain import Brain
 from anabranch.errors import BrokerError, TopicError
-from anabranch.events import ControlRecord, MemberHealth, decode
 from anabranch.kafka.topics import require_topics
 from anabranch.kafka.transport import LOG_APPEND_TIME, Record, TopicPartition, Transport
-from anabranch.membership import Membership, instance_name, package_version
-from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
-from anabranch.turns import in_turns, one_by_one
+from anabranch.kafka.turns import in_turns, one_by_one
+from anabranch.runtime.clock import Clock, SystemClock
+from anabranch.runtime.containment import contained, ignore
+from anabranch.runtime.heartbeat import Heartbeat, instance_name, package_version
+from anabranch.runtime.supervisor import Service, Stage, Supervisor, patience_s, signalled, until
 
 __all__ = ["Coordinator"]
 
@@ -85,7 +85,7 @@ class Coordinator(Service):
         name, clock = self.instance, clock or SystemClock()
         self._producer = transport.producer(name)
         self._replies = transport.producer(f"{name}-replies")
-        self._membership = Membership(
+        self._membership = Heartbeat(
             config.kafka, f"{config.namespace}health", self._producer, clock, self._describe
         )
         # Batches count once by instance and number: a name that is new with every start.
@@ -98,7 +98,7 @@ class Coordinator(Service):
         self._membership.broker_clock.on_set = self.brain.clock_was_set
         self._membership.on_beat = self.brain.directory.beat
         topics = self.brain.topics
-        self._pulse = Pulse(clock, config.kafka.session_timeout_ms / 2_000)
+        self._fencing = Fencing(clock, config.kafka.session_timeout_ms / 2_000)
         group = f"{config.namespace}coordinators"
         self._publish(transport, group, clock)
         self._signals = transport.reader(f"{name}-signals")
@@ -121,12 +121,12 @@ class Coordinator(Service):
         self._end_watch = EndWatch(self.brain, self._reader, self.ownership.partitions)
         self._consumer = transport.consumer(name, group, [topics.queries], self.ownership)
         self._attach()
-        self._pulse.confirm = self.ownership.confirm
+        self._fencing.confirm = self.ownership.confirm
         self._draining = False
 
     def _beside_the_work(self, transport: Transport) -> None:
         """What goes on whether anybody asks or not."""
-        self._exchange = Exchange(
+        self._exchange = TelemetrySync(
             self.brain,
             transport.producer(f"{self.instance}-telemetry"),
             transport.reader(f"{self.instance}-telemetry"),
@@ -144,7 +144,7 @@ class Coordinator(Service):
         """How what is decided gets out, by the configuration's mode."""
         self._in_flight = InFlight(self._supervisor.fail)
         name, topics = self.instance, self.brain.topics
-        burial = Burial(self.brain, name, self._producer, self._pulse, self._in_flight)
+        burial = DeadLetters(self.brain, name, self._producer, self._fencing, self._in_flight)
         reply_topics = ReplyTopics(self._replies.lookup, clock.monotonic)
         self._delivery: AtLeastOnce | ExactlyOnce
         if self._config.mode == "exactly_once":
@@ -153,7 +153,7 @@ class Coordinator(Service):
                 group,
                 lambda n: transport.transactional(f"{name}-queries-{n}", f"{topics.queries}-{n}"),
                 burial,
-                self._pulse,
+                self._fencing,
                 self._in_flight,
                 reply_topics,
             )
@@ -163,12 +163,12 @@ class Coordinator(Service):
                 self._producer,
                 self._replies,
                 burial,
-                self._pulse,
+                self._fencing,
                 self._in_flight,
                 reply_topics,
             )
         self._publisher = Publisher(
-            self.brain, self._producer, self._delivery, burial, self._pulse, self._in_flight
+            self.brain, self._producer, self._delivery, burial, self._fencing, self._in_flight
         )
 
     def _attach(self) -> None:
@@ -212,7 +212,7 @@ class Coordinator(Service):
         await self._membership.measured.wait()  # deadlines are on the broker's clock
         await self._consumer.start()
         for name, stage in (
-            ("pulse", self._pulse.run),
+            ("fencing", self._fencing.run),
             ("resume", self.ownership.resume),
             ("queries", self._read_queries),
             ("partials", self._read_partials),

@@ -13,7 +13,7 @@ from typing import Final
 from platformdirs import user_cache_path
 
 from anabranch.errors import BrokerUnavailable
-from anabranch.terminal import Screen
+from anabranch.observe.terminal import Screen
 
 __all__ = ["KAFKA_VERSION", "java", "kafka_jars"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from anabranch.config import UNCONFIGURED, CoordinatorConfig, TypeConfig
+from anabranch.config.settings import UNCONFIGURED, CoordinatorConfig, TypeConfig
+from anabranch.contract.events import Query, decode, read_id
 from anabranch.errors import DecodeError
-from anabranch.events import Query, decode, read_id
 from anabranch.kafka.topics import is_topic_name
 from anabranch.kafka.transport import Record
 

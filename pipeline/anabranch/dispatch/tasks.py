@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from anabranch.contract.events import TaskLayer
 from anabranch.dispatch.attempts import Attempt
-from anabranch.events import TaskLayer
 
 __all__ = ["bundle"]
 

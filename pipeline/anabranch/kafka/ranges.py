@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 
 from anabranch.kafka.transport import Reader, Record, TopicPartition
-from anabranch.turns import in_turns
+from anabranch.kafka.turns import in_turns
 
 __all__ = ["read_ranges"]
 

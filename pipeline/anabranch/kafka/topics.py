@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from anabranch.config import LAYER_TTL_MS, Config
+from anabranch.config.settings import LAYER_TTL_MS, Config
+from anabranch.contract.events import MAX_VALUE_BYTES, PRIORITIES, Priority
 from anabranch.errors import TopicError, TopicsOnFirstUse
-from anabranch.events import MAX_VALUE_BYTES, PRIORITIES, Priority
 from anabranch.kafka.transport import Admin, Producer, Reader, TopicState, Transport
 
 __all__ = [

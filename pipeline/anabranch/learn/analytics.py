@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from anabranch.contract.plan import Arm, Decision
+from anabranch.learn.decayed_sums import Cell, Cells
 from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
-from anabranch.learn.sums import Cell, Cells
-from anabranch.select.decision import Arm, Decision
 
 __all__ = ["MIN_SAMPLES", "Analytics", "LayerTotals", "Totals"]
 

@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from anabranch.bounds import clamped_ms
+from anabranch.contract.bounds import clamped_ms
+from anabranch.contract.plan import Arm, PlanPart
+from anabranch.learn.decayed_sums import Cells
 from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
-from anabranch.learn.sums import Cells
-from anabranch.select.decision import Arm, PlanPart
 
 __all__ = ["CLIP", "CostModel", "CostPriors", "load_level"]
 

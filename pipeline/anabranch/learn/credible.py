@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import log
 from typing import Final
 
-from anabranch.bounds import MAX_ITEMS, MAX_LAYERS, MAX_SPAN_MS
+from anabranch.contract.bounds import MAX_ITEMS, MAX_LAYERS, MAX_SPAN_MS
 from anabranch.learn.cost_model import CLIP
 from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows
 

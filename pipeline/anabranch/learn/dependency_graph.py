@@ -9,9 +9,9 @@ from zlib import crc32
 
 from msgspec import Struct
 
+from anabranch.learn.decayed_sums import Cell, Cells
 from anabranch.learn.profiler import PerformanceProfiler
 from anabranch.learn.rows import MAX_TOGETHER, LayerSum, PlanSum, QuerySum
-from anabranch.learn.sums import Cell, Cells
 
 __all__ = ["DependencyGraph", "LayerSelection", "SelectionContext", "draw"]
 

@@ -8,22 +8,22 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from anabranch.learn.analytics import Analytics
-from anabranch.learn.credible import credible
-from anabranch.learn.known import Known
-from anabranch.learn.recommendations import Recommendation, recommend
-from anabranch.learn.records import (
+from anabranch.contract.plan import Decision
+from anabranch.contract.telemetry import (
     ExecutionTelemetry,
     LayerOutcome,
     TelemetryBatch,
     fitting,
     telemetry_of,
 )
+from anabranch.learn.analytics import Analytics
+from anabranch.learn.credible import credible
+from anabranch.learn.decayed_sums import BUCKET_MS
+from anabranch.learn.known import Known
+from anabranch.learn.recommendations import Recommendation, recommend
 from anabranch.learn.rows import Fold, Rows, heaviest, merge, newest, until
-from anabranch.learn.seen import Seen
-from anabranch.learn.summing import sum_up
-from anabranch.learn.sums import BUCKET_MS
-from anabranch.select.decision import Decision
+from anabranch.learn.seen_batches import Seen
+from anabranch.learn.summary import sum_up
 
 __all__ = [
     "ExecutionTelemetry",

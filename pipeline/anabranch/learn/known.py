@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from anabranch.learn.records import ExecutionTelemetry
+from anabranch.contract.telemetry import ExecutionTelemetry
 from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows
 
 __all__ = ["MAX_FOREIGN_TYPES", "OTHER", "Known"]

@@ -12,9 +12,9 @@ from typing import Annotated, Final, Protocol, TypeVar, runtime_checkable
 from msgspec import Meta, Struct
 from msgspec.structs import astuple
 
-from anabranch import bounds
-from anabranch.events import Strategy
-from anabranch.select.decision import Arm
+from anabranch.contract import bounds
+from anabranch.contract.events import Strategy
+from anabranch.contract.plan import Arm
 
 __all__ = [
     "MAX_TOGETHER",

@@ -24,9 +24,9 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
-from anabranch.containment import contained, ignore
-from anabranch.events import HEADER_TRACEPARENT, HEADER_TRACESTATE
+from anabranch.contract.events import HEADER_TRACEPARENT, HEADER_TRACESTATE
 from anabranch.kafka.transport import Headers, Record
+from anabranch.runtime.containment import contained, ignore
 
 __all__ = ["Trace", "Tracer"]
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, Protocol
 
 from msgspec.structs import replace
 
+from anabranch.contract.plan import Arm, Decision, PlanContext
 from anabranch.learn.cost_model import CostModel
 from anabranch.learn.dependency_graph import DependencyGraph, draw
 from anabranch.learn.execution_telemetry import (
@@ -16,7 +17,6 @@ from anabranch.learn.execution_telemetry import (
 from anabranch.learn.known import Known
 from anabranch.learn.profiler import PerformanceProfiler
 from anabranch.learn.rows import Fold
-from anabranch.select.decision import Arm, Decision, PlanContext
 from anabranch.select.plans import ARMS, Plan, Plans, slowest
 
 __all__ = ["AdaptiveStrategySelector"]

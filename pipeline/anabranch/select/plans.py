@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from anabranch.contract.plan import Arm, GroupLoad, PlanContext, PlanPart
 from anabranch.learn.cost_model import CostModel
 from anabranch.learn.profiler import PerformanceProfiler
-from anabranch.select.decision import Arm, GroupLoad, PlanContext, PlanPart
 
 __all__ = ["ARMS", "Plan", "Plans", "cost_ms", "slowest"]
 

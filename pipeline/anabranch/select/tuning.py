@@ -13,10 +13,10 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from anabranch.config import SelectConfig
-from anabranch.learn.records import TelemetryBatch
-from anabranch.learn.replay import Evaluation, Interval, Knowledge, Score, estimate, mean, scores
+from anabranch.config.settings import SelectConfig
+from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
+from anabranch.select.replay import Evaluation, Interval, Knowledge, Score, estimate, mean, scores
 
 __all__ = ["Tuning", "evaluate", "selector_of", "tune"]
 

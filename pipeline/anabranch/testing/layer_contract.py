@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
+from anabranch.contract.events import Item, encode
 from anabranch.errors import LayerError
-from anabranch.events import Item, encode
-from anabranch.layers import Layer, Request, Result
+from anabranch.layers.api import Layer, Request, Result
 
 __all__ = ["LayerContract", "answer", "ask_for"]
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVarTuple
 
-from anabranch.clock import Clock
+from anabranch.runtime.clock import Clock
 from anabranch.testing.memory import MemoryBroker, MemoryTransport
 from anabranch.testing.virtual_time import VirtualTimeLoop
 

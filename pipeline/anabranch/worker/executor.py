@@ -8,14 +8,14 @@ from typing import Final
 
 import msgspec
 
-from anabranch.clock import Clock
+from anabranch.contract.events import HEADER_OFFSET, Partial, PartialResult, Task, TaskLayer
 from anabranch.errors import LayerError, LayerTimeout
-from anabranch.events import HEADER_OFFSET, Partial, PartialResult, Task, TaskLayer
 from anabranch.kafka.transport import Headers, Record
-from anabranch.layers import Ask, Request, Result
+from anabranch.layers.api import Ask, Request, Result
 from anabranch.observe.spans import Trace, Tracer
+from anabranch.runtime.clock import Clock
+from anabranch.worker.local_queue import LocalQueue
 from anabranch.worker.mishaps import Mishaps
-from anabranch.worker.queue import LocalQueue
 
 __all__ = ["Executor", "Job"]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from anabranch.bounds import remember
+from anabranch.contract.bounds import remember
 from anabranch.errors import LayerError
 from anabranch.kafka.dead_letters import stack_digest
 

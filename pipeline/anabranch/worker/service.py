@@ -8,10 +8,8 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from anabranch.clock import Clock, SystemClock
-from anabranch.config import Config
-from anabranch.errors import BrokerError, BrokerUnavailable, ConfigError, DecodeError, LayerError
-from anabranch.events import (
+from anabranch.config.settings import Config
+from anabranch.contract.events import (
     LayerDescriptor,
     MemberHealth,
     Priority,
@@ -19,18 +17,20 @@ from anabranch.events import (
     decode,
     encode,
 )
+from anabranch.errors import BrokerError, BrokerUnavailable, ConfigError, DecodeError, LayerError
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Record, TopicPartition, Transport
-from anabranch.layers import LayerSpec, describe
-from anabranch.membership import Membership, instance_name, package_version
-from anabranch.middleware import Wrapper
+from anabranch.kafka.turns import in_turns
+from anabranch.layers.api import LayerSpec, describe
+from anabranch.layers.middleware import Wrapper
 from anabranch.observe.spans import Trace, Tracer
-from anabranch.supervise import Service, Stage, Supervisor, patience_s, signalled, until
-from anabranch.turns import in_turns
+from anabranch.runtime.clock import Clock, SystemClock
+from anabranch.runtime.heartbeat import Heartbeat, instance_name, package_version
+from anabranch.runtime.supervisor import Service, Stage, Supervisor, patience_s, signalled, until
 from anabranch.worker.executor import Executor, Job
-from anabranch.worker.invalidating import Invalidating
-from anabranch.worker.outlet import Outlet
-from anabranch.worker.queue import LocalQueue, Throttle
+from anabranch.worker.invalidations import Invalidating
+from anabranch.worker.local_queue import LocalQueue, Throttle
+from anabranch.worker.publisher import Outlet
 from anabranch.worker.subscription import Subscription
 from anabranch.worker.threads import LayerThreads
 from anabranch.worker.wrappers import guard
@@ -86,7 +86,7 @@ class Worker(Service):
         )
         self._clock = clock or SystemClock()
         self._producer = transport.producer(self.instance)
-        self._membership = Membership(
+        self._membership = Heartbeat(
             config.kafka, self._topics.health, self._producer, self._clock, self._describe
         )
         self._now_ms = self._membership.broker_clock.now_ms
@@ -283,7 +283,7 @@ def _of_group(
     config: Config, group: str, layers: Sequence[LayerSpec] | None
 ) -> Sequence[LayerSpec]:
     if layers is None:
-        from anabranch.plugins import load_layers
+        from anabranch.layers.loading import load_layers
 
         layers = load_layers(config, group)
     if not layers:

@@ -10,13 +10,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
+from anabranch.contract.events import PRIORITIES, Priority
 from anabranch.errors import BrokerError, GenerationLost
-from anabranch.events import PRIORITIES, Priority
-from anabranch.kafka.committer import CommitLock
+from anabranch.kafka.commit_lock import CommitLock
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Committed, GroupConsumer, Record, TopicPartition, Transport
-from anabranch.turns import in_turns
-from anabranch.worker.queue import Throttle
+from anabranch.kafka.turns import in_turns
+from anabranch.worker.local_queue import Throttle
 
 __all__ = ["Subscription"]
 

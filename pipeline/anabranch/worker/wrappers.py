@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from anabranch.bounds import MAX_ID_CHARS, MAX_SCORE, MAX_TAG_CHARS, MAX_TAGS
+from anabranch.contract.bounds import MAX_ID_CHARS, MAX_SCORE, MAX_TAG_CHARS, MAX_TAGS
+from anabranch.contract.events import MAX_DEPTH, Item, encode, is_deeper
 from anabranch.errors import LayerError, LayerTimeout
-from anabranch.events import MAX_DEPTH, Item, encode, is_deeper
-from anabranch.layers import Ask, LayerSpec, Request, Result
-from anabranch.middleware import Wrapper, fold
+from anabranch.layers.api import Ask, LayerSpec, Request, Result
+from anabranch.layers.middleware import Wrapper, fold
 from anabranch.worker.threads import LayerThreads
 
 __all__ = ["bounded", "checked", "guard", "in_time", "timed"]

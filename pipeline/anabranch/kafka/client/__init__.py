@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.kafka.client.admin import KafkaAdmin
 from anabranch.kafka.client.consumer import KafkaGroupConsumer
 from anabranch.kafka.client.producer import KafkaProducer

@@ -9,7 +9,7 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.errors import BrokerError, BrokerUnavailable, TopicError, TopicsOnFirstUse
 from anabranch.kafka.client.failures import bounded
 from anabranch.kafka.client.lifecycle import ended, made, started

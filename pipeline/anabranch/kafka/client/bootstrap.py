@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from aiokafka import errors as kafka
 
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.errors import BrokerUnavailable
-from anabranch.kafka.absence import absence, nobody_answers, refusal
+from anabranch.kafka.availability import absence, nobody_answers, refusal
 
 __all__ = ["Bootstrap"]
 

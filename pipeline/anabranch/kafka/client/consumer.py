@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaTopicPartition
 
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.errors import BrokerError, BrokerUnavailable, GenerationLost
 from anabranch.kafka.client.assignment import assignor_for
 from anabranch.kafka.client.failures import bounded

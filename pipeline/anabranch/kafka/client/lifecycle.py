@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import errors as kafka
 
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.errors import BrokerUnavailable, ConfigError
 from anabranch.kafka.client.bootstrap import Bootstrap
 from anabranch.kafka.client.failures import translate

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.errors import BrokerError, ProduceError, TopicError
 from anabranch.kafka.client.failures import produce_error
 from anabranch.kafka.client.lifecycle import close_producer, made, started

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from aiokafka.helpers import create_ssl_context
 
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.errors import ConfigError
 
 __all__ = ["connection"]

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from anabranch.clock import Clock
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.errors import TopicError
 from anabranch.kafka.transport import (
     Committed,
@@ -25,6 +24,7 @@ from anabranch.kafka.transport import (
     TopicPartition,
     TopicState,
 )
+from anabranch.runtime.clock import Clock
 from anabranch.testing.memory.consumer import MemoryConsumer
 from anabranch.testing.memory.group import Group
 from anabranch.testing.memory.log import Log, MemoryRecord, Topic

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from anabranch.config import KafkaConfig
+from anabranch.config.settings import KafkaConfig
 from anabranch.errors import BrokerError, GenerationLost
 from anabranch.kafka.assignor import assign
 from anabranch.kafka.transport import Committed, TopicPartition

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TypeVar
 
-from anabranch.clock import Clock
+from anabranch.runtime.clock import Clock
 
 __all__ = ["Network", "Pipe", "Process"]
 

@@ -1,0 +1,382 @@
+"""What the components count, published by coordinators and read from any machine.
+
+A coordinator runs `StatsReport` beside its other stages; `Diagnostics` reads what all of them
+say from `health`, and gives orders to forget through `control`. Neither needs the other's code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from msgspec import Struct, to_builtins
+from msgspec.structs import asdict, replace
+
+from anabranch.admin.cluster_view import ClusterView
+from anabranch.config.settings import Config
+from anabranch.contract.bounds import MAX_INT
+from anabranch.contract.events import (
+    MAX_VALUE_BYTES,
+    ComponentStats,
+    ControlRecord,
+    MemberHealth,
+    encode,
+    order_key,
+)
+from anabranch.errors import BrokerError, RecordRefused
+from anabranch.kafka.topics import Topics, require_topics
+from anabranch.kafka.transport import Producer, TopicPartition, Transport
+from anabranch.kafka.turns import in_turns
+from anabranch.runtime.containment import contained, ignore
+from anabranch.runtime.heartbeat import instance_name
+from anabranch.runtime.supervisor import Stage
+
+if TYPE_CHECKING:
+    from anabranch.coordinator.query.brain import Brain
+
+__all__ = [
+    "DiagnosticFunctions",
+    "Diagnostics",
+    "Invalidation",
+    "StatsReport",
+    "component_stats",
+]
+
+log = logging.getLogger(__name__)
+
+_REPORT_S: Final = 5.0
+_LOOK_S: Final = 0.1
+_FETCH_MS: Final = 100
+_LISTEN_MS: Final = 3_000
+_MAX_TYPES: Final = 50
+"""Query types in a report, those asked most: it must fit into a record."""
+_SUMMED: Final = (
+    "total_queries_saved", "entries", "slots", "size_bytes", "probes", "partial_hits",
+    "memo_hits", "saved_ms", "refreshes", "cache_size_mb",
+)  # fmt: skip
+
+Stats = dict[str, Any]
+
+
+# ── in a coordinator ───────────────────────────────────────────────────────────────────────
+
+
+def component_stats(brain: Brain) -> dict[str, Stats]:
+    """What the components of one coordinator count, as JSON can say it."""
+    telemetry = brain.selector.telemetry
+    types = telemetry.get_query_type_insights()
+    asked_most = sorted(types, key=lambda name: -types[name]["queries"])[:_MAX_TYPES]
+    return {
+        "dependency_graph": dict(brain.graph.stats()),
+        "cross_layer_cache": {**brain.cache.stats(), **brain.guessing.stats()},
+        "strategy_selection": {"mode": brain.selector.mode, **brain.selector.stats()},
+        "execution_telemetry": {
+            "accuracy": telemetry.get_decision_accuracy(),
+            "effectiveness": telemetry.get_strategy_effectiveness(),
+            "types": {name: types[name] for name in asked_most},
+            "trend": telemetry.get_performance_trend(),
+            "recommendations": to_builtins(telemetry.get_strategy_recommendations()),
+            "dropped": telemetry.dropped,
+            "skipped_rows": telemetry.skipped_rows,
+        },
+    }
+
+
+class StatsReport:
+    """Publishes a coordinator's statistics: every five seconds, and once it obeyed an order."""
+
+    def __init__(self, brain: Brain, instance: str, producer: Producer) -> None:
+        self._brain = brain
+        self._instance = instance
+        self._producer = producer
+        self._obeyed = 0
+
+    async def run(self, stage: Stage) -> None:
+        """Stage: what cannot be sent is said again with the next report."""
+        now_s = asyncio.get_running_loop().time
+        next_s = now_s()
+        while True:
+            stage.beat()
+            if now_s() >= next_s or self._brain.control_position > self._obeyed:
+                next_s = now_s() + _REPORT_S
+                with contained(ignore):
+                    await self._try()
+            await asyncio.sleep(_LOOK_S)
+
+    async def _try(self) -> None:
+        try:
+            await self.publish()
+        except BrokerError as error:
+            log.warning("statistics were not sent: %s", error)
+
+    async def publish(self) -> None:
+        """Send the present state and wait for its acknowledgement.
+
+        Raises:
+            BrokerError: it was not acknowledged.
+        """
+        brain = self._brain
+        self._obeyed = brain.control_position
+        stats = ComponentStats(
+            instance=self._instance,
+            sent_ms=brain.now_ms(),
+            control_position=brain.control_position,
+            orders=brain.cache.latest_orders,
+            components=component_stats(brain),
+        )
+        await self._send(_fitting(stats))
+
+    async def withdraw(self) -> None:
+        """Leave nothing behind: instances have new names with every start.
+
+        Raises:
+            BrokerError: as `publish`.
+        """
+        await self._send(None)
+
+    async def _send(self, value: bytes | None) -> None:
+        key = f"stats/{self._instance}".encode()
+        await self._producer.send_and_wait(self._brain.topics.health, value, key=key, partition=0)
+
+
+def _fitting(stats: ComponentStats) -> bytes:
+    """As bytes; components that do not fit say how large they are instead, the largest first."""
+    value, components = encode(stats), dict(stats.components)
+    sizes = {name: len(encode(component)) for name, component in components.items()}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if len(value) <= MAX_VALUE_BYTES:
+            break
+        components[name] = {"omitted_bytes": sizes[name]}
+        value = encode(replace(stats, components=components))
+    return value
+
+
+# ── anywhere ───────────────────────────────────────────────────────────────────────────────
+
+
+class Invalidation(Struct, frozen=True):
+    """What came of an order to forget.
+
+    Attributes:
+        offset: of the order in `control`.
+        slots: cached results that it concerned, over all coordinators that answered.
+        by_instance: the same by coordinator.
+        silent: coordinators that had not passed the order in time.
+    """
+
+    offset: int
+    slots: int
+    by_instance: dict[str, int]
+    silent: list[str]
+
+
+class DiagnosticFunctions(ABC):
+    """The functions of the original, over whoever can take a census and give an order.
+
+    Statistics are of coordinators that are alive, by instance.
+    """
+
+    @abstractmethod
+    async def census(self) -> ClusterView:
+        """Read `health` and listen until everybody who was there lately has been heard.
+
+        At most three seconds.
+
+        Raises:
+            BrokerError: the broker cannot be reached, or there is no such topic.
+        """
+
+    @abstractmethod
+    async def invalidate(
+        self,
+        *,
+        layer: str | None = None,
+        scope: str | None = None,
+        key: str | None = None,
+        tags: Sequence[str] = (),
+        timeout_ms: int = 5_000,
+    ) -> Invalidation:
+        """Have every coordinator forget what matches all that is given (any of `tags`).
+
+        Nothing given is everything; `key` is a question's digest.
+
+        Raises:
+            BrokerError: the order was not acknowledged.
+        """
+
+    async def get_dependency_graph_stats(self) -> dict[str, Stats]:
+        """Size of what was learned of layers that go together."""
+        return _component(await self.census(), "dependency_graph")
+
+    async def get_cross_layer_cache_stats(self) -> dict[str, Stats]:
+        """Hits, sizes, evictions; under `total` what adds up over all instances."""
+        return _with_total(_component(await self.census(), "cross_layer_cache"))
+
+    async def get_strategy_selection_stats(self) -> dict[str, Stats]:
+        """How far the estimates can be trusted."""
+        return _component(await self.census(), "strategy_selection")
+
+    async def get_execution_telemetry_report(self) -> dict[str, Stats]:
+        """The analytics: accuracy, effectiveness, types, trend, recommendations."""
+        return _component(await self.census(), "execution_telemetry")
+
+    async def get_worker_pool_health(self) -> dict[str, list[Stats]]:
+        """Live workers by group."""
+        return _workers(await self.census())
+
+    async def get_phase_7bc_diagnostics(self) -> dict[str, Any]:
+        """All of it, of one moment, with the coordinators and whoever has fallen silent."""
+        census = await self.census()
+        return {
+            "dependency_graph": _component(census, "dependency_graph"),
+            "cross_layer_cache": _with_total(_component(census, "cross_layer_cache")),
+            "strategy_selection": _component(census, "strategy_selection"),
+            "execution_telemetry": _component(census, "execution_telemetry"),
+            "worker_pool": _workers(census),
+            "coordinators": [asdict(member) for member in census.live("coordinator")],
+            "silent": census.silent("coordinator") + census.silent("worker"),
+        }
+
+    async def invalidate_cross_layer_cache_layer(self, layer: str) -> int:
+        """Have every coordinator forget a layer; how many cached results that were."""
+        done = await self.invalidate(layer=layer)
+        if done.silent:
+            log.warning("%s did not say that %s was forgotten", ", ".join(done.silent), layer)
+        return done.slots
+
+
+class Diagnostics(DiagnosticFunctions):
+    """Reads `health` and writes `control`, from any machine that reaches the broker.
+
+    async with Diagnostics(config) as diagnostics:
+        print(await diagnostics.get_phase_7bc_diagnostics())
+    """
+
+    def __init__(self, config: Config | None = None, *, transport: Transport | None = None) -> None:
+        config = config or Config()
+        if transport is None:
+            from anabranch.kafka.client import KafkaTransport
+
+            transport = KafkaTransport(config.kafka)
+        topics = Topics(config.namespace)
+        self._health = TopicPartition(topics.health, 0)
+        self._control = topics.control
+        name = instance_name("diagnostics")
+        self._reader = transport.reader(name)
+        self._producer = transport.producer(name)
+        self._census = ClusterView()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await asyncio.gather(self._reader.start(), self._producer.start())
+            await self._follow()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._close()
+
+    async def census(self) -> ClusterView:
+        """See `DiagnosticFunctions`."""
+        await self._listen(lambda census: census.heard_all, _LISTEN_MS)
+        return self._census
+
+    async def invalidate(
+        self,
+        *,
+        layer: str | None = None,
+        scope: str | None = None,
+        key: str | None = None,
+        tags: Sequence[str] = (),
+        timeout_ms: int = 5_000,
+    ) -> Invalidation:
+        """See `DiagnosticFunctions`."""
+        order = ControlRecord("invalidate", layer, scope, key, list(tags))
+        if len(value := encode(order)) > MAX_VALUE_BYTES:
+            raise RecordRefused(
+                f"an order of {len(value):,} bytes, over {MAX_VALUE_BYTES:,}: give fewer tags"
+            )
+        acked = await self._producer.send_and_wait(
+            self._control, value, key=order_key(order), partition=0
+        )
+        await self._listen(lambda census: not _behind(census, acked.offset), timeout_ms)
+        counts = {
+            name: stats.orders.get(acked.offset, 0)
+            for name, stats in self._census.stats.items()
+            if stats.control_position > acked.offset
+        }
+        return Invalidation(
+            acked.offset, sum(counts.values()), counts, _behind(self._census, acked.offset)
+        )
+
+    async def _follow(self) -> None:
+        await require_topics(self._reader, [self._health.topic, self._control])
+        self._reader.assign(await self._reader.beginnings([self._health]))
+
+    async def _listen(self, enough: Callable[[ClusterView], bool], timeout_ms: int) -> None:
+        """Read to the end, and from there on for `timeout_ms` or until there is enough."""
+        end = await self._end()
+        self._census.begin()
+        while self._reader.position(self._health) < end:
+            if not await self._read(end):  # the log may have lost what was to come
+                end = min(end, await self._end())
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_ms / 1000
+        while not enough(self._census) and loop.time() < until:
+            await self._read(end)
+
+    async def _end(self) -> int:
+        return (await self._reader.ends([self._health]))[self._health]
+
+    async def _read(self, end: int) -> bool:
+        """Whether anything came."""
+        batches = await self._reader.fetch(_FETCH_MS)
+        async for _, record in in_turns(batches):
+            self._census.learn(record, alive=record.offset >= end)
+        return bool(batches)
+
+    async def _close(self) -> None:
+        await asyncio.gather(self._reader.stop(), self._producer.stop(), return_exceptions=True)
+
+
+def _behind(census: ClusterView, offset: int) -> list[str]:
+    """Coordinators that were there lately and have not said that they passed an order."""
+    there = [member.instance for member in census.live("coordinator")]
+    passed = {n for n, stats in census.stats.items() if stats.control_position > offset}
+    return sorted({*there, *census.silent("coordinator")} - passed)
+
+
+def _component(census: ClusterView, name: str) -> dict[str, Stats]:
+    found = {m.instance: census.stats.get(m.instance) for m in census.live("coordinator")}
+    return {instance: stats.components.get(name, {}) for instance, stats in found.items() if stats}
+
+
+def _with_total(caches: Mapping[str, Stats]) -> dict[str, Stats]:
+    """Questions are spread over coordinators by key, so their caches add up."""
+    total: Stats = {name: sum(_number(c.get(name)) for c in caches.values()) for name in _SUMMED}
+    probes = total["probes"]
+    total["hit_rate"] = total["total_queries_saved"] / probes if probes else 0.0
+    return {**caches, "total": total}
+
+
+def _number(value: Any) -> float:
+    """A count as somebody says it; 0 for what is none."""
+    return value if isinstance(value, int | float) and abs(value) <= MAX_INT else 0
+
+
+def _workers(census: ClusterView) -> dict[str, list[Stats]]:
+    groups: dict[str, list[MemberHealth]] = {}
+    for member in census.live("worker"):
+        groups.setdefault(member.group, []).append(member)
+    return {name: [asdict(member) for member in groups[name]] for name in sorted(groups)}

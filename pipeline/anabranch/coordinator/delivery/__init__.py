@@ -1,0 +1,1 @@
+"""How answers, tasks, dead letters and commits reach the broker."""

@@ -1,0 +1,77 @@
+"""Dead letters of a coordinator, on their way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from anabranch.admin.dead_letters import send_smaller
+from anabranch.coordinator.delivery.fencing import Fencing
+from anabranch.coordinator.delivery.in_flight import InFlight
+from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.outbox import AnswerOut
+from anabranch.errors import RecordRefused
+from anabranch.kafka.dead_letters import DeadLetter, dead_letter, stack_digest
+from anabranch.kafka.transport import Producer, Record
+
+__all__ = ["DeadLetters"]
+
+log = logging.getLogger(__name__)
+
+
+def _nobody_waits() -> None: ...
+
+
+class DeadLetters:
+    """Writes to `dlq`. A letter that the broker refuses is cut smaller, and at last counted.
+
+    Args:
+        instance: named in every dead letter.
+    """
+
+    def __init__(
+        self, brain: Brain, instance: str, producer: Producer, fencing: Fencing, in_flight: InFlight
+    ) -> None:
+        self._brain = brain
+        self._instance = instance
+        self._producer = producer
+        self._fencing = fencing
+        self._in_flight = in_flight
+
+    async def record(
+        self, record: Record, reason: str, stack: str, buried: Callable[[], None]
+    ) -> None:
+        """A record that nobody could read; `buried` is called when all is done that can be."""
+        await self._bury(dead_letter(self._instance, reason, record, stack=stack), buried)
+
+    async def reply(self, out: AnswerOut, error: Exception) -> None:
+        """The copy of an answer that could not be delivered."""
+        await self._unsent(out, error, f"reply to {out.reply_to}")
+
+    async def answer(self, out: AnswerOut, error: Exception) -> None:
+        """An answer that the broker refused."""
+        await self._unsent(out, error, "answer")
+
+    async def _unsent(self, out: AnswerOut, error: Exception, what: str) -> None:
+        reason = f"{what}: {str(error) or 'not acknowledged in time'}"
+        stack = stack_digest(error)
+        letter = dead_letter(self._instance, reason, key=out.key, value=out.value, stack=stack)
+        await self._bury(letter, _nobody_waits)
+
+    async def _bury(self, letter: DeadLetter, buried: Callable[[], None]) -> None:
+        await self._fencing.ensure_member()
+        try:
+            sent = await self._producer.send(self._brain.topics.dlq, **letter._asdict())
+        except RecordRefused as error:
+            self._in_flight.run(self._again(letter, buried, error))
+        else:
+            self._in_flight.add(sent, lambda _: buried(), partial(self._again, letter, buried))
+
+    async def _again(
+        self, letter: DeadLetter, buried: Callable[[], None], error: RecordRefused
+    ) -> None:
+        if not await send_smaller(self._producer, self._brain.topics.dlq, letter, error):
+            self._brain.counters.letters_lost += 1
+            log.error("a dead letter is lost: %s", error)
+        buried()

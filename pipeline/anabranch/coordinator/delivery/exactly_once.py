@@ -1,0 +1,274 @@
+"""Answers and the commit that says so go out together, in a transaction of their partition.
+
+One transactional producer per owned partition: its id names the partition, so whoever takes it
+over fences the owner before, and with it whatever that one has not committed. Subscribers that
+read_committed see one answer to each query. A transaction that fails is not mended: all that is
+held of its partition is void, and the partition is taken over anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+from anabranch.coordinator.delivery.dead_letters import DeadLetters
+from anabranch.coordinator.delivery.fencing import Fencing
+from anabranch.coordinator.delivery.in_flight import InFlight
+from anabranch.coordinator.delivery.refused import Refused
+from anabranch.coordinator.delivery.reply_topics import ReplyTopics
+from anabranch.coordinator.delivery.transaction_interval import TransactionInterval
+from anabranch.coordinator.partitions.commits import Entry, entry
+from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.outbox import AnswerOut
+from anabranch.coordinator.query.partition import QueryPartition
+from anabranch.errors import BrokerError, ProduceError, ProducerFenced, RecordRefused, TopicError
+from anabranch.kafka.transport import Acked, Committed, TopicPartition, TransactionalProducer
+
+__all__ = ["ExactlyOnce"]
+
+log = logging.getLogger(__name__)
+
+_COPY_TIMEOUT_S: Final = 2.0
+_MANY: Final = 16
+"""Partitions of one process above which its transactions are many and small."""
+
+
+class _Seat:
+    """A partition that is ours alone, and what waits for its next transaction."""
+
+    def __init__(self, producer: TransactionalProducer, peers: Callable[[], int]) -> None:
+        self.producer = producer
+        self.pace = TransactionInterval(asyncio.get_running_loop().time, peers)
+        self.waiting: list[AnswerOut] = []
+        self.round: asyncio.Task[None] | None = None
+
+
+class ExactlyOnce:
+    """`Delivery` by transactions.
+
+    Args:
+        group: of the coordinators, whose offsets are committed.
+        producer_of: makes the producer of a partition.
+        in_flight: runs the transactions, beside everything else.
+
+    Attributes:
+        lost: called with a partition's number when its transaction failed, and why.
+    """
+
+    def __init__(
+        self,
+        brain: Brain,
+        group: str,
+        producer_of: Callable[[int], TransactionalProducer],
+        burial: DeadLetters,
+        fencing: Fencing,
+        in_flight: InFlight,
+        reply_topics: ReplyTopics,
+    ) -> None:
+        self.lost: Callable[[int, BrokerError], None] = _nobody_listens
+        self._brain = brain
+        self._group = group
+        self._producer_of = producer_of
+        self._burial = burial
+        self._refused = Refused(brain, burial)
+        self._fencing = fencing
+        self._in_flight = in_flight
+        self._seats: dict[int, _Seat] = {}
+        self._reply_topics = reply_topics
+
+    async def open(self, numbers: Collection[int]) -> None:
+        if len(self._seats) <= _MANY < len({*self._seats, *numbers}):
+            log.warning(
+                "over %d partitions in one process: exactly_once is faster with more coordinators",
+                _MANY,
+            )
+        self._close(numbers)
+        # All of them come to an end: one that is opened late must not replace a newer one.
+        for outcome in await asyncio.gather(*map(self._open, numbers), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+
+    def keep(self, numbers: Collection[int]) -> None:
+        self._close(self._seats.keys() - set(numbers))
+
+    def _close(self, numbers: Collection[int]) -> None:
+        for number in numbers:
+            if (seat := self._seats.pop(number, None)) is not None:
+                self._in_flight.run(_stop(seat.producer))
+
+    async def answer(self, out: AnswerOut) -> None:
+        if out.owner.held:
+            out.owner.deferred.append(out)
+        elif not out.owner.lost and (seat := self._seats.get(out.owner.number)) is not None:
+            seat.waiting.append(out)
+            self._wake(seat, out.owner)
+
+    async def commit(self, entries: Sequence[Entry]) -> None:
+        rounds = [
+            self._wake(seat, entry.partition)
+            for entry in entries
+            if (seat := self._seats.get(entry.partition.number)) is not None
+        ]
+        if rounds:
+            await asyncio.wait(rounds)
+
+    async def write(self, commits: Mapping[int, Committed]) -> None:
+        await asyncio.gather(*(self._write(n, commit) for n, commit in commits.items()))
+
+    async def stop(self) -> None:
+        seats, self._seats = self._seats, {}
+        await asyncio.gather(*(_stop(seat.producer) for seat in seats.values()))
+
+    # ── details ────────────────────────────────────────────────────────────────────────────
+
+    async def _open(self, number: int) -> None:
+        producer = self._producer_of(number)
+        await producer.start()
+        self._seats[number] = _Seat(producer, lambda: len(self._seats))
+
+    async def _write(self, number: int, commit: Committed) -> None:
+        if (seat := self._seats.get(number)) is None:
+            raise ProducerFenced(f"partition {number} is not ours any more")
+        await seat.producer.begin()
+        await seat.producer.commit(self._offsets(number, commit), self._group)
+
+    def _wake(self, seat: _Seat, owner: QueryPartition) -> asyncio.Task[None]:
+        """The round that runs or is about to; a new one if there is none."""
+        if seat.round is None or seat.round.done():
+            seat.round = self._in_flight.run(self._round(seat, owner))
+        return seat.round
+
+    async def _round(self, seat: _Seat, owner: QueryPartition) -> None:
+        """One transaction, as soon as the pace allows."""
+        await asyncio.sleep(seat.pace.wait_s())
+        seat.pace.begins()
+        try:
+            await self._fencing.ensure_member()
+            if not owner.lost:
+                await self._transact(seat, owner)
+        except BrokerError as error:
+            self._give_up(seat, owner, error)
+            return
+        seat.pace.ended()
+        if owner.lost:
+            seat.waiting = []  # nobody's: the next round would leave them too, for ever
+        if seat.waiting:  # came while it ran; this task is not done, so `_wake` would keep it
+            seat.round = self._in_flight.run(self._round(seat, owner))
+
+    def _give_up(self, seat: _Seat, owner: QueryPartition, error: BrokerError) -> None:
+        if self._seats.get(owner.number) is seat:
+            self._close([owner.number])
+            self.lost(owner.number, error)
+
+    async def _transact(self, seat: _Seat, owner: QueryPartition) -> None:
+        """Answers are done in the commit that goes out with them.
+
+        If that fails they are not: but then the partition's whole state is thrown away.
+        """
+        answers, seat.waiting = seat.waiting, []
+        may = await asyncio.gather(*map(self._may_reply, answers))
+        copies = [out for out, wanted in zip(answers, may, strict=True) if wanted]
+        await seat.producer.begin()
+        for out, offset in zip(answers, await self._send(seat, answers, copies), strict=True):
+            owner.on_acked(out.offset, offset)
+        made = entry(owner)
+        await seat.producer.commit(self._offsets(owner.number, made.commit), self._group)
+        made.written()
+
+    async def _send(
+        self, seat: _Seat, answers: Sequence[AnswerOut], copies: Sequence[AnswerOut]
+    ) -> list[int | None]:
+        """Offsets of the answers in `results`, once the copies are out too."""
+        sent = [await self._hand_over(seat, out) for out in answers]
+        copied = [await self._send_copy(seat, out) for out in copies]
+        await asyncio.gather(*sent, *copied, return_exceptions=True)
+        try:
+            offsets = [
+                await self._offset(seat, out, future)
+                for out, future in zip(answers, sent, strict=True)
+            ]
+            for out, future in zip(copies, copied, strict=True):
+                await self._copied(seat, out, future)
+        except BrokerError:
+            raise
+        except Exception as error:  # the client library's own
+            self._reply_topics.blame(sent, list(zip(copies, copied, strict=True)))
+            raise ProduceError(f"an answer was not acknowledged: {error!r}") from error
+        return offsets
+
+    async def _hand_over(
+        self, seat: _Seat, out: AnswerOut, *, alone: bool = False
+    ) -> asyncio.Future[Acked]:
+        """Hand an answer over; a refusal comes with the acknowledgement, wherever it was made."""
+        topic, at = self._brain.topics.results, out.owner.number
+        try:
+            return await seat.producer.send(
+                topic, out.value, key=out.key, partition=at, headers=out.headers, alone=alone
+            )
+        except RecordRefused as error:
+            refused: asyncio.Future[Acked] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
+
+    async def _offset(self, seat: _Seat, out: AnswerOut, sent: asyncio.Future[Acked]) -> int | None:
+        """Where an answer is in `results`, or what is said instead of one that is refused."""
+
+        async def alone(out: AnswerOut) -> Acked:
+            return await (await self._hand_over(seat, out, alone=True))
+
+        try:
+            return (await sent).offset
+        except RecordRefused as error:
+            return await self._refused.instead(out, error, alone)
+
+    async def _copied(self, seat: _Seat, out: AnswerOut, sent: asyncio.Future[Acked]) -> None:
+        """A copy that the broker refuses costs itself: the transaction goes on without it."""
+        try:
+            await sent
+        except (RecordRefused, TopicError) as error:
+            if isinstance(error, RecordRefused) and not error.alone:
+                await self._copied(seat, out, await self._send_copy(seat, out, alone=True))
+                return
+            self._brain.counters.replies_lost += 1
+            await self._burial.reply(out, error)
+
+    async def _send_copy(
+        self, seat: _Seat, out: AnswerOut, *, alone: bool = False
+    ) -> asyncio.Future[Acked]:
+        """Hand a copy over; a topic that was there a moment ago must not hold up the others."""
+        topic = out.reply_to or ""
+        try:
+            async with asyncio.timeout(_COPY_TIMEOUT_S):
+                return await seat.producer.send(
+                    topic, out.value, key=out.key, headers=out.headers, alone=alone
+                )
+        except (BrokerError, TimeoutError) as error:
+            self._reply_topics.refused(topic)
+            raise ProduceError(f"a copy was not taken by {topic}: {error!r}") from error
+
+    async def _may_reply(self, out: AnswerOut) -> bool:
+        """Whether a copy is wanted and its topic takes it; one that does not must abort nobody."""
+        if out.reply_to is None:
+            return False
+        objection = await self._reply_topics.objection(out.reply_to)
+        if objection is None:
+            return True
+        self._brain.counters.replies_lost += 1
+        await self._burial.reply(out, TopicError(objection))
+        return False
+
+    def _offsets(self, number: int, commit: Committed) -> dict[TopicPartition, Committed]:
+        return {TopicPartition(self._brain.topics.queries, number): commit}
+
+
+async def _stop(producer: TransactionalProducer) -> None:
+    try:
+        await producer.stop()
+    except BrokerError as error:
+        log.debug("while closing: %s", error)
+
+
+def _nobody_listens(number: int, error: BrokerError) -> None:
+    raise error

@@ -1,0 +1,56 @@
+"""What is said instead of an answer that the broker refuses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from anabranch.contract.events import Error, encode
+from anabranch.coordinator.delivery.dead_letters import DeadLetters
+from anabranch.coordinator.query.answering import failure
+from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.outbox import AnswerOut
+from anabranch.errors import RecordRefused
+from anabranch.kafka.transport import Acked
+
+__all__ = ["Refused"]
+
+log = logging.getLogger(__name__)
+
+
+class Refused:
+    """Whoever asked is told in a few hundred bytes; the answer itself becomes a dead letter."""
+
+    def __init__(self, brain: Brain, burial: DeadLetters) -> None:
+        self._brain = brain
+        self._burial = burial
+
+    async def instead(
+        self,
+        out: AnswerOut,
+        error: RecordRefused,
+        send: Callable[[AnswerOut], Awaitable[Acked]],
+    ) -> int | None:
+        """Send what the broker takes; its offset in `results`, None if it takes nothing.
+
+        Args:
+            send: sends in a batch of its own, and waits for the acknowledgement.
+        """
+        while True:
+            if error.alone and out.is_least:
+                log.error("a query has no answer, not even that it failed: %s", error)
+                return None
+            if error.alone:
+                self._brain.counters.answers_refused += 1
+                await self._burial.answer(out, error)
+                out = _least(out, error)
+            try:
+                return (await send(out)).offset
+            except RecordRefused as again:
+                error = again
+
+
+def _least(out: AnswerOut, error: RecordRefused) -> AnswerOut:
+    told = Error("internal", f"the broker refused the answer of {len(out.value):,} bytes: {error}")
+    failed = failure(out.key.decode(), told, epoch=out.owner.epoch, trace_id=None)
+    return out._replace(value=encode(failed), is_least=True)

@@ -1,0 +1,1 @@
+"""Whose partition it is, and what comes back with it."""

@@ -1,0 +1,160 @@
+"""Takeover: read back what is answered and what has arrived, from the committed offsets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from anabranch.contract.events import HEADER_OFFSET, Partial, decode
+from anabranch.coordinator.partitions.past_ids import read_ids
+from anabranch.coordinator.partitions.progress import Bounds, Mark, Progress
+from anabranch.coordinator.partitions.progress import decode as decode_progress
+from anabranch.coordinator.partitions.restored import Restored
+from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.cache_fill import cache_partial
+from anabranch.kafka.ranges import read_ranges
+from anabranch.kafka.topics import Topics
+from anabranch.kafka.transport import Committed, Headers, Reader, Record, TopicPartition
+from anabranch.runtime.containment import contained, ignore
+
+__all__ = ["progress_of", "read_back"]
+
+log = logging.getLogger(__name__)
+
+_MAX_DIGITS: Final = 19
+"""Of an offset."""
+
+
+def progress_of(committed: Committed | None, beginning: int, end: int) -> Progress:
+    """What a commit says of a log that holds these offsets.
+
+    Without one, a partition is read from its beginning; so is one that ends before the commit: it
+    was made anew, or a node lost what it had.
+    """
+    if committed is None:
+        return Progress(beginning, bounds=Bounds())
+    progress = decode_progress(committed.offset, committed.metadata)
+    if progress.offset > end or (progress.mark is not None and progress.mark.offset >= end):
+        return _anew(progress, beginning)
+    return progress.within(beginning, end)
+
+
+async def read_back(
+    reader: Reader, brain: Brain, takeovers: Mapping[int, Progress]
+) -> dict[int, Restored]:
+    """What is there of queries that are not done, to the present ends of all logs.
+
+    Reads `results[p]` and `partials[p]` from each p's bounds, and of `queries[p]` the ids of those
+    that are done. Partials fill the cache on the way.
+    """
+    topics, config = brain.topics, brain.config.coordinator
+    joined = [
+        TopicPartition(topic, p) for topic in (topics.results, topics.partials) for p in takeovers
+    ]
+    queries = [TopicPartition(topics.queries, p) for p in takeovers]
+    beginnings = await reader.beginnings([*joined, *queries])
+    ends = await reader.ends(joined)
+    ends |= await reader.ends(queries)  # later: no answer is to a query beyond
+    takeovers = await _known_again(reader, topics, takeovers, beginnings)
+    ids = await read_ids(reader, topics.queries, takeovers, beginnings, config, brain.now_ms())
+    restored = {
+        p: Restored(
+            progress,
+            Bounds(
+                ends[TopicPartition(topics.results, p)], ends[TopicPartition(topics.partials, p)]
+            ),
+            ends[TopicPartition(topics.queries, p)],
+            ids[p],
+            max_bytes=config.max_open_bytes // len(takeovers),
+        )
+        for p, progress in takeovers.items()
+    }
+    ranges = {
+        tp: range(
+            max(_start(takeovers[tp.partition], tp, topics, ends[tp]), beginnings[tp]), ends[tp]
+        )
+        for tp in joined
+    }
+    async for record in read_ranges(reader, ranges):
+        if record.topic == topics.results:
+            _take_answer(restored[record.partition], record)
+        else:
+            _take_partial(brain, restored[record.partition], record)
+    return restored
+
+
+async def _known_again(
+    reader: Reader,
+    topics: Topics,
+    takeovers: Mapping[int, Progress],
+    beginnings: Mapping[TopicPartition, int],
+) -> Mapping[int, Progress]:
+    """What is said of logs that are other ones now is not believed: they are read anew."""
+    marks = {
+        tp: progress.mark
+        for number, progress in takeovers.items()
+        if progress.mark is not None
+        and progress.mark.offset >= beginnings[tp := TopicPartition(topics.queries, number)]
+    }
+    ranges = {tp: range(mark.offset, mark.offset + 1) for tp, mark in marks.items()}
+    found = {
+        TopicPartition(record.topic, record.partition): Mark.of(record)
+        async for record in read_ranges(reader, ranges)
+    }
+    others = {tp.partition for tp, mark in marks.items() if found.get(tp) != mark}
+    for number in others:
+        log.warning(
+            "partition %d of queries lost its tail and grew again, or was made anew: it is read "
+            "from its beginning, without what is answered",
+            number,
+        )
+    return {
+        number: _anew(progress, beginnings[TopicPartition(topics.queries, number)])
+        if number in others
+        else progress
+        for number, progress in takeovers.items()
+    }
+
+
+def _anew(progress: Progress, beginning: int) -> Progress:
+    return Progress(
+        beginning,
+        bounds=Bounds(),
+        epoch=progress.epoch,
+        takeovers=progress.takeovers,
+        stamps_ms=progress.stamps_ms,
+    )
+
+
+def _start(progress: Progress, tp: TopicPartition, topics: Topics, end: int) -> int:
+    """Where to begin. A log that ends before has lost its tail, and may have grown again.
+
+    An answer that is not found is given again, so all of `results` is read then. Partials that are
+    not found are asked for again.
+    """
+    bounds = progress.bounds or Bounds()
+    if tp.topic == topics.partials:
+        return min(bounds.partials, end)
+    return bounds.results if bounds.results <= end else 0
+
+
+def _take_answer(restored: Restored, record: Record) -> None:
+    """An answered offset, by its header and key, without decoding the answer."""
+    offset = _offset_of(record.headers)
+    if offset is not None:
+        restored.add_answer(offset, (record.key or b"").decode(errors="replace"))
+
+
+def _offset_of(headers: Headers) -> int | None:
+    """The first offset that is named; what is no offset, whoever wrote it, is none."""
+    named = (value for name, value in headers if name == HEADER_OFFSET)
+    value = next(named, b"")
+    return int(value) if len(value) <= _MAX_DIGITS and value.isdigit() else None
+
+
+def _take_partial(brain: Brain, restored: Restored, record: Record) -> None:
+    with contained(ignore):  # dead-lettered by whoever read it first
+        partial = decode(record.value, Partial)
+        cache_partial(brain, record, partial, None)
+        restored.add_partial(record, partial)

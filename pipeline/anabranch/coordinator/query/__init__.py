@@ -1,0 +1,1 @@
+"""The life of a query in a coordinator, without I/O."""

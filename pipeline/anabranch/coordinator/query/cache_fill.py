@@ -1,0 +1,130 @@
+"""Rule 7: the cache is a fold over partials, those of a takeover and late ones included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from msgspec import Raw
+
+from anabranch.cache.keys import Question
+from anabranch.cache.slots import Slot
+from anabranch.contract.bounds import MAX_SPAN_MS, clamped_ms
+from anabranch.contract.events import (
+    MAX_VALUE_BYTES,
+    Answer,
+    Item,
+    LayerDescriptor,
+    Partial,
+    PartialResult,
+    encode,
+)
+from anabranch.coordinator.query.answering import fitting
+from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.open_query import Memo, OpenQuery
+from anabranch.kafka.transport import Record
+
+__all__ = ["cache_partial", "memoise"]
+
+MAX_MEMO_BYTES: Final = MAX_VALUE_BYTES // 2
+"""Whoever is answered from a memo gets it whole: it must fit into a record."""
+
+
+class _Whole(NamedTuple):
+    """All that a layer gave: results of its shards, and what they make together."""
+
+    shards: Sequence[PartialResult]
+    items: list[Item]
+    complete: bool
+    since_ms: float
+
+
+def cache_partial(
+    brain: Brain, record: Record, partial: Partial, open_query: OpenQuery | None
+) -> None:
+    """Keep what a partial brought; under its digest where the question is not known any more.
+
+    Only whole layers are kept: of a layer in shards the slot is filled when its join is. Layers
+    that nobody has announced are not kept. What the coordinator knows of an open query counts,
+    not what a worker wrote of it into the partial.
+    """
+    if not partial.key:
+        return
+    key: Question | str = partial.key
+    limit = partial.limit
+    generation = partial.generation
+    if open_query is None:
+        key = brain.guessing.question(partial.key) or partial.key
+    else:
+        if open_query.digest != partial.key:
+            return  # not the question that was asked: never under its key
+        key, limit = open_query.key, open_query.query.limit
+        generation = open_query.generation
+    if generation > brain.control_position:
+        return  # it lies, or `control` begins anew: what it missed cannot be known
+    slots = [
+        (result.layer, _slot(whole, layer, limit, generation))
+        for result in partial.results
+        if (whole := _whole(_came_ms(brain, record, open_query), result, open_query)) is not None
+        and (layer := brain.directory.descriptor(result.layer)) is not None
+    ]
+    for name, slot in slots:  # all of a partial is kept, or nothing
+        brain.cache.store(key, name, slot, brain.now_ms())
+    if open_query is not None:
+        brain.guessing.worked(sum(clamped_ms(result.took_ms) for result in partial.results))
+
+
+def memoise(brain: Brain, open_query: OpenQuery, answer: Answer) -> None:
+    """Keep the merged items of an answer that came from the cache alone."""
+    names = tuple(open_query.join.layers)
+    if open_query.memo is not None or len(open_query.slots) < len(names):
+        return
+    if fitting(answer) is not answer:
+        return  # more than a record holds, and maybe gigabytes
+    memo = Memo(
+        items=Raw(encode(answer.items)),
+        truncated=answer.truncated,
+        agreement=answer.agreement,
+        used=tuple({name for item in answer.items for name in item.layers}),
+        weighed=brain.directory.revision,
+    )
+    if len(memo.items) < MAX_MEMO_BYTES:
+        limit = open_query.query.limit
+        brain.cache.remember(open_query.key, names, limit, open_query.slots, encode(memo))
+
+
+def _slot(whole: _Whole, layer: LayerDescriptor, limit: int, generation: int) -> Slot:
+    return Slot(
+        items=whole.items,
+        complete=whole.complete,
+        limit=limit,
+        stored_ms=whole.since_ms,
+        ttl_ms=min(MAX_SPAN_MS, *(_ttl_ms(layer, shard) for shard in whole.shards)),
+        generation=generation,
+        tags=tuple(dict.fromkeys(tag for s in whole.shards for tag in s.tags)),
+        cost_ms=sum(clamped_ms(s.took_ms) for s in whole.shards),
+    )
+
+
+def _came_ms(brain: Brain, record: Record, open_query: OpenQuery | None) -> float:
+    """When a partial was appended: whatever its stamp says, after its query and before now."""
+    asked_ms = open_query.read_ms if open_query is not None else 0.0
+    return min(max(float(record.timestamp), asked_ms), brain.now_ms())
+
+
+def _whole(at_ms: float, result: PartialResult, open_query: OpenQuery | None) -> _Whole | None:
+    """What a layer's (last) result completes, as old as its first."""
+    if result.status != "ok":
+        return None
+    if result.shards == 1:
+        return _Whole([result], result.items, result.complete, at_ms)
+    layer = open_query.join.layers.get(result.layer) if open_query else None
+    if layer is None or not layer.whole or not any(part is result for part in layer.results):
+        return None
+    since_ms = at_ms if layer.first_ms is None else min(at_ms, layer.first_ms)
+    return _Whole(layer.results, list(layer.items), layer.complete, since_ms)
+
+
+def _ttl_ms(layer: LayerDescriptor, result: PartialResult) -> int:
+    """The result's own, else the layer's as its workers announced it."""
+    return layer.ttl_ms if result.ttl_ms is None else result.ttl_ms

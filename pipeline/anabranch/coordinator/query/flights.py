@@ -1,0 +1,118 @@
+"""Identical misses of all partitions meet: one fetches, the others are served by it.
+
+What happens to one query is news to others; it is told after the event that brought it, in one
+loop, as telling may bring more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Final, cast
+
+from anabranch.aggregate.join import JoinLayer
+from anabranch.cache.keys import Question
+from anabranch.cache.single_flight import Flights, Lead, Ticket
+from anabranch.contract.events import PRIORITIES
+from anabranch.coordinator.query.open_query import OpenQuery
+
+if TYPE_CHECKING:
+    from anabranch.coordinator.query.partition import QueryPartition
+
+__all__ = ["MOST_TRIES", "SharedFetches"]
+
+MOST_TRIES: Final = 3
+"""Fetches that a layer ends with an error before all who wait are told of it."""
+
+Place = tuple[int, int]
+"""(partition, offset) of a query."""
+
+
+class SharedFetches:
+    """Who fetches for whom, across the partitions of this coordinator."""
+
+    def __init__(self) -> None:
+        self.flights = Flights()
+        self.partitions: Mapping[int, QueryPartition] = {}
+        self._news: deque[tuple[Place, JoinLayer | str | None]] = deque()
+        """Queries that are served by a layer, have to fetch one, or that nobody waits for."""
+        self._refreshes: dict[tuple[Question, str], Place] = {}
+        """What is fetched anew beside a miss, and by which query."""
+
+    def may_refresh(self, open_query: OpenQuery, layer: str) -> bool:
+        """Whether a query is the first to fetch anew what it has; nobody waits for that."""
+        place = open_query.key, layer
+        return self._refreshes.setdefault(place, open_query.place) == open_query.place
+
+    def must_fetch(self, open_query: OpenQuery, layer: str, now_ms: float) -> bool:
+        """Whether a query has to fetch a layer itself; else it is served when it is there."""
+        role = self.flights.enter(open_query.key, layer, _ticket(open_query, now_ms))
+        return isinstance(role, Lead)
+
+    def ended(self, open_query: OpenQuery, layer: JoinLayer, now_ms: float) -> None:
+        """A fetched layer has ended: serve those who wait for it, or let one of them lead.
+
+        What went wrong for one may go well for the next; after a few, all are told.
+        """
+        key, place = open_query.key, open_query.place
+        broke = layer.status != "timeout"
+        tries = self.flights.failures(key, layer.name, place) + 1
+        if layer.whole or (broke and tries >= MOST_TRIES):
+            served = self.flights.succeed(key, layer.name, place)
+            self._news.extend((_place(ticket), layer) for ticket in served)
+        else:
+            self._lead(self.flights.fail(key, layer.name, place, now_ms, broke=broke))
+
+    def lost(self, open_query: OpenQuery, layer: str, now_ms: float) -> None:
+        """A worker died that fetched this: who waits does not wait for that."""
+        self._lead(self.flights.fail(open_query.key, layer, open_query.place, now_ms))
+
+    def left(
+        self, open_query: OpenQuery, now_ms: float, running: Collection[str] = ()
+    ) -> Collection[str]:
+        """A query is over: whoever it fetched for goes on without it.
+
+        Of the layers that are still `running` for it, those that others wait for.
+        """
+        for name, layer in open_query.join.layers.items():
+            place = open_query.key, name
+            if layer.source == "cache" and self._refreshes.get(place) == open_query.place:
+                del self._refreshes[place]
+        if not open_query.leading:
+            return ()
+        self._lead(self.flights.leave(open_query.place, now_ms, running))
+        self._news.extend((cast(Place, id_), None) for id_ in self.flights.forsaken())
+        return self.flights.led_by(open_query.place)
+
+    def settle(self) -> None:
+        """Tell the news, and what telling it brings."""
+        while self._news:
+            (number, offset), news = self._news.popleft()
+            if (partition := self.partitions.get(number)) is None:
+                continue
+            if news is None:
+                partition.queries.on_forsaken(offset)
+            elif isinstance(news, str):
+                partition.queries.on_leading(offset, news)
+            else:
+                partition.queries.on_served(offset, news)
+
+    def _lead(self, leads: Iterable[Lead]) -> None:
+        self._news.extend((_place(lead.ticket), lead.layer) for lead in leads)
+
+
+def _place(ticket: Ticket) -> Place:
+    return cast(Place, ticket.id)
+
+
+def _ticket(open_query: OpenQuery, now_ms: float) -> Ticket:
+    query = open_query.query
+    return Ticket(
+        id=open_query.place,
+        limit=query.limit,
+        urgency=len(PRIORITIES) - PRIORITIES.index(query.priority),
+        generation=open_query.generation,
+        asked_ms=now_ms,
+        deadline_ms=open_query.deadline_ms,
+        max_age_ms=query.max_age_ms,
+    )

@@ -1,0 +1,194 @@
+"""What leaves a worker: partials, and dead letters of tasks nobody could read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from msgspec import structs
+
+from anabranch.admin.dead_letters import send_smaller
+from anabranch.contract.events import MAX_VALUE_BYTES, Partial, PartialResult, encode
+from anabranch.errors import RecordRefused
+from anabranch.kafka.dead_letters import DeadLetter, dead_letter, stack_digest
+from anabranch.kafka.topics import Topics
+from anabranch.kafka.transport import Producer, Record
+from anabranch.runtime.supervisor import Stage, signalled
+from anabranch.worker.executor import Job
+
+__all__ = ["Outlet"]
+
+log = logging.getLogger(__name__)
+
+_ASK_EVERY_S: Final = 1.0
+
+
+class _Out(NamedTuple):
+    """A partial on its way."""
+
+    job: Job
+    event: Partial
+    value: bytes
+    alone: bool = False
+    """In a batch of its own, as one that it shared was refused."""
+
+
+class Outlet:
+    """Sends in the order in which things were finished.
+
+    Args:
+        fail: called with the error when a record was not acknowledged; the worker must end.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        producer: Producer,
+        topics: Topics,
+        fail: Callable[[BaseException, str], None],
+    ) -> None:
+        self._instance = instance
+        self._producer = producer
+        self._topics = topics
+        self._fail = fail
+        self._waiting: deque[_Out] = deque()
+        self._filled = asyncio.Event()
+        self._in_flight: set[asyncio.Future[Any]] = set()
+        self._replyable = 0
+        """Partitions of `partials`, as far as they were asked for."""
+        self._ask_after_s = -math.inf
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, and everything was acknowledged or refused."""
+        return not self._waiting and not self._in_flight
+
+    def publish(self, job: Job, event: Partial) -> None:
+        """Queue a partial for sending; what does not fit, or cannot be encoded, says so instead."""
+        results = event.results
+        try:
+            value = encode(event)
+            if len(value) <= MAX_VALUE_BYTES:
+                self._queue(_Out(job, event, value))
+                return
+            why = f"a record holds {MAX_VALUE_BYTES:,} bytes, and this result needs {len(value):,}"
+        except Exception as error:
+            why = f"the result cannot be encoded: {type(error).__name__}"
+        if len(results) > 1:
+            half = len(results) // 2
+            for part in (results[:half], results[half:]):
+                self.publish(job, structs.replace(event, results=part))
+        else:
+            self._give_up(job, event, why)
+
+    async def bury(self, record: Record, error: Exception) -> None:
+        """A dead letter."""
+        letter = dead_letter(self._instance, str(error), record, stack=stack_digest(error))
+        try:
+            sent = await self._producer.send(self._topics.dlq, **letter._asdict())
+        except RecordRefused as refusal:
+            self._bury_less(letter, refusal)
+        else:
+            self._track(sent, partial(self._bury_less, letter))
+
+    async def can_reply(self, partition: int) -> bool:
+        """Whether `partials` has the partition; asks again if it may have grown."""
+        if partition >= self._replyable and self._may_ask():
+            self._replyable = await self._producer.partitions(self._topics.partials)
+        return 0 <= partition < self._replyable
+
+    async def send(self, stage: Stage) -> None:
+        """Stage: send what waits."""
+        while True:
+            stage.beat()
+            if not await signalled(self._filled):
+                continue
+            self._filled.clear()
+            while self._waiting:
+                out = self._waiting[0]
+                sent = await self._producer.send(
+                    self._topics.partials,
+                    out.value,
+                    partition=out.job.task.partition,
+                    headers=out.job.headers,
+                    alone=out.alone,
+                )
+                self._track(sent, partial(self._refused, out))
+                self._waiting.popleft()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait for acknowledgements of what is in flight, at most so long."""
+        if self._in_flight:
+            await asyncio.wait(set(self._in_flight), timeout=timeout_s)
+
+    def _may_ask(self) -> bool:
+        """Tasks may name partitions that never were: the broker is asked for one of many."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._ask_after_s:
+            return False
+        self._ask_after_s = now_s + _ASK_EVERY_S
+        return True
+
+    def _queue(self, out: _Out) -> None:
+        self._waiting.append(out)
+        self._filled.set()
+
+    def _give_up(self, job: Job, event: Partial, why: str) -> None:
+        """Results that cannot be sent say so instead, if that is something new."""
+        if any(result.status != "error" for result in event.results):
+            results = [_without_items(result, why) for result in event.results]
+            self.publish(job, structs.replace(event, results=results))
+        else:  # the task's own names fill the record: whoever wrote it is no coordinator of ours
+            log.error("nothing is sent for the task of query %.80s: %s", event.query, why)
+
+    def _refused(self, out: _Out, error: RecordRefused) -> None:
+        """The broker does not take a record, or did not take its neighbours'."""
+        if error.alone:
+            self._give_up(out.job, out.event, f"the broker refuses the result: {error}")
+        else:
+            self._queue(out._replace(alone=True))
+
+    def _bury_less(self, letter: DeadLetter, error: RecordRefused) -> None:
+        """The broker does not take a letter, or did not take its neighbours'."""
+
+        async def again() -> None:
+            if not await send_smaller(self._producer, self._topics.dlq, letter, error):
+                log.error("a dead letter is lost: %s", error)
+
+        self._track(asyncio.ensure_future(again()))
+
+    def _track(
+        self, sent: asyncio.Future[Any], refused: Callable[[RecordRefused], None] | None = None
+    ) -> None:
+        self._in_flight.add(sent)
+        sent.add_done_callback(partial(self._sent, refused))
+
+    def _sent(
+        self, refused: Callable[[RecordRefused], None] | None, sent: asyncio.Future[Any]
+    ) -> None:
+        self._in_flight.discard(sent)
+        error = None if sent.cancelled() else sent.exception()
+        if refused is not None and isinstance(error, RecordRefused):
+            refused(error)
+        elif error is not None:
+            self._fail(error, "a record was not acknowledged")
+
+
+def _without_items(result: PartialResult, why: str) -> PartialResult:
+    """What is left of a result that cannot be sent."""
+    return PartialResult(
+        layer=result.layer,
+        shard=result.shard,
+        shards=result.shards,
+        attempt=result.attempt,
+        status="error",
+        error=why,
+        queued_ms=result.queued_ms,
+        started_ms=result.started_ms,
+        took_ms=result.took_ms,
+    )
