@@ -6,8 +6,17 @@ Takes the address of a Kafka, or starts the embedded broker.
 import asyncio
 import sys
 
-from anabranch import Client, Config, Coordinator, Item, LayerSpec, Request, Worker, layer
-from anabranch.config.settings import KafkaConfig
+from anabranch import (
+    Client,
+    Config,
+    Coordinator,
+    Item,
+    KafkaConfig,
+    LayerSpec,
+    Request,
+    Worker,
+    layer,
+)
 from anabranch.dev.embedded import EmbeddedBroker
 
 ORDERS = {"c-1": [("order:17", "two lamps"), ("order:20", "a chair")]}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from anabranch.aggregate.result_aggregator import ConfidenceScorer, ResultAggregator
     from anabranch.cache.cross_layer_cache import CrossLayerCache
     from anabranch.client import Client
-    from anabranch.config.settings import Config, load
+    from anabranch.config.settings import Config, KafkaConfig, load
     from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, Item, Missing, Query
     from anabranch.contract.telemetry import ExecutionTelemetry
     from anabranch.coordinator import Coordinator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         RecordRefused,
         StageFailed,
     )
-    from anabranch.layers.api import Layer, LayerSpec, Request, Result, layer
+    from anabranch.layers.api import Invalidate, Layer, LayerSpec, Request, Result, layer
     from anabranch.learn.dependency_graph import DependencyGraph
     from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
     from anabranch.learn.profiler import PerformanceProfiler
@@ -50,7 +50,9 @@ __all__ = [
     "DependencyGraph",
     "ExecutionTelemetry",
     "ExecutionTelemetryCollector",
+    "Invalidate",
     "Item",
+    "KafkaConfig",
     "Layer",
     "LayerError",
     "LayerSpec",
@@ -73,7 +75,7 @@ _HOMES = {
     "aggregate.result_aggregator": ("ConfidenceScorer", "ResultAggregator"),
     "cache.cross_layer_cache": ("CrossLayerCache",),
     "client": ("Client",),
-    "config.settings": ("Config", "load"),
+    "config.settings": ("Config", "KafkaConfig", "load"),
     "coordinator": ("Coordinator",),
     "errors": (
         "AnabranchError",
@@ -86,7 +88,7 @@ _HOMES = {
         "StageFailed",
     ),
     "contract.events": ("Answer", "AnswerItem", "AnswerLayer", "Item", "Missing", "Query"),
-    "layers.api": ("Layer", "LayerSpec", "Request", "Result", "layer"),
+    "layers.api": ("Invalidate", "Layer", "LayerSpec", "Request", "Result", "layer"),
     "learn.dependency_graph": ("DependencyGraph",),
     "learn.execution_telemetry": ("ExecutionTelemetryCollector",),
     "learn.profiler": ("PerformanceProfiler",),

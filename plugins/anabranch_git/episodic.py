@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
-from anabranch.contract.events import Item
+from anabranch import Item
 from anabranch_git.item import commit_uri, item
 from anabranch_git.question import Question
 from anabranch_git.search import Hit, Table, search

@@ -15,7 +15,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from anabranch.contract.events import Item
+from anabranch import Item
 from anabranch_git.item import file_uri, item
 from anabranch_git.question import Question
 from anabranch_git.search import Hit, Table, search

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from anabranch.contract.events import Item
+from anabranch import Item
 from anabranch_git.repository import as_bytes
 
 __all__ = ["commit_uri", "file_uri", "item"]

@@ -13,9 +13,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from anabranch.contract.events import Item
-from anabranch.errors import AnabranchError
-from anabranch.layers.api import Invalidate, Request, Result
+from anabranch import AnabranchError, Invalidate, Item, Request, Result
 from anabranch_git.documents import Reading
 from anabranch_git.episodic import episodic
 from anabranch_git.graph import graph

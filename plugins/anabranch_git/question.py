@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from anabranch.errors import LayerError
+from anabranch import LayerError
 
 __all__ = ["Question", "read_question"]
 

@@ -12,7 +12,7 @@ import pygit2
 from msgspec import Struct
 from pygit2.enums import FileMode, SortMode
 
-from anabranch.errors import ConfigError
+from anabranch import ConfigError
 from anabranch_git.identity import identity
 from anabranch_git.trees import MAX_DEPTH, Trees
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from anabranch.errors import ConfigError
+from anabranch import ConfigError
 
 __all__ = ["Cancelled", "connect", "get", "lock", "prepare", "put", "transaction"]
 

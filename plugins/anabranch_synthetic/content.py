@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Protocol
 
+from anabranch import Request
 from anabranch.contract.events import Item, digest
-from anabranch.layers.api import Request
 
 __all__ = ["expected_items"]
 

@@ -13,9 +13,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from anabranch.contract.events import Item
-from anabranch.errors import LayerError
-from anabranch.layers.api import Request, Result
+from anabranch import Item, LayerError, Request, Result
 from anabranch_synthetic.content import expected_items
 
 __all__ = ["Synthetic", "SyntheticConfig"]

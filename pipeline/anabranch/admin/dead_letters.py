@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from anabranch.errors import RecordRefused
 from anabranch.kafka.dead_letters import (
     HEADER_INSTANCE,
     HEADER_PARTITION,
@@ -26,16 +25,14 @@ from anabranch.kafka.dead_letters import (
     HEADER_STACK,
     HEADER_TOPIC,
     HEADER_TRUNCATED,
-    DeadLetter,
     original_headers,
     our_headers,
-    smaller,
 )
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
 
-__all__ = ["Letter", "read_letters", "send_back", "send_smaller"]
+__all__ = ["Letter", "read_letters", "send_back"]
 
 _MAX_TEXT_CHARS: Final = 1_000
 _MAX_DIGITS: Final = 19
@@ -121,31 +118,6 @@ async def send_back(producer: Producer, dlq: str, letters: Iterable[Letter]) -> 
         await producer.send_and_wait(dlq, b"", key=b"", partition=record.partition, headers=note)
         sent.append(letter)
     return sent
-
-
-async def send_smaller(
-    producer: Producer, dlq: str, letter: DeadLetter, error: RecordRefused
-) -> bool:
-    """Send a letter that the broker refused again, with less and less of the record in it.
-
-    Returns:
-        False if not even our own headers are taken.
-
-    Raises:
-        ProduceError: it was not acknowledged.
-    """
-    while True:
-        if error.alone:
-            less = smaller(letter)
-            if less is None:
-                return False
-            letter = less
-        try:
-            await (await producer.send(dlq, **letter._asdict(), alone=True))
-        except RecordRefused as again:
-            error = again
-        else:
-            return True
 
 
 async def _read_all(reader: Reader, topic: str) -> list[Record]:

@@ -15,10 +15,10 @@ from typing import Final
 
 from msgspec import structs
 
-from anabranch.admin.diagnostics import StatsReport
 from anabranch.config.settings import Config
 from anabranch.contract.events import ControlRecord, MemberHealth, decode
 from anabranch.coordinator.background.group_watch import GroupWatch
+from anabranch.coordinator.background.stats_report import StatsReport
 from anabranch.coordinator.background.telemetry_sync import TelemetrySync
 from anabranch.coordinator.background.worker_crashes import mourn
 from anabranch.coordinator.delivery.at_least_once import AtLeastOnce

@@ -9,8 +9,9 @@ from pathlib import PurePath
 from typing import Final, NamedTuple
 
 from anabranch.contract.events import MAX_VALUE_BYTES
+from anabranch.errors import RecordRefused
 from anabranch.kafka.topics import MAX_MESSAGE_BYTES
-from anabranch.kafka.transport import Headers, Record
+from anabranch.kafka.transport import Headers, Producer, Record
 
 __all__ = [
     "HEADER_REASON",
@@ -19,7 +20,7 @@ __all__ = [
     "dead_letter",
     "original_headers",
     "our_headers",
-    "smaller",
+    "send_smaller",
     "stack_digest",
 ]
 
@@ -176,3 +177,28 @@ def _fitting(headers: Headers) -> Iterator[tuple[str, bytes]]:
         if room < 0:
             return
         yield name, content
+
+
+async def send_smaller(
+    producer: Producer, dlq: str, letter: DeadLetter, error: RecordRefused
+) -> bool:
+    """Send a letter that the broker refused again, with less and less of the record in it.
+
+    Returns:
+        False if not even our own headers are taken.
+
+    Raises:
+        ProduceError: it was not acknowledged.
+    """
+    while True:
+        if error.alone:
+            less = smaller(letter)
+            if less is None:
+                return False
+            letter = less
+        try:
+            await (await producer.send(dlq, **letter._asdict(), alone=True))
+        except RecordRefused as again:
+            error = again
+        else:
+            return True

@@ -29,7 +29,7 @@ from anabranch.layers.api import Layer, LayerSpec, layer
 
 __all__ = ["ENTRY_POINTS", "Installed", "installed", "load_layers"]
 
-ENTRY_POINTS: Final = "anabranch.layers.api"
+ENTRY_POINTS: Final = "anabranch.layers"
 """The entry-point group under which a distribution offers layers."""
 
 

@@ -12,10 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
-from anabranch.admin.dead_letters import send_smaller
 from anabranch.contract.events import MAX_VALUE_BYTES, Partial, PartialResult, encode
 from anabranch.errors import RecordRefused
-from anabranch.kafka.dead_letters import DeadLetter, dead_letter, stack_digest
+from anabranch.kafka.dead_letters import DeadLetter, dead_letter, send_smaller, stack_digest
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Producer, Record
 from anabranch.runtime.supervisor import Stage, signalled

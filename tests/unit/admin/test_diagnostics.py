@@ -13,7 +13,7 @@ from hybrid import Hybrid
 from records import FakeRecord
 
 from anabranch.admin.cluster_view import LATELY_MS, ClusterView
-from anabranch.admin.diagnostics import Diagnostics, StatsReport, component_stats
+from anabranch.admin.diagnostics import Diagnostics
 from anabranch.client import Client
 from anabranch.config.settings import Config, TopicsConfig, TypeConfig
 from anabranch.contract.events import (
@@ -27,6 +27,7 @@ from anabranch.contract.events import (
     order_key,
 )
 from anabranch.coordinator import Coordinator
+from anabranch.coordinator.background.stats_report import StatsReport, component_stats
 from anabranch.errors import TopicError
 from anabranch.kafka.topics import ensure_topics
 from anabranch.layers.api import LayerSpec, Request, layer

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from anabranch.admin.dead_letters import send_smaller
 from anabranch.coordinator.delivery.fencing import Fencing
 from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.query.brain import Brain
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.errors import RecordRefused
-from anabranch.kafka.dead_letters import DeadLetter, dead_letter, stack_digest
+from anabranch.kafka.dead_letters import DeadLetter, dead_letter, send_smaller, stack_digest
 from anabranch.kafka.transport import Producer, Record
 
 __all__ = ["DeadLetters"]
