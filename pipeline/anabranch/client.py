@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -67,7 +68,10 @@ class Client(DiagnosticFunctions):
 
             transport = KafkaTransport(config.kafka)
         self.name = instance_name("client")
-        self._diagnostics = partial(Diagnostics, config, transport=transport)
+        self._make_diagnostics = partial(Diagnostics, config, transport=transport)
+        self._opened: Diagnostics | None = None
+        self._opening = asyncio.Lock()
+        self._resources = AsyncExitStack()
         self._topics = Topics(config.namespace)
         self._bootstrap = config.kafka.bootstrap
         self._types = config.types
@@ -218,10 +222,9 @@ class Client(DiagnosticFunctions):
         """
         return await self._supervisor.wait_failed()
 
-    async def census(self) -> ClusterView:
+    async def cluster_view(self) -> ClusterView:
         """See `DiagnosticFunctions`."""
-        async with self._diagnostics() as diagnostics:
-            return await diagnostics.census()
+        return await (await self._diagnostics()).cluster_view()
 
     async def invalidate(
         self,
@@ -233,12 +236,19 @@ class Client(DiagnosticFunctions):
         timeout_ms: int = 5_000,
     ) -> Invalidation:
         """See `DiagnosticFunctions`."""
-        async with self._diagnostics() as diagnostics:
-            return await diagnostics.invalidate(
-                layer=layer, scope=scope, key=key, tags=tags, timeout_ms=timeout_ms
-            )
+        diagnostics = await self._diagnostics()
+        return await diagnostics.invalidate(
+            layer=layer, scope=scope, key=key, tags=tags, timeout_ms=timeout_ms
+        )
 
     # ── details ────────────────────────────────────────────────────────────────────────────
+
+    async def _diagnostics(self) -> Diagnostics:
+        """Opened by the first call that needs it, and kept for those that follow."""
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await self._resources.enter_async_context(self._make_diagnostics())
+        return self._opened
 
     def _key(self, query: Query) -> bytes:
         """The same question lands on the same coordinator (rule 12)."""
@@ -290,4 +300,5 @@ class Client(DiagnosticFunctions):
     async def _close(self) -> None:
         await self._supervisor.stop()
         self._give_up(BrokerError("the client was closed"))
+        await self._resources.aclose()
         await asyncio.gather(self._producer.stop(), self._reader.stop(), return_exceptions=True)

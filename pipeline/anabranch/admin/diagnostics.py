@@ -67,13 +67,13 @@ class Invalidation(Struct, frozen=True):
 
 
 class DiagnosticFunctions(ABC):
-    """The functions of the original, over whoever can take a census and give an order.
+    """The functions of the original, over whoever can take a view and give an order.
 
     Statistics are of coordinators that are alive, by instance.
     """
 
     @abstractmethod
-    async def census(self) -> ClusterView:
+    async def cluster_view(self) -> ClusterView:
         """Read `health` and listen until everybody who was there lately has been heard.
 
         At most three seconds.
@@ -102,35 +102,35 @@ class DiagnosticFunctions(ABC):
 
     async def get_dependency_graph_stats(self) -> dict[str, Stats]:
         """Size of what was learned of layers that go together."""
-        return _component(await self.census(), "dependency_graph")
+        return _component(await self.cluster_view(), "dependency_graph")
 
     async def get_cross_layer_cache_stats(self) -> dict[str, Stats]:
         """Hits, sizes, evictions; under `total` what adds up over all instances."""
-        return _with_total(_component(await self.census(), "cross_layer_cache"))
+        return _with_total(_component(await self.cluster_view(), "cross_layer_cache"))
 
     async def get_strategy_selection_stats(self) -> dict[str, Stats]:
         """How far the estimates can be trusted."""
-        return _component(await self.census(), "strategy_selection")
+        return _component(await self.cluster_view(), "strategy_selection")
 
     async def get_execution_telemetry_report(self) -> dict[str, Stats]:
         """The analytics: accuracy, effectiveness, types, trend, recommendations."""
-        return _component(await self.census(), "execution_telemetry")
+        return _component(await self.cluster_view(), "execution_telemetry")
 
     async def get_worker_pool_health(self) -> dict[str, list[Stats]]:
         """Live workers by group."""
-        return _workers(await self.census())
+        return _workers(await self.cluster_view())
 
     async def get_phase_7bc_diagnostics(self) -> dict[str, Any]:
         """All of it, of one moment, with the coordinators and whoever has fallen silent."""
-        census = await self.census()
+        view = await self.cluster_view()
         return {
-            "dependency_graph": _component(census, "dependency_graph"),
-            "cross_layer_cache": _with_total(_component(census, "cross_layer_cache")),
-            "strategy_selection": _component(census, "strategy_selection"),
-            "execution_telemetry": _component(census, "execution_telemetry"),
-            "worker_pool": _workers(census),
-            "coordinators": [asdict(member) for member in census.live("coordinator")],
-            "silent": census.silent("coordinator") + census.silent("worker"),
+            "dependency_graph": _component(view, "dependency_graph"),
+            "cross_layer_cache": _with_total(_component(view, "cross_layer_cache")),
+            "strategy_selection": _component(view, "strategy_selection"),
+            "execution_telemetry": _component(view, "execution_telemetry"),
+            "worker_pool": _workers(view),
+            "coordinators": [asdict(member) for member in view.live("coordinator")],
+            "silent": view.silent("coordinator") + view.silent("worker"),
         }
 
     async def invalidate_cross_layer_cache_layer(self, layer: str) -> int:
@@ -160,7 +160,8 @@ class Diagnostics(DiagnosticFunctions):
         name = instance_name("diagnostics")
         self._reader = transport.reader(name)
         self._producer = transport.producer(name)
-        self._census = ClusterView()
+        self._view = ClusterView()
+        self._one_listens = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         try:
@@ -179,10 +180,10 @@ class Diagnostics(DiagnosticFunctions):
     ) -> None:
         await self._close()
 
-    async def census(self) -> ClusterView:
+    async def cluster_view(self) -> ClusterView:
         """See `DiagnosticFunctions`."""
-        await self._listen(lambda census: census.heard_all, _LISTEN_MS)
-        return self._census
+        await self._listen(lambda view: view.heard_all, _LISTEN_MS)
+        return self._view
 
     async def invalidate(
         self,
@@ -202,14 +203,14 @@ class Diagnostics(DiagnosticFunctions):
         acked = await self._producer.send_and_wait(
             self._control, value, key=order_key(order), partition=0
         )
-        await self._listen(lambda census: not _behind(census, acked.offset), timeout_ms)
+        await self._listen(lambda view: not _behind(view, acked.offset), timeout_ms)
         counts = {
             name: stats.orders.get(acked.offset, 0)
-            for name, stats in self._census.stats.items()
+            for name, stats in self._view.stats.items()
             if stats.control_position > acked.offset
         }
         return Invalidation(
-            acked.offset, sum(counts.values()), counts, _behind(self._census, acked.offset)
+            acked.offset, sum(counts.values()), counts, _behind(self._view, acked.offset)
         )
 
     async def _follow(self) -> None:
@@ -218,15 +219,16 @@ class Diagnostics(DiagnosticFunctions):
 
     async def _listen(self, enough: Callable[[ClusterView], bool], timeout_ms: int) -> None:
         """Read to the end, and from there on for `timeout_ms` or until there is enough."""
-        end = await self._end()
-        self._census.begin()
-        while self._reader.position(self._health) < end:
-            if not await self._read(end):  # the log may have lost what was to come
-                end = min(end, await self._end())
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout_ms / 1000
-        while not enough(self._census) and loop.time() < until:
-            await self._read(end)
+        async with self._one_listens:
+            end = await self._end()
+            self._view.begin()
+            while self._reader.position(self._health) < end:
+                if not await self._read(end):  # the log may have lost what was to come
+                    end = min(end, await self._end())
+            loop = asyncio.get_running_loop()
+            until = loop.time() + timeout_ms / 1000
+            while not enough(self._view) and loop.time() < until:
+                await self._read(end)
 
     async def _end(self) -> int:
         return (await self._reader.ends([self._health]))[self._health]
@@ -235,22 +237,22 @@ class Diagnostics(DiagnosticFunctions):
         """Whether anything came."""
         batches = await self._reader.fetch(_FETCH_MS)
         async for _, record in in_turns(batches):
-            self._census.learn(record, alive=record.offset >= end)
+            self._view.learn(record, alive=record.offset >= end)
         return bool(batches)
 
     async def _close(self) -> None:
         await asyncio.gather(self._reader.stop(), self._producer.stop(), return_exceptions=True)
 
 
-def _behind(census: ClusterView, offset: int) -> list[str]:
+def _behind(view: ClusterView, offset: int) -> list[str]:
     """Coordinators that were there lately and have not said that they passed an order."""
-    there = [member.instance for member in census.live("coordinator")]
-    passed = {n for n, stats in census.stats.items() if stats.control_position > offset}
-    return sorted({*there, *census.silent("coordinator")} - passed)
+    there = [member.instance for member in view.live("coordinator")]
+    passed = {n for n, stats in view.stats.items() if stats.control_position > offset}
+    return sorted({*there, *view.silent("coordinator")} - passed)
 
 
-def _component(census: ClusterView, name: str) -> dict[str, Stats]:
-    found = {m.instance: census.stats.get(m.instance) for m in census.live("coordinator")}
+def _component(view: ClusterView, name: str) -> dict[str, Stats]:
+    found = {m.instance: view.stats.get(m.instance) for m in view.live("coordinator")}
     return {instance: stats.components.get(name, {}) for instance, stats in found.items() if stats}
 
 
@@ -267,8 +269,8 @@ def _number(value: Any) -> float:
     return value if isinstance(value, int | float) and abs(value) <= MAX_INT else 0
 
 
-def _workers(census: ClusterView) -> dict[str, list[Stats]]:
+def _workers(view: ClusterView) -> dict[str, list[Stats]]:
     groups: dict[str, list[MemberHealth]] = {}
-    for member in census.live("worker"):
+    for member in view.live("worker"):
         groups.setdefault(member.group, []).append(member)
     return {name: [asdict(member) for member in groups[name]] for name in sorted(groups)}

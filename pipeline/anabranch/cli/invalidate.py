@@ -60,7 +60,7 @@ async def _order(
 ) -> Invalidation:
     async with Diagnostics(config) as diagnostics:
         if layer is not None:
-            _check(layer, {*config.layers, *(await diagnostics.census()).layers})
+            _check(layer, {*config.layers, *(await diagnostics.cluster_view()).layers})
         return await diagnostics.invalidate(layer=layer, scope=scope, key=key, tags=tags)
 
 

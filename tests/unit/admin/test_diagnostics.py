@@ -38,7 +38,7 @@ from anabranch.worker import Worker
 T = TypeVar("T")
 
 
-# ── the census ─────────────────────────────────────────────────────────────────────────────
+# ── the view of the cluster ────────────────────────────────────────────────────────────────
 
 
 def member(name: str, timestamp: int = 0, role: Any = "coordinator", **fields: Any) -> FakeRecord:
@@ -60,47 +60,47 @@ class TestCensus:
     def test_who_speaks_while_one_listens_is_alive_and_who_spoke_just_before_is_silent(
         self,
     ) -> None:
-        census = ClusterView()
+        view = ClusterView()
         for name in ("b", "a"):
-            census.learn(member(name, 1_000), alive=False)
-        census.learn(member("b", 2_000), alive=True)
-        assert names(census.live("coordinator")) == ["b"]
-        assert census.silent("coordinator") == ["a"]
+            view.learn(member(name, 1_000), alive=False)
+        view.learn(member("b", 2_000), alive=True)
+        assert names(view.live("coordinator")) == ["b"]
+        assert view.silent("coordinator") == ["a"]
 
     def test_who_has_long_been_gone_is_not_mentioned(self) -> None:
-        census = ClusterView()
-        census.learn(member("old", 1_000), alive=False)
-        census.learn(member("new", 1_001 + LATELY_MS), alive=True)
-        assert not census.silent("coordinator")
+        view = ClusterView()
+        view.learn(member("old", 1_000), alive=False)
+        view.learn(member("new", 1_001 + LATELY_MS), alive=True)
+        assert not view.silent("coordinator")
 
     def test_who_said_goodbye_is_not_missed(self) -> None:
-        census = ClusterView()
-        census.learn(member("stopped", state="stopped"), alive=False)
-        census.learn(member("gone"), alive=False)
-        census.learn(stats("gone"), alive=False)
-        census.learn(FakeRecord(None, key=b"member/coordinator/gone"), alive=False)
-        census.learn(FakeRecord(None, key=b"stats/gone"), alive=False)
-        assert census.heard_all
-        assert not census.stats
+        view = ClusterView()
+        view.learn(member("stopped", state="stopped"), alive=False)
+        view.learn(member("gone"), alive=False)
+        view.learn(stats("gone"), alive=False)
+        view.learn(FakeRecord(None, key=b"member/coordinator/gone"), alive=False)
+        view.learn(FakeRecord(None, key=b"stats/gone"), alive=False)
+        assert view.heard_all
+        assert not view.stats
 
     def test_a_coordinator_is_heard_once_its_counts_are_there_too(self) -> None:
-        census = ClusterView()
-        census.learn(member("a"), alive=True)
-        assert not census.heard_all
-        census.learn(stats("a"), alive=False)
-        assert census.heard_all
+        view = ClusterView()
+        view.learn(member("a"), alive=True)
+        assert not view.heard_all
+        view.learn(stats("a"), alive=False)
+        assert view.heard_all
 
     def test_listening_anew_believes_nobody(self) -> None:
-        census = ClusterView()
-        census.learn(member("w", role="worker"), alive=True)
-        census.begin()
-        assert census.silent("worker") == ["w"]
+        view = ClusterView()
+        view.learn(member("w", role="worker"), alive=True)
+        view.begin()
+        assert view.silent("worker") == ["w"]
 
     def test_what_it_does_not_know_is_passed_over(self) -> None:
-        census = ClusterView()
-        census.learn(FakeRecord(b'{"kind": "later"}', key=b"later/1"), alive=True)
-        census.learn(FakeRecord(encode(LayerDescriptor("a", "io"))), alive=True)
-        assert set(census.layers) == {"a"}
+        view = ClusterView()
+        view.learn(FakeRecord(b'{"kind": "later"}', key=b"later/1"), alive=True)
+        view.learn(FakeRecord(encode(LayerDescriptor("a", "io"))), alive=True)
+        assert set(view.layers) == {"a"}
 
 
 # ── what is counted ────────────────────────────────────────────────────────────────────────
@@ -250,6 +250,29 @@ class TestDiagnostics:
         found = over(body, coordinators=1)
         assert key in found["c0"]
 
+    def test_a_client_opens_its_connections_for_them_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened: list[str] = []
+        enter = Diagnostics.__aenter__
+
+        async def counted(diagnostics: Diagnostics) -> Diagnostics:
+            opened.append(diagnostics._control)
+            return await enter(diagnostics)
+
+        monkeypatch.setattr(Diagnostics, "__aenter__", counted)
+
+        async def body(pipeline: Pipeline) -> list[Any]:
+            client = pipeline.client
+            first = await asyncio.gather(
+                client.get_worker_pool_health(), client.get_worker_pool_health()
+            )
+            return [*first, await client.get_worker_pool_health()]
+
+        for health in over(body, coordinators=1):
+            assert [worker["state"] for worker in health["default"]] == ["ready"]
+        assert len(opened) == 1
+
     def test_worker_health_is_by_group(self) -> None:
         async def body(pipeline: Pipeline) -> Any:
             return await pipeline.client.get_worker_pool_health()
@@ -272,10 +295,10 @@ class TestDiagnostics:
     def test_who_dies_between_two_looks_is_missed_in_the_second(self) -> None:
         async def body(pipeline: Pipeline) -> Any:
             async with pipeline.diagnostics() as diagnostics:
-                first = (await diagnostics.census()).silent("coordinator")
+                first = (await diagnostics.cluster_view()).silent("coordinator")
                 pipeline.broker.cut("c1", 30)
                 await asyncio.sleep(2)
-                return first, (await diagnostics.census()).silent("coordinator")
+                return first, (await diagnostics.cluster_view()).silent("coordinator")
 
         assert over(body) == ([], ["c1"])
 
@@ -362,7 +385,7 @@ class TestReport:
             await report.withdraw()
             await producer.stop()
             async with pipeline.diagnostics() as diagnostics:
-                return (await diagnostics.census()).stats
+                return (await diagnostics.cluster_view()).stats
 
         assert set(over(body, coordinators=1)) == {"c0"}
 

@@ -110,7 +110,7 @@ def test_a_layer_that_nobody_knows_is_not_forgotten(
 
         async def __aexit__(self, *error: object) -> None: ...
 
-        async def census(self) -> Any:
+        async def cluster_view(self) -> Any:
             return SimpleNamespace(layers=announced)
 
     monkeypatch.setattr(ordered, "Diagnostics", Diagnostics)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from records import FakeRecord
 
-from anabranch.admin import cluster_view as census_module
+from anabranch.admin import cluster_view as cluster_view_module
 from anabranch.admin.cluster_view import ClusterView
 from anabranch.cache import invalidation, prefetch, slots
 from anabranch.cache.eviction import Entry
@@ -91,26 +91,26 @@ def _announced(count: int, group: str) -> LayerRegistry:
 
 
 def heard(count: int) -> int:
-    census = ClusterView()
+    view = ClusterView()
     for n in range(count):
         member = encode(MemberHealth(f"w{n}", "worker", "ready"))
-        census.learn(FakeRecord(member, key=b"%d" % n), alive=True)
-    return len(census._heard)
+        view.learn(FakeRecord(member, key=b"%d" % n), alive=True)
+    return len(view._heard)
 
 
 def reports(count: int) -> int:
-    census = ClusterView()
+    view = ClusterView()
     for n in range(count):
-        census.learn(FakeRecord(encode(ComponentStats(f"c{n}")), key=b"%d" % n), alive=True)
-    return len(census.stats)
+        view.learn(FakeRecord(encode(ComponentStats(f"c{n}")), key=b"%d" % n), alive=True)
+    return len(view.stats)
 
 
 def announcements(count: int) -> int:
-    census = ClusterView()
+    view = ClusterView()
     for n in range(count):
         layer = encode(LayerDescriptor(f"l{n}", "io"))
-        census.learn(FakeRecord(layer, key=b"%d" % n), alive=True)
-    return len(census.layers)
+        view.learn(FakeRecord(layer, key=b"%d" % n), alive=True)
+    return len(view.layers)
 
 
 def batches(count: int) -> int:
@@ -200,9 +200,9 @@ def combinations_of_layers(count: int) -> int:
         (partitions_of_members, directory_module.MAX_PARTITIONS_HELD),
         (layers, directory_module.MAX_LAYERS),
         (groups, directory_module.MAX_GROUPS),
-        (heard, census_module.MAX_HEARD),
-        (reports, census_module.MAX_STATS),
-        (announcements, census_module.MAX_LAYERS),
+        (heard, cluster_view_module.MAX_HEARD),
+        (reports, cluster_view_module.MAX_STATS),
+        (announcements, cluster_view_module.MAX_LAYERS),
         (batches, seen_batches.MAX_INSTANCES),
         (types_learned, known.MAX_FOREIGN_TYPES),
         (types_of_the_graph, dependency_graph.MAX_TYPES),

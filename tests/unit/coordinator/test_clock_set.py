@@ -189,14 +189,14 @@ class TestWhatWaits:
             directory.beat()
         assert [dead.instance for dead, _ in directory.deaths()] == ["w"]
 
-    def test_a_census_sees_who_is_there_after_the_clock_was_set_back(self) -> None:
-        census = ClusterView()
+    def test_a_view_sees_who_is_there_after_the_clock_was_set_back(self) -> None:
+        view = ClusterView()
         for name, at_ms in (("gone", HOUR_MS), ("here", 5.0), ("silent", 1_005.0)):
             member = encode(MemberHealth(name, "coordinator", "ready"))
             key = f"member/coordinator/{name}".encode()
-            census.learn(FakeRecord(member, key=key, timestamp=int(at_ms)), alive=name == "here")
-        assert [member.instance for member in census.live("coordinator")] == ["here"]
-        assert census.silent("coordinator") == ["silent"]
+            view.learn(FakeRecord(member, key=key, timestamp=int(at_ms)), alive=name == "here")
+        assert [member.instance for member in view.live("coordinator")] == ["here"]
+        assert view.silent("coordinator") == ["silent"]
 
 
 class TestCache:
