@@ -7,7 +7,6 @@ health records, read back: the broker stamped them somewhere between send and ac
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
@@ -36,8 +35,8 @@ class Clock(Protocol):
 class SystemClock:
     """The real clocks."""
 
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+    monotonic = staticmethod(time.monotonic)
+    """What `loop.time()` is on asyncio and on uvloop, for a sixth of the price."""
 
     def time_ms(self) -> float:
         return time.time() * 1000.0
