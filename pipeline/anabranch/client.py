@@ -32,6 +32,7 @@ from anabranch.errors import (
     QueryTimeout,
     StageFailed,
 )
+from anabranch.kafka.default import default_transport
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Headers, Record, TopicPartition, Transport
 from anabranch.kafka.turns import in_turns
@@ -63,10 +64,7 @@ class Client(DiagnosticFunctions):
         grace_ms: int = 5_000,
     ) -> None:
         config = config or Config()
-        if transport is None:
-            from anabranch.kafka.client import KafkaTransport
-
-            transport = KafkaTransport(config.kafka)
+        transport = transport or default_transport(config.kafka)
         self.name = instance_name("client")
         self._make_diagnostics = partial(Diagnostics, config, transport=transport)
         self._opened: Diagnostics | None = None

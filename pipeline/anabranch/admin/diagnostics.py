@@ -27,6 +27,7 @@ from anabranch.contract.events import (
     order_key,
 )
 from anabranch.errors import RecordRefused
+from anabranch.kafka.default import default_transport
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import TopicPartition, Transport
 from anabranch.kafka.turns import in_turns
@@ -150,10 +151,7 @@ class Diagnostics(DiagnosticFunctions):
 
     def __init__(self, config: Config | None = None, *, transport: Transport | None = None) -> None:
         config = config or Config()
-        if transport is None:
-            from anabranch.kafka.client import KafkaTransport
-
-            transport = KafkaTransport(config.kafka)
+        transport = transport or default_transport(config.kafka)
         topics = Topics(config.namespace)
         self._health = TopicPartition(topics.health, 0)
         self._control = topics.control

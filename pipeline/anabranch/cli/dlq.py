@@ -17,6 +17,7 @@ from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.config.settings import Config
 from anabranch.errors import ConfigError
+from anabranch.kafka.default import default_transport
 from anabranch.kafka.topics import Topics
 
 __all__ = ["dlq"]
@@ -63,9 +64,7 @@ def dlq(
 
 
 async def _read(config: Config) -> list[Letter]:
-    from anabranch.kafka.client import KafkaTransport
-
-    reader = KafkaTransport(config.kafka).reader("anabranch-dlq")
+    reader = default_transport(config.kafka).reader("anabranch-dlq")
     try:
         await reader.start()
         return await read_letters(reader, Topics(config.namespace))
@@ -74,9 +73,7 @@ async def _read(config: Config) -> list[Letter]:
 
 
 async def _send(config: Config, letters: Sequence[Letter]) -> Sequence[Letter]:
-    from anabranch.kafka.client import KafkaTransport
-
-    producer = KafkaTransport(config.kafka).producer("anabranch-dlq")
+    producer = default_transport(config.kafka).producer("anabranch-dlq")
     try:
         await producer.start()
         return await send_back(producer, Topics(config.namespace).dlq, letters)

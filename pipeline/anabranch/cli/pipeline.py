@@ -12,7 +12,7 @@ from anabranch.config.settings import Config
 from anabranch.coordinator import Coordinator
 from anabranch.dev.embedded import EmbeddedBroker
 from anabranch.errors import ConfigError
-from anabranch.kafka.client import KafkaTransport
+from anabranch.kafka.default import default_transport
 from anabranch.kafka.topics import ensure_topics
 from anabranch.worker import Worker
 
@@ -58,7 +58,7 @@ async def pipeline(config: Config, say: Say = lambda step: None) -> AsyncIterato
             f'with plugin = "git", kind = "semantic" and repo = "."'
         )
     say("topics")
-    await ensure_topics(KafkaTransport(config.kafka), config, config.groups)
+    await ensure_topics(default_transport(config.kafka), config, config.groups)
     async with AsyncExitStack() as stack:
         for group in config.groups:
             say(f"worker of group {group}")

@@ -19,6 +19,7 @@ from anabranch.config.settings import Config, SelectConfig
 from anabranch.contract.events import decode
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.errors import ConfigError, DecodeError
+from anabranch.kafka.default import default_transport
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import TopicPartition, Transport
@@ -123,9 +124,7 @@ def _decode(value: bytes, where: str) -> TelemetryBatch:
 
 
 async def _read_topic(config: Config) -> list[TelemetryBatch]:
-    from anabranch.kafka.client import KafkaTransport
-
-    return await read_topic(KafkaTransport(config.kafka), Topics(config.namespace).telemetry)
+    return await read_topic(default_transport(config.kafka), Topics(config.namespace).telemetry)
 
 
 async def read_topic(transport: Transport, topic: str) -> list[TelemetryBatch]:

@@ -13,6 +13,7 @@ from rich.table import Table
 from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.config.settings import Config
+from anabranch.kafka.default import default_transport
 from anabranch.kafka.topics import (
     Topics,
     conflicts,
@@ -73,9 +74,7 @@ def topics(
 async def _find(
     config: Config, specs: Mapping[str, TopicState], *, create: bool
 ) -> dict[str, TopicState]:
-    from anabranch.kafka.client import KafkaTransport
-
-    transport = KafkaTransport(config.kafka)
+    transport = default_transport(config.kafka)
     if create:
         return await ensure_topics(transport, config, config.groups)
     return await find_topics(transport, specs)

@@ -34,6 +34,7 @@ from anabranch.coordinator.partitions.rebalance import Ownership
 from anabranch.coordinator.partitions.topic_watch import TopicWatch
 from anabranch.coordinator.query.brain import Brain
 from anabranch.errors import BrokerError, TopicError
+from anabranch.kafka.default import default_transport
 from anabranch.kafka.topics import require_topics
 from anabranch.kafka.transport import LOG_APPEND_TIME, Record, TopicPartition, Transport
 from anabranch.kafka.turns import in_turns, one_by_one
@@ -71,10 +72,7 @@ class Coordinator(Service):
         transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if transport is None:
-            from anabranch.kafka.client import KafkaTransport
-
-            transport = KafkaTransport(config.kafka)
+        transport = transport or default_transport(config.kafka)
         self.instance = config.instance or instance_name("coordinator")
         self._config = config
         self._supervisor = Supervisor(

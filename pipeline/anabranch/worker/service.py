@@ -18,6 +18,7 @@ from anabranch.contract.events import (
     encode,
 )
 from anabranch.errors import BrokerError, BrokerUnavailable, ConfigError, DecodeError, LayerError
+from anabranch.kafka.default import default_transport
 from anabranch.kafka.topics import Topics, require_topics
 from anabranch.kafka.transport import Record, TopicPartition, Transport
 from anabranch.kafka.turns import in_turns
@@ -70,10 +71,7 @@ class Worker(Service):
         transport: Transport | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if transport is None:
-            from anabranch.kafka.client import KafkaTransport
-
-            transport = KafkaTransport(config.kafka)
+        transport = transport or default_transport(config.kafka)
         self.instance = config.instance or instance_name("worker")
         self.group = group
         self._config = config

@@ -20,7 +20,7 @@ from anabranch.errors import BrokerUnavailable
 from anabranch.kafka.client.failures import bounded
 from anabranch.kafka.topics import is_topic_name
 
-__all__ = ["Lookup", "count_partitions", "follow_topic", "forget_topic"]
+__all__ = ["Lookup", "count_partitions", "follow_topic", "forget_topic", "has_partition"]
 
 _AT_ONCE: Final = 500
 """Names in one request."""
@@ -111,9 +111,14 @@ def follow_topic(client: AIOKafkaClient, topic: str) -> None:
     client._topics.add(topic)
 
 
+def has_partition(client: AIOKafkaClient, topic: str, partition: int | None) -> bool:
+    """Whether that partition is known; without a set of all, which aiokafka makes when asked."""
+    return partition in client.cluster._partitions.get(topic, ())
+
+
 def forget_topic(client: AIOKafkaClient, topic: str) -> None:
     """Follow a topic no more that is not there."""
-    if client.cluster.partitions_for_topic(topic) is None:
+    if topic not in client.cluster._partitions:
         client._topics.discard(topic)
 
 

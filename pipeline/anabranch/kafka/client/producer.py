@@ -7,12 +7,19 @@ from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as KafkaTopicPartition
 
 from anabranch.config.settings import KafkaConfig
 from anabranch.errors import BrokerError, ProduceError, TopicError
 from anabranch.kafka.client.failures import produce_error
 from anabranch.kafka.client.lifecycle import close_producer, made, started
-from anabranch.kafka.client.lookup import Lookup, count_partitions, follow_topic, forget_topic
+from anabranch.kafka.client.lookup import (
+    Lookup,
+    count_partitions,
+    follow_topic,
+    forget_topic,
+    has_partition,
+)
 from anabranch.kafka.client.refusals import watch_refusals
 from anabranch.kafka.transport import Acked, Headers
 
@@ -72,13 +79,13 @@ class KafkaProducer:
         headers: Headers = (),
         alone: bool = False,
     ) -> asyncio.Future[Acked]:
-        client, send = self._running, self._send_alone if alone else self._running.send
+        client, send = self._running, self._send_alone if alone else self._send
         if value is None and key is None:
             raise ProduceError(f"sending to {topic}: a record needs a key or a value")
         follow_topic(client.client, topic)
         try:
             sent: asyncio.Future[Acked] = await send(
-                topic, value, key=key, partition=partition, headers=headers
+                topic, value, key=key, partition=partition, headers=list(headers)
             )
         except AssertionError as error:  # aiokafka's way to say "Unrecognized partition"
             raise TopicError(f"sending to {topic}: there is no partition {partition}") from error
@@ -115,6 +122,32 @@ class KafkaProducer:
             raise BrokerError("the producer is not started")
         return await self._lookup.partitions(topic)
 
+    async def _send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None,
+        partition: int | None,
+        headers: list[tuple[str, bytes]],
+    ) -> asyncio.Future[Acked]:
+        client = self._running
+        sent: asyncio.Future[Acked]
+        known = has_partition(client.client, topic, partition)
+        if not known or client._txn_manager.transactional_id is not None:
+            sent = await client.send(topic, value, key=key, partition=partition, headers=headers)
+            return sent
+        # The same without two sets of all partitions for each record.
+        client._serialize(key, value, headers)
+        sent = await client._message_accumulator.add_message(
+            KafkaTopicPartition(topic, partition),
+            key,
+            value,
+            self._config.request_timeout_ms / 1000,
+            headers=headers,
+        )
+        return sent
+
     async def _send_alone(
         self,
         topic: str,
@@ -122,11 +155,11 @@ class KafkaProducer:
         *,
         key: bytes | None,
         partition: int | None,
-        headers: Headers,
+        headers: list[tuple[str, bytes]],
     ) -> asyncio.Future[Acked]:
         client = self._running
         batch = client.create_batch()
-        batch.append(key=key, value=value, timestamp=None, headers=list(headers))
+        batch.append(key=key, value=value, timestamp=None, headers=headers)
         batch.close()
         await client.client._wait_on_metadata(topic)
         to = client._partition(topic, partition, None, None, key, value)
