@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["Allowance"]
+__all__ = ["Budget"]
 
 _HORIZON_MS: Final = 60_000.0
 """Back-end work that is remembered, about: what was saved up is not spent all at once."""
@@ -12,7 +12,7 @@ _MIN_OUTCOMES: Final = 30
 _MAX_OUTCOMES: Final = 200
 
 
-class Allowance:
+class Budget:
     """Budget and judgement of one kind of guess.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from anabranch.cache.eviction import Lru, Policy, S3Fifo
-from anabranch.cache.invalidation import Orders
+from anabranch.cache.invalidation import Invalidations
 from anabranch.cache.keys import Question, question_digest
 from anabranch.cache.sizes import RECORD_BYTES, VIEW_BYTES
 from anabranch.cache.slot_store import SlotStore
@@ -50,15 +50,15 @@ class CrossLayerCache:
         order: Policy[Record] = S3Fifo(max_entries) if policy == "s3fifo" else Lru()
         self._touch = order.touch
         self._statistics = Statistics()
-        self._orders = Orders()
-        self._shelf = SlotStore(
+        self._invalidations = Invalidations()
+        self._slot_store = SlotStore(
             order,
             max_entries,
             max_bytes,
             on_drop=self._statistics.drop,
             on_fold=self._statistics.fold,
         )
-        self._records = self._shelf.records
+        self._records = self._slot_store.records
 
     # -- looking up
 
@@ -83,7 +83,7 @@ class CrossLayerCache:
                 and view.layers == layers
                 and view.limit == limit
                 and now_ms < view.expires_ms
-                and view.epoch == self._orders.epoch
+                and view.epoch == self._invalidations.epoch
                 and (max_age_ms is None or now_ms - view.oldest_ms <= max_age_ms > 0)
             ):
                 record.hits += 1
@@ -115,7 +115,7 @@ class CrossLayerCache:
         view = View.over(record, tuple(layers), limit, memo)
         if record.size_bytes + VIEW_BYTES + len(memo) > self._max_bytes:
             return False
-        self._shelf.set_view(record, view)
+        self._slot_store.set_view(record, view)
         return record.view is view
 
     def ttl_for(self, layer: str, own_ms: int | None = None) -> int:
@@ -131,13 +131,13 @@ class CrossLayerCache:
         an order has killed, what has expired, what is larger than the cache, and what is no
         later than the slot that is there.
         """
-        record = self._records.get(key) or Record(key, self._orders.epoch)
+        record = self._records.get(key) or Record(key, self._invalidations.epoch)
         if not slot.items:
             slot.ttl_ms = min(slot.ttl_ms, _empty_ttl_ms(key, slot.stored_ms))
         if not self._admissible(record, layer, slot, now_ms):
             self._statistics.drop("refused")
             return False
-        self._shelf.put(record, layer, slot)
+        self._slot_store.put(record, layer, slot)
         return record.slots.get(layer) is slot
 
     def invalidate(
@@ -157,12 +157,12 @@ class CrossLayerCache:
         combinations. Slots of a key are counted when they are found (`evictions`).
         """
         for tag in tags or (None,):
-            self._orders.add(generation, (layer, scope, key, tag))
+            self._invalidations.add(generation, (layer, scope, key, tag))
         if key is not None:
             read_back = self._records.get(key)
             count = len(read_back.slots) if read_back else 0
         else:
-            count = self._shelf.tallies.order(generation, layer, scope, tags)
+            count = self._slot_store.tallies.order(generation, layer, scope, tags)
         self._statistics.obeyed(generation, count)
         return count
 
@@ -170,8 +170,8 @@ class CrossLayerCache:
         """Drop all that is held, and every order: what they were counted by begins anew."""
         for record in list(self._records.values()):
             for layer in list(record.slots):
-                self._shelf.drop(record, layer, "invalidated")
-        self._orders.begin_anew()
+                self._slot_store.drop(record, layer, "invalidated")
+        self._invalidations.begin_anew()
 
     def invalidate_layer(self, layer: str) -> int:
         """Drop all that is held of a layer, here and now; returns the number of slots.
@@ -180,7 +180,7 @@ class CrossLayerCache:
         """
         concerned = [record for record in self._records.values() if layer in record.slots]
         for record in concerned:
-            self._shelf.drop(record, layer, "invalidated")
+            self._slot_store.drop(record, layer, "invalidated")
         return len(concerned)
 
     def forget_after(self, now_ms: float) -> None:
@@ -191,7 +191,7 @@ class CrossLayerCache:
         for record in list(self._records.values()):
             for layer, slot in record.slots.items():
                 if slot.stored_ms > now_ms + _AHEAD_MS:
-                    self._shelf.drop(record, layer, "expired")
+                    self._slot_store.drop(record, layer, "expired")
 
     def holds(self, key: Question, layers: Sequence[str], now_ms: float) -> bool:
         """Whether all of `layers` are there and fresh; asking this counts as no probe."""
@@ -233,7 +233,7 @@ class CrossLayerCache:
     @property
     def cache_size_mb(self) -> float:
         """What it takes of memory, in millions of bytes."""
-        return self._shelf.size_bytes / 1e6
+        return self._slot_store.size_bytes / 1e6
 
     @property
     def latest_orders(self) -> dict[int, int]:
@@ -257,8 +257,8 @@ class CrossLayerCache:
             "cache_size_mb": self.cache_size_mb,
             "top_hit_entries": self.top_hit_entries,
             "entries": len(self._records),
-            "slots": self._shelf.slots,
-            "size_bytes": self._shelf.size_bytes,
+            "slots": self._slot_store.slots,
+            "size_bytes": self._slot_store.size_bytes,
             "probes": counted.probes,
             "partial_hits": counted.partial_hits,
             "layer_hit_rate": counted.layers_hit / wanted if wanted else 0.0,
@@ -275,7 +275,7 @@ class CrossLayerCache:
     @property
     def size_bytes(self) -> int:
         """What it takes of memory: questions, results, tags, memoised answers and their tables."""
-        return self._shelf.size_bytes
+        return self._slot_store.size_bytes
 
     # -- within
 
@@ -290,12 +290,12 @@ class CrossLayerCache:
     ) -> Probe:
         """A probe that the record's view does not answer."""
         if record is not None:
-            ordered = record.epoch != self._orders.epoch
+            ordered = record.epoch != self._invalidations.epoch
             self._verify(record, now_ms)
             if ordered and record.view is not None:
                 return self.probe(key, layers, limit=limit, max_age_ms=max_age_ms, now_ms=now_ms)
         probe = sift(record.slots if record else {}, layers, limit, max_age_ms, now_ms)
-        if probe.missing and self._shelf.read_back and max_age_ms != 0:
+        if probe.missing and self._slot_store.read_back and max_age_ms != 0:
             record = self._adopt(key, now_ms)
             probe = sift(record.slots if record else {}, layers, limit, max_age_ms, now_ms)
         if record is not None and probe.hits:
@@ -308,7 +308,7 @@ class CrossLayerCache:
             self._touch(record)
         if not probe.missing:
             probe = view = View.over(record, layers, limit, hits=probe.hits)
-            self._shelf.set_view(record, view)
+            self._slot_store.set_view(record, view)
         else:
             self._statistics.partly(len(layers), probe)
             if record.view is not None:
@@ -318,18 +318,18 @@ class CrossLayerCache:
 
     def _verify(self, record: Record, now_ms: float) -> None:
         """Drop what has expired, and what an order that came since the last time has killed."""
-        ordered = record.epoch != self._orders.epoch
+        ordered = record.epoch != self._invalidations.epoch
         for layer, slot in record.slots.items():
             if now_ms >= slot.expires_ms:
-                self._shelf.drop(record, layer, "expired")
+                self._slot_store.drop(record, layer, "expired")
             elif ordered and self._killed(record, layer, slot):
-                self._shelf.drop(record, layer, "invalidated")
-        record.epoch = self._orders.epoch
+                self._slot_store.drop(record, layer, "invalidated")
+        record.epoch = self._invalidations.epoch
         if record.view is not None:
             record.view.epoch = record.epoch
 
     def _killed(self, record: Record, layer: str, slot: Slot) -> bool:
-        latest = self._orders.latest(layer, record.scope, slot.tags, lambda: record.digest)
+        latest = self._invalidations.latest(layer, record.scope, slot.tags, lambda: record.digest)
         return latest >= slot.generation
 
     def _admissible(self, record: Record, layer: str, slot: Slot, now_ms: float) -> bool:
@@ -350,7 +350,7 @@ class CrossLayerCache:
         if read_back is not None:
             slots = read_back.slots
             for layer in slots:
-                self._shelf.drop(read_back, layer, None)
+                self._slot_store.drop(read_back, layer, None)
             for layer, slot in slots.items():
                 self.store(key, layer, slot, now_ms)
         return self._records.get(key)

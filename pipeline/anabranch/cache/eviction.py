@@ -163,7 +163,7 @@ class S3Fifo(Generic[E]):
         self._warm = True
         while self._live[_MAIN]:
             weakest, score = self._pop_weakest()
-            if self._live[_SMALL] <= _SMALL_SHARE * len(self):
+            if self._live[_SMALL] <= _SMALL_SHARE * (self._live[_SMALL] + self._live[_MAIN]):
                 return self._let_go(weakest)
             self._push(weakest, _MAIN, front=True)
             newcomer = self._pop(_SMALL)
@@ -176,30 +176,40 @@ class S3Fifo(Generic[E]):
         return sum(self._live)
 
     def _pop_weakest(self) -> tuple[E, float]:
-        sample = [self._pop(_MAIN) for _ in range(min(_SAMPLE, self._live[_MAIN]))]
-        scores = [self._frequency(entry) * entry.worth for entry in sample]
+        """The others of the sample go to the end, in their order."""
+        order = self._queues[_MAIN - 1]
+        take, frequency = order.popleft, self._frequency
+        sample: list[E] = []
+        scores: list[float] = []
+        for _ in range(min(_SAMPLE, self._live[_MAIN])):
+            entry = take()
+            while entry.queue != _MAIN:
+                entry = take()
+            sample.append(entry)
+            scores.append(frequency(entry) * entry.worth)
         score = min(scores)
         weakest = sample.pop(scores.index(score))
-        for entry in sample:
-            self._push(entry, _MAIN)
+        weakest.queue = _GONE
+        self._live[_MAIN] -= 1
+        order.extend(sample)
         return weakest, score
 
     def _frequency(self, entry: E) -> int:
         """How often it was asked, as far as that still says something."""
-        if entry.hits != entry.seen_hits:
-            entry.seen_hits = entry.hits
+        hits = entry.hits
+        if hits != entry.seen_hits:
+            entry.seen_hits = hits
             entry.seen_tick = self._tick
         if entry.born < self._changed_tick:
             self._forget(entry, self._changed_tick)
-        frequency = entry.carried + entry.hits
-        asked = min(entry.hits, frequency - 1)  # since it was born
-        if asked >= _KNOWN:
+        # asked as often since it was born, and not only before
+        if hits >= _KNOWN and (asked := min(hits, entry.carried + hits - 1)) >= _KNOWN:
             gap = (max(0, entry.seen_tick - entry.born) + self._max_entries) / (asked + 1)
             silence = self._tick - entry.seen_tick
             self._watch(silence > _SILENT * gap)
             if silence > _DEAD * gap:
                 self._forget(entry, self._tick)
-        return entry.carried + entry.hits
+        return entry.carried + hits
 
     def _watch(self, silent: bool) -> None:
         self._watched += 1

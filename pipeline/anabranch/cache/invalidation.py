@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from anabranch.cache.sizes import TALLY_BYTES
 
-__all__ = ["Orders", "Tallies"]
+__all__ = ["Invalidations", "Tallies"]
 
 _MAX_ORDERS: Final = 10_000
 _MAX_ORDERS_BYTES: Final = 8_000_000
@@ -29,7 +29,7 @@ Target = tuple[str | None, str | None, str | None, str | None]
 """Layer, scope, digest of the key, tag; None matches everything."""
 
 
-class Orders:
+class Invalidations:
     """The latest order by target.
 
     Bounded: beyond `max_orders` targets, or 8 MB, the oldest order is forgotten by applying it to

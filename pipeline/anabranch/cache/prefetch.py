@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
-from anabranch.cache.budget import Allowance
+from anabranch.cache.budget import Budget
 from anabranch.cache.keys import Question
 
 __all__ = ["Prefetcher"]
@@ -30,12 +30,12 @@ class Prefetcher:
 
     def __init__(
         self,
-        allowance: Allowance | None = None,
+        budget: Budget | None = None,
         *,
         threshold: float = 0.15,
         max_keys: int = 5_000,
     ) -> None:
-        self.allowance = allowance if allowance is not None else Allowance()
+        self.budget = budget if budget is not None else Budget()
         self._threshold = threshold
         self._max_keys = max_keys
         self._followers: OrderedDict[Question, dict[Question, int]] = OrderedDict()
@@ -64,25 +64,25 @@ class Prefetcher:
         return [pair for pair in likely if pair[1] >= self._threshold]
 
     def guess(self, key: Question, cost_ms: float, expires_ms: float) -> bool:
-        """Fetch a likely question, which is not held, ahead? True if the allowance pays for it.
+        """Fetch a likely question, which is not held, ahead? True if the budget pays for it.
 
         It has come true if the question is asked before `expires_ms`.
         """
-        if key in self._guessed or not self.allowance.spend(cost_ms):
+        if key in self._guessed or not self.budget.spend(cost_ms):
             return False
         self._guessed[key] = expires_ms
         if len(self._guessed) > self._max_keys:
             self._guessed.popitem(last=False)
-            self.allowance.settle(False)
+            self.budget.settle(False)
         return True
 
     def _settle(self, key: Question, now_ms: float) -> None:
         expires_ms = self._guessed.pop(key, None)
         if expires_ms is not None:
-            self.allowance.settle(now_ms < expires_ms)
+            self.budget.settle(now_ms < expires_ms)
         while self._guessed and next(iter(self._guessed.values())) <= now_ms:
             self._guessed.popitem(last=False)
-            self.allowance.settle(False)
+            self.budget.settle(False)
 
     def _count(self, before: Question, key: Question) -> None:
         followers = self._followers.setdefault(before, {})

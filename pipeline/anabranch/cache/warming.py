@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from anabranch.cache.budget import Allowance
+from anabranch.cache.budget import Budget
 from anabranch.cache.keys import Question
 
 __all__ = ["Ageing", "Warmer"]
@@ -30,14 +30,14 @@ class Ageing(Struct, frozen=True):
 
 
 class Warmer:
-    """Chooses what to refresh: most hits x cost since the last refresh, within the allowance.
+    """Chooses what to refresh: most hits x cost since the last refresh, within the budget.
 
     To be asked a few times in a quarter of the shortest TTL, with `CrossLayerCache.ageing`.
     What was refreshed and then not asked is not refreshed again, and tells against warming.
     """
 
-    def __init__(self, allowance: Allowance | None = None) -> None:
-        self.allowance = allowance if allowance is not None else Allowance()
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.budget = budget if budget is not None else Budget()
         self._refreshed: dict[Question, int] = {}
         """Hits at the refresh of what was refreshed, until that ages in its turn."""
         self._under_way: set[Question] = set()
@@ -54,18 +54,18 @@ class Warmer:
         gains.sort(key=lambda pair: pair[0], reverse=True)
         chosen = []
         for gain, candidate in gains[:most]:
-            if gain > 0 and self.allowance.spend(candidate.cost_ms):
+            if gain > 0 and self.budget.spend(candidate.cost_ms):
                 self._refreshed[candidate.key] = candidate.hits
                 self._under_way.add(candidate.key)
                 chosen.append(candidate)
         while len(self._refreshed) > _MOST_REMEMBERED:
             del self._refreshed[next(iter(self._refreshed))]
-            self.allowance.settle(False)  # it has been evicted since
+            self.budget.settle(False)  # it has been evicted since
         return chosen
 
     def _hits_since(self, candidate: Ageing) -> int:
         before = self._refreshed.pop(candidate.key, None)
         if before is None:
             return candidate.hits
-        self.allowance.settle(candidate.hits > before)
+        self.budget.settle(candidate.hits > before)
         return candidate.hits - before

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anabranch.cache.budget import Allowance
+from anabranch.cache.budget import Budget
 from anabranch.cache.cross_layer_cache import CrossLayerCache, Slot
 from anabranch.cache.keys import Question, make_key, question_params
 from anabranch.cache.prefetch import Prefetcher
@@ -18,64 +18,64 @@ def key(n: int, scope: str = "") -> Question:
     return make_key("factual", scope, {"n": n})
 
 
-def rich() -> Allowance:
-    allowance = Allowance(share=0.5)
-    allowance.worked(50_000)
-    return allowance
+def rich() -> Budget:
+    budget = Budget(share=0.5)
+    budget.worked(50_000)
+    return budget
 
 
 def ageing(n: int, hits: int = 1, cost_ms: float = 10.0) -> Ageing:
     return Ageing(key(n), ("a",), 20, hits, cost_ms)
 
 
-# -- the allowance
+# -- the budget
 
 
 def test_guesses_get_their_share_of_the_work_and_no_more() -> None:
-    allowance = Allowance(share=0.2)
-    allowance.worked(800)
-    spent = sum(10 for _ in range(100) if allowance.spend(10))
+    budget = Budget(share=0.2)
+    budget.worked(800)
+    spent = sum(10 for _ in range(100) if budget.spend(10))
     assert spent == 200
 
 
 def test_without_work_nothing_is_guessed() -> None:
-    assert not Allowance().spend(1)
+    assert not Budget().spend(1)
 
 
 def test_what_was_saved_up_is_not_spent_all_at_once() -> None:
-    allowance = Allowance(share=0.5)
+    budget = Budget(share=0.5)
     for _ in range(10_000):
-        allowance.worked(100)
-    assert sum(100 for _ in range(10_000) if allowance.spend(100)) <= 60_000
+        budget.worked(100)
+    assert sum(100 for _ in range(10_000) if budget.spend(100)) <= 60_000
 
 
 def test_below_the_precision_floor_it_is_off() -> None:
-    allowance = rich()
+    budget = rich()
     for n in range(100):
-        allowance.settle(used=n % 10 == 0)
-    assert not allowance.on
-    assert not allowance.spend(1)
+        budget.settle(used=n % 10 == 0)
+    assert not budget.on
+    assert not budget.spend(1)
 
 
 def test_a_few_bad_guesses_are_no_verdict() -> None:
-    allowance = rich()
+    budget = rich()
     for _ in range(10):
-        allowance.settle(used=False)
-    assert allowance.spend(1)
+        budget.settle(used=False)
+    assert budget.spend(1)
 
 
 def test_old_successes_do_not_excuse_new_failures() -> None:
-    allowance = rich()
+    budget = rich()
     for used in [True] * 10_000 + [False] * 400:
-        allowance.settle(used)
-    assert not allowance.on
+        budget.settle(used)
+    assert not budget.on
 
 
 def test_its_statistics_say_what_came_of_it() -> None:
-    allowance = rich()
-    allowance.spend(30)
-    allowance.settle(used=True)
-    assert allowance.stats() == {
+    budget = rich()
+    budget.spend(30)
+    budget.settle(used=True)
+    assert budget.stats() == {
         "on": 1.0, "made": 1, "came_true": 1, "precision": 1.0, "spent_ms": 30.0,
     }  # fmt: skip
 
@@ -88,10 +88,10 @@ def test_what_saves_most_is_refreshed_first() -> None:
     assert [p.key for p in proposed] == [key(2), key(1), key(3)]
 
 
-def test_no_more_is_refreshed_than_the_allowance_pays() -> None:
-    allowance = Allowance(share=0.1)
-    allowance.worked(1_000)
-    proposed = Warmer(allowance).propose([ageing(n, cost_ms=50) for n in range(10)])
+def test_no_more_is_refreshed_than_the_budget_pays() -> None:
+    budget = Budget(share=0.1)
+    budget.worked(1_000)
+    proposed = Warmer(budget).propose([ageing(n, cost_ms=50) for n in range(10)])
     assert len(proposed) == 2
 
 
@@ -106,17 +106,17 @@ def test_what_was_refreshed_is_refreshed_again_only_if_it_was_asked() -> None:
     warmer.propose([ageing(1, 5), ageing(2, 5)])
     warmer.propose([])
     assert [p.key for p in warmer.propose([ageing(1, 6), ageing(2, 5)])] == [key(1)]
-    assert warmer.allowance.precision == 0.5
+    assert warmer.budget.precision == 0.5
 
 
 def test_refreshed_questions_that_never_age_again_are_forgotten_as_bad_guesses() -> None:
-    allowance = Allowance(share=0.9)
-    warmer = Warmer(allowance)
+    budget = Budget(share=0.9)
+    warmer = Warmer(budget)
     for n in range(60):
-        allowance.worked(10_000)
+        budget.worked(10_000)
         warmer.propose([ageing(n * 100 + i) for i in range(100)])
     assert len(warmer._refreshed) <= 5_000
-    assert not allowance.on
+    assert not budget.on
 
 
 def test_the_cache_names_what_was_asked_again_and_will_expire_soon() -> None:
@@ -194,14 +194,14 @@ def test_a_guess_that_is_asked_in_time_came_true() -> None:
     assert prefetcher.guess(key(2), 10.0, expires_ms=100.0)
     assert not prefetcher.guess(key(2), 10.0, expires_ms=100.0), "it is under way"
     prefetcher.asked(key(2), 99.0)
-    assert prefetcher.allowance.precision == 1.0
+    assert prefetcher.budget.precision == 1.0
 
 
 def test_a_guess_that_expires_unasked_did_not() -> None:
     prefetcher = taught(1, 2)
     prefetcher.guess(key(2), 10.0, expires_ms=100.0)
     prefetcher.asked(key(7), 100.0)
-    assert prefetcher.allowance.precision == 0.0
+    assert prefetcher.budget.precision == 0.0
 
 
 def test_memory_is_bounded() -> None:

@@ -161,13 +161,13 @@ class CacheMachine(RuleBasedStateMachine):
     def the_tallies_and_the_policy_hold_just_what_is_held(self) -> None:
         records = self.cache._records.values()
         held = [(layer, slot) for record in records for layer, slot in record.slots.items()]
-        tallies = self.cache._shelf.tallies._tallies
+        tallies = self.cache._slot_store.tallies._tallies
         for layer in LAYERS:
             tally = tallies.get(("layer", layer))
             assert (tally.held if tally else 0) == sum(name == layer for name, _ in held)
             assert tally is None or 0 <= tally.live <= tally.held
-        assert len(self.cache._shelf._policy) == len(records)
-        assert self.cache._shelf.read_back == sum(isinstance(r.key, str) for r in records)
+        assert len(self.cache._slot_store._policy) == len(records)
+        assert self.cache._slot_store.read_back == sum(isinstance(r.key, str) for r in records)
 
     @invariant()
     def every_probe_is_counted_once(self) -> None:

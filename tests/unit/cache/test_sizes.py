@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache
-from anabranch.cache.invalidation import Orders
+from anabranch.cache.invalidation import Invalidations
 from anabranch.cache.keys import make_key
 from anabranch.cache.sizes import items_bytes
 from anabranch.cache.slots import Slot
@@ -113,7 +113,7 @@ def test_an_empty_cache_takes_nothing() -> None:
 
 
 def test_orders_are_bounded_in_bytes() -> None:
-    orders = Orders()
+    orders = Invalidations()
     for n in range(9_999):
         orders.add(n, ("a", "s" * 1_024, None, f"{n}" + "t" * 1_000))
     assert sum(len(str(target)) for target in orders._latest) < 8_000_000

@@ -147,7 +147,7 @@ def labels(count: int) -> int:
 
 
 def orders(count: int) -> int:
-    held = invalidation.Orders()
+    held = invalidation.Invalidations()
     for n in range(count):
         held.add(n, ("layer", f"scope-{n}", None, None))
     assert held.latest("layer", "scope-0", (), str) >= 0  # too much is forgotten, not too little
@@ -228,7 +228,7 @@ def test_what_was_longest_not_set_goes() -> None:
 
 
 def test_orders_that_are_forgotten_take_no_room() -> None:
-    held = invalidation.Orders()
+    held = invalidation.Invalidations()
     for _ in range(3):
         held.begin_anew()
         for n in range(5_000):  # five megabytes

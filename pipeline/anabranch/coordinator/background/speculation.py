@@ -69,7 +69,7 @@ class Speculation:
         """Back ends worked for a question that was asked."""
         for guesser in (self._warmer, self._prefetcher):
             if guesser is not None:
-                guesser.allowance.worked(cost_ms)
+                guesser.budget.worked(cost_ms)
 
     def question(self, digest: str) -> Question | None:
         """The question that was guessed under a digest, once."""
@@ -78,7 +78,7 @@ class Speculation:
     def stats(self) -> dict[str, dict[str, float]]:
         """What was guessed, and what came of it."""
         guessers = {"warming": self._warmer, "prefetch": self._prefetcher}
-        return {name: g.allowance.stats() if g else {"on": 0.0} for name, g in guessers.items()}
+        return {name: g.budget.stats() if g else {"on": 0.0} for name, g in guessers.items()}
 
     def refresh(self) -> None:
         """Fetch what is asked most and will expire before long."""
