@@ -12,8 +12,8 @@ from time import perf_counter
 
 from anabranch.contract.events import LayerDescriptor
 from anabranch.contract.plan import GroupLoad, PlanContext
+from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 from anabranch.learn.dependency_graph import DependencyGraph
-from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector, Mode
 

@@ -24,9 +24,9 @@ from math import exp, sin
 
 from anabranch.contract.events import LayerDescriptor
 from anabranch.contract.plan import Arm, Decision, GroupLoad, PlanContext
+from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 from anabranch.learn.cost_model import CostModel, CostPriors
 from anabranch.learn.dependency_graph import DependencyGraph
-from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector, Mode
 

@@ -28,6 +28,7 @@ from anabranch.contract.events import (
     decode,
     encode,
 )
+from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator.partitions.progress import Bounds, Progress
 from anabranch.coordinator.partitions.restored import Restored
@@ -35,7 +36,6 @@ from anabranch.coordinator.query.brain import Brain
 from anabranch.coordinator.query.cache_fill import cache_partial
 from anabranch.coordinator.query.outbox import AnswerOut, DeadLetterOut
 from anabranch.coordinator.query.partition import QueryPartition
-from anabranch.learn.rows import LayerSum, Rows
 
 LAYERS: Final = {
     "a": ("io", 1), "b": ("io", 1), "c": ("io", 1),

@@ -7,12 +7,9 @@ from typing import Any
 
 from anabranch.contract.events import LayerDescriptor, Source
 from anabranch.contract.plan import Arm, GroupLoad, PlanContext, PlanPart
+from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome
 from anabranch.learn.dependency_graph import DependencyGraph
-from anabranch.learn.execution_telemetry import (
-    ExecutionTelemetry,
-    ExecutionTelemetryCollector,
-    LayerOutcome,
-)
+from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
 

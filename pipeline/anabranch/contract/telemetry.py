@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from anabranch.contract import bounds
 from anabranch.contract.bounds import clamped_ms
-from anabranch.contract.events import MAX_VALUE_BYTES, Source, Strategy, encode
+from anabranch.contract.events import Source, Strategy
 from anabranch.contract.plan import Arm, Decision, PlanContext, PlanPart
-from anabranch.learn.rows import Rows, heaviest
+from anabranch.contract.rows import Rows
 
-__all__ = ["ExecutionTelemetry", "LayerOutcome", "TelemetryBatch", "fitting", "telemetry_of"]
+__all__ = ["ExecutionTelemetry", "LayerOutcome", "TelemetryBatch", "telemetry_of"]
 
 
 class LayerOutcome(Struct, frozen=True, gc=False):
@@ -104,19 +103,6 @@ class TelemetryBatch(Struct, frozen=True, gc=False):
     rows: Rows = Rows()
     sampled: Annotated[tuple[ExecutionTelemetry, ...], Meta(max_length=1_024)] = ()
     dropped: bounds.Count = 0
-
-
-def fitting(batch: TelemetryBatch) -> TelemetryBatch:
-    """A batch that fits into a record: without raw records, and rows that count little."""
-    most = max(len(batch.rows.layers), len(batch.rows.plans), len(batch.rows.queries))
-    while len(encode(batch)) > MAX_VALUE_BYTES:
-        if batch.sampled:
-            batch = replace(batch, sampled=batch.sampled[: len(batch.sampled) // 2])
-        else:
-            most //= 2
-            rows, dropped = heaviest(batch.rows, most)
-            batch = replace(batch, rows=rows, dropped=batch.dropped + dropped)
-    return batch
 
 
 def telemetry_of(

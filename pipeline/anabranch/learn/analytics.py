@@ -5,15 +5,15 @@ It looks back over the last `KEEP` minutes in which anything happened, all weigh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import exp
 from typing import Any, Final
 
 from msgspec import Struct
 
 from anabranch.contract.plan import Arm, Decision
+from anabranch.contract.rows import LayerSum, PlanSum, QuerySum
 from anabranch.learn.decayed_sums import Cell, Cells
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
 
 __all__ = ["MIN_SAMPLES", "Analytics", "LayerTotals", "Totals"]
 
@@ -198,7 +198,7 @@ class Analytics:
         ratio = mean[1] / total_ms if mean is not None else None
         return (ratio, None) if part.arm == "parallel" else (None, ratio)
 
-    def _row(self, type_: str) -> dict[str, list[float]]:
+    def _row(self, type_: str) -> Mapping[str, Sequence[float]]:
         cell = self._queries.get(type_)
         return cell.read() if cell is not None else {}
 

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from anabranch.contract.bounds import clamped_ms
 from anabranch.contract.plan import Arm, PlanPart
+from anabranch.contract.rows import LayerSum, PlanSum, QuerySum
 from anabranch.learn.decayed_sums import Cells
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
 
 __all__ = ["CLIP", "CostModel", "CostPriors", "load_level"]
 

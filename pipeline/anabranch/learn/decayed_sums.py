@@ -11,8 +11,9 @@ can never come back among them, so this too does not depend on the order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from operator import add
+from typing import Final, Generic, TypeAlias, TypeVar
 
 __all__ = ["BUCKET_MS", "KEEP", "Cell", "Cells"]
 
@@ -25,26 +26,35 @@ MAX_LABELS: Final = 1_024
 
 K = TypeVar("K", bound=Hashable)
 _NOTHING: Final[tuple[float, ...]] = ()
+_Rows: TypeAlias = dict[str, list[int]]
+"""Sums of one bucket, by label."""
+_Weighed: TypeAlias = dict[str, list[float]]
+"""Sums of many, by label."""
 
 
 class Cell:
     """Sums by bucket and label. The first value of a row is its number of updates."""
 
-    __slots__ = ("_buckets", "_gamma", "_read")
+    __slots__ = ("_buckets", "_gamma", "_newest", "_older", "_read")
 
     def __init__(self, gamma: float) -> None:
         self._gamma = gamma
-        self._buckets: dict[int, dict[str, list[int]]] = {}
-        self._read: dict[str, list[float]] | None = None
+        self._buckets: dict[int, _Rows] = {}
+        self._newest = 0
+        self._older: _Weighed | None = None
+        """All but the newest bucket: most additions leave it as it is."""
+        self._read: _Weighed | None = None
 
     @property
     def newest(self) -> int:
         """The latest bucket (0 if there is none)."""
-        return max(self._buckets, default=0)
+        return self._newest
 
     def add(self, bucket: int, label: str, values: Sequence[int]) -> None:
         """Add `values` to the sums of `label` in `bucket`."""
         self._read = None
+        if bucket != self._newest:
+            self._older = None
         rows = self._buckets.get(bucket)
         if rows is None:
             rows = self._open(bucket)
@@ -62,9 +72,10 @@ class Cell:
         for found in later:
             del self._buckets[found]
         if later:
-            self._read = None
+            self._newest = max(self._buckets, default=0)
+            self._older = self._read = None
 
-    def read(self) -> dict[str, list[float]]:
+    def read(self) -> Mapping[str, Sequence[float]]:
         """Weighted sums by label."""
         if self._read is None:
             self._read = self._weigh()
@@ -80,27 +91,29 @@ class Cell:
             bucket: rows[label] for bucket, rows in sorted(self._buckets.items()) if label in rows
         }
 
-    def _open(self, bucket: int) -> dict[str, list[int]]:
-        rows: dict[str, list[int]] = {}
+    def _open(self, bucket: int) -> _Rows:
+        rows: _Rows = {}
         buckets = self._buckets
         buckets[bucket] = rows
         if len(buckets) > KEEP:
             del buckets[min(buckets)]
+        self._newest = max(buckets)
         return rows
 
-    def _weigh(self) -> dict[str, list[float]]:
-        sums: dict[str, list[float]] = {}
-        weight = 1.0
-        for bucket in sorted(self._buckets, reverse=True):
-            rows = self._buckets[bucket]
-            for label, row in rows.items():
-                total = sums.get(label)
-                if total is None:
-                    sums[label] = [weight * value for value in row]
-                else:
-                    for index, value in enumerate(row):
-                        total[index] += weight * value
-            weight *= self._gamma ** sum(row[0] for row in rows.values())
+    def _weigh(self) -> _Weighed:
+        """Oldest first: sums so far count less by each update of the bucket that comes next."""
+        if self._older is None:
+            self._older = {}
+            for bucket in sorted(self._buckets)[:-1]:
+                self._older = self._after(self._older, self._buckets[bucket])
+        return self._after(self._older, self._buckets.get(self._newest, {}))
+
+    def _after(self, older: _Weighed, rows: _Rows) -> _Weighed:
+        weight = self._gamma ** sum([row[0] for row in rows.values()])
+        sums = {label: [weight * value for value in row] for label, row in older.items()}
+        for label, row in rows.items():
+            total = sums.get(label)
+            sums[label] = [*map(add, row, total)] if total is not None else [*map(float, row)]
         return sums
 
 

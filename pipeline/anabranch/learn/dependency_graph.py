@@ -9,9 +9,10 @@ from zlib import crc32
 
 from msgspec import Struct
 
+from anabranch.contract.rows import LayerSum, PlanSum, QuerySum
 from anabranch.learn.decayed_sums import Cell, Cells
+from anabranch.learn.folding import MAX_TOGETHER
 from anabranch.learn.profiler import PerformanceProfiler
-from anabranch.learn.rows import MAX_TOGETHER, LayerSum, PlanSum, QuerySum
 
 __all__ = ["DependencyGraph", "LayerSelection", "SelectionContext", "draw"]
 

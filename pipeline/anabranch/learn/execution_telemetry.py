@@ -9,29 +9,21 @@ from zlib import crc32
 from msgspec.structs import replace
 
 from anabranch.contract.plan import Decision
+from anabranch.contract.rows import Rows
 from anabranch.contract.telemetry import (
     ExecutionTelemetry,
-    LayerOutcome,
     TelemetryBatch,
-    fitting,
-    telemetry_of,
 )
 from anabranch.learn.analytics import Analytics
-from anabranch.learn.credible import credible
+from anabranch.learn.clamping import clamped
 from anabranch.learn.decayed_sums import BUCKET_MS
-from anabranch.learn.known import Known
+from anabranch.learn.folding import Fold, fitting, heaviest, merge, newest, teach, until
+from anabranch.learn.name_filter import NameFilter
 from anabranch.learn.recommendations import Recommendation, recommend
-from anabranch.learn.rows import Fold, Rows, heaviest, merge, newest, until
-from anabranch.learn.seen_batches import Seen
+from anabranch.learn.seen_batches import SeenBatches
 from anabranch.learn.summary import sum_up
 
-__all__ = [
-    "ExecutionTelemetry",
-    "ExecutionTelemetryCollector",
-    "LayerOutcome",
-    "TelemetryBatch",
-    "telemetry_of",
-]
+__all__ = ["ExecutionTelemetryCollector"]
 
 SETTLE: Final = 16
 """Records after which an instance learns from its own; when few come, it does each second."""
@@ -55,7 +47,7 @@ class ExecutionTelemetryCollector:
         folds: what learns: profiler, dependency graph, cost model.
         sample: share of records that is kept raw, for replay; explored ones always are.
         settings: present values, by key of the configuration, of what may be recommended.
-        known: what is learned of; by default everything.
+        names: what is learned of; by default everything.
         now_ms: the broker's clock: what others stamp ahead of it is not believed; by default
             everything is.
     """
@@ -67,11 +59,11 @@ class ExecutionTelemetryCollector:
         *,
         sample: float = 0.02,
         settings: Mapping[str, Any] | None = None,
-        known: Known | None = None,
+        names: NameFilter | None = None,
         now_ms: Callable[[], float] | None = None,
     ) -> None:
         self.instance = instance
-        self._known = known
+        self._names = names
         self._now_ms = now_ms
         self._latest = 0
         self.analytics = Analytics()
@@ -84,14 +76,14 @@ class ExecutionTelemetryCollector:
         self._records: list[ExecutionTelemetry] = []
         self._pending: list[Rows] = []
         self._sampled: list[ExecutionTelemetry] = []
-        self._seen = Seen()
+        self._seen = SeenBatches()
         self._sequence = 0
         self._bucket = 0
         self._budget = READ_ROWS
 
     def record(self, record: ExecutionTelemetry) -> None:
         """Count one answered query."""
-        self._records.append(record if self._known is None else self._known.record(record))
+        self._records.append(record if self._names is None else self._names.record(record))
         if record.explored:
             self._keep(record, 1.0)
         elif crc32(record.query.encode()) < self._threshold:
@@ -106,7 +98,7 @@ class ExecutionTelemetryCollector:
         """Learn from what was recorded so far."""
         records, self._records = self._records, []  # what cannot be summed is not tried again
         rows = sum_up(records)
-        rows.teach(self._folds)
+        teach(rows, self._folds)
         self._pending.append(rows)
         if len(self._pending) >= MERGE:
             self._shrink()
@@ -179,10 +171,10 @@ class ExecutionTelemetryCollector:
             return False
         if not self._seen.first_time(batch.instance, batch.sequence):
             return False
-        rows = self._of_the_past(credible(batch.rows))
-        if self._known is not None:
-            rows = self._known.rows(rows)
-        rows.teach(self._folds)
+        rows = self._of_the_past(clamped(batch.rows))
+        if self._names is not None:
+            rows = self._names.rows(rows)
+        teach(rows, self._folds)
         return True
 
     def _of_the_past(self, rows: Rows) -> Rows:

@@ -11,8 +11,8 @@ from math import exp
 from statistics import median
 from typing import Final, Protocol
 
+from anabranch.contract.rows import LayerSum, PlanSum, QuerySum
 from anabranch.learn.decayed_sums import Cells
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum
 
 __all__ = ["LayerProfiler", "PerformanceProfiler"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["Seen"]
+__all__ = ["SeenBatches"]
 
 WINDOW: Final = 1_024
 """How far behind an instance's latest a batch may be and still count."""
 MAX_INSTANCES: Final = 4_096
 
 
-class Seen:
+class SeenBatches:
     """Says of each (instance, sequence) once that it is new, in bounded memory."""
 
     def __init__(self) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from anabranch.contract.bounds import clamped_ms
 from anabranch.contract.plan import PlanPart
+from anabranch.contract.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome
 from anabranch.learn.cost_model import CLIP
 from anabranch.learn.decayed_sums import BUCKET_MS
-from anabranch.learn.rows import MAX_TOGETHER, LayerSum, PlanSum, QuerySum, Rows
+from anabranch.learn.folding import MAX_TOGETHER
 
 __all__ = ["sum_up"]
 

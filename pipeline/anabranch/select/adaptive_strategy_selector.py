@@ -8,15 +8,13 @@ from typing import Any, Final, Literal, Protocol
 from msgspec.structs import replace
 
 from anabranch.contract.plan import Arm, Decision, PlanContext
+from anabranch.contract.telemetry import ExecutionTelemetry
 from anabranch.learn.cost_model import CostModel
 from anabranch.learn.dependency_graph import DependencyGraph, draw
-from anabranch.learn.execution_telemetry import (
-    ExecutionTelemetry,
-    ExecutionTelemetryCollector,
-)
-from anabranch.learn.known import Known
+from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
+from anabranch.learn.folding import Fold
+from anabranch.learn.name_filter import NameFilter
 from anabranch.learn.profiler import PerformanceProfiler
-from anabranch.learn.rows import Fold
 from anabranch.select.plans import ARMS, Plan, Plans, slowest
 
 __all__ = ["AdaptiveStrategySelector"]
@@ -60,7 +58,7 @@ class AdaptiveStrategySelector:
         instance: this process's name, new with every start: by it batches of telemetry count
             once.
         settings: present values of other settings, for recommendations.
-        known, now_ms: as of `ExecutionTelemetryCollector`.
+        names, now_ms: as of `ExecutionTelemetryCollector`.
     """
 
     def __init__(
@@ -78,7 +76,7 @@ class AdaptiveStrategySelector:
         cost_model: CostModel | None = None,
         instance: str = "",
         settings: Mapping[str, Any] | None = None,
-        known: Known | None = None,
+        names: NameFilter | None = None,
         now_ms: Callable[[], float] | None = None,
     ) -> None:
         self.mode = mode
@@ -92,7 +90,7 @@ class AdaptiveStrategySelector:
                 "select.mode": mode,
                 "select.distributed_threshold": distributed_threshold,
             },
-            known=known,
+            names=names,
             now_ms=now_ms,
         )
         self._profiler = profiler

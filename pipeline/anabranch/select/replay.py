@@ -19,12 +19,12 @@ from msgspec import Struct
 
 from anabranch.contract.events import Strategy
 from anabranch.contract.plan import Arm, Decision, PlanContext
-from anabranch.contract.telemetry import TelemetryBatch
+from anabranch.contract.telemetry import ExecutionTelemetry, TelemetryBatch
 from anabranch.learn.cost_model import CostModel
 from anabranch.learn.dependency_graph import DependencyGraph
-from anabranch.learn.execution_telemetry import ExecutionTelemetry, ExecutionTelemetryCollector
+from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
 from anabranch.learn.profiler import LayerProfiler
-from anabranch.learn.seen_batches import Seen
+from anabranch.learn.seen_batches import SeenBatches
 from anabranch.select.plans import Plans
 
 __all__ = [
@@ -142,7 +142,7 @@ def scores(
     knowledge = Knowledge()
     candidates = make(knowledge)
     found: list[list[Score]] = [[] for _ in candidates]
-    seen = Seen()
+    seen = SeenBatches()
     for batch in sorted(batches, key=_time):
         if not seen.first_time(batch.instance, batch.sequence):
             continue

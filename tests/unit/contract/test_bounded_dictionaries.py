@@ -17,19 +17,19 @@ from anabranch.cache.eviction import Entry
 from anabranch.config.settings import CoordinatorConfig
 from anabranch.contract.bounds import remember
 from anabranch.contract.events import ComponentStats, LayerDescriptor, MemberHealth, encode
+from anabranch.contract.rows import QuerySum
 from anabranch.coordinator.background import worker_crashes as mortality_module
 from anabranch.coordinator.background.worker_crashes import CrashTracker
 from anabranch.coordinator.partitions.restored import SeenIds
 from anabranch.dispatch import layer_registry as directory_module
 from anabranch.dispatch.layer_registry import LayerRegistry
 from anabranch.errors import DecodeError
-from anabranch.learn import decayed_sums, dependency_graph, known, seen_batches
+from anabranch.learn import decayed_sums, dependency_graph, name_filter, seen_batches
 from anabranch.learn.decayed_sums import Cell, Cells
 from anabranch.learn.dependency_graph import DependencyGraph
-from anabranch.learn.known import Known
+from anabranch.learn.name_filter import NameFilter
 from anabranch.learn.profiler import LayerProfiler
-from anabranch.learn.rows import QuerySum
-from anabranch.learn.seen_batches import Seen
+from anabranch.learn.seen_batches import SeenBatches
 
 Fill = Callable[[int], int]
 """Puts in so many keys; returns how many are held."""
@@ -114,15 +114,15 @@ def announcements(count: int) -> int:
 
 
 def batches(count: int) -> int:
-    counted = Seen()
+    counted = SeenBatches()
     for n in range(count):
         counted.first_time(f"c{n}", 1)
     return len(counted._seen)
 
 
 def types_learned(count: int) -> int:
-    names = Known((), lambda: ())
-    return len({names.type(f"t{n}") for n in range(count)} - {known.OTHER})
+    names = NameFilter((), lambda: ())
+    return len({names.type(f"t{n}") for n in range(count)} - {name_filter.OTHER})
 
 
 def types_of_the_graph(count: int) -> int:
@@ -204,7 +204,7 @@ def combinations_of_layers(count: int) -> int:
         (reports, cluster_view_module.MAX_STATS),
         (announcements, cluster_view_module.MAX_LAYERS),
         (batches, seen_batches.MAX_INSTANCES),
-        (types_learned, known.MAX_FOREIGN_TYPES),
+        (types_learned, name_filter.MAX_FOREIGN_TYPES),
         (types_of_the_graph, dependency_graph.MAX_TYPES),
         (cells, 100),
         (labels, decayed_sums.MAX_LABELS),

@@ -22,14 +22,15 @@ from anabranch.contract.events import (
     decode_health,
     encode,
 )
+from anabranch.contract.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome, TelemetryBatch
 from anabranch.errors import DecodeError
 from anabranch.learn.analytics import Analytics
 from anabranch.learn.cost_model import CostModel
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
+from anabranch.learn.folding import teach
 from anabranch.learn.profiler import LayerProfiler
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.learn.summary import sum_up
 from anabranch.schemas.generate import EVENTS, generate
 
@@ -220,5 +221,5 @@ def test_an_absurd_span_of_one_answer_is_summed_as_thirty_days_at_most(absurd: f
     assert 0 <= summed.queries[0].total_us <= MAX_SPAN_MS * 1_000
     assert 0 <= summed.queries[0].queue_us <= MAX_SPAN_MS * 1_000
     analytics = Analytics()
-    summed.teach([analytics])
+    teach(summed, [analytics])
     assert finite(analytics.types())

@@ -14,6 +14,7 @@ from anabranch.cache.slots import Slot
 from anabranch.client import Client
 from anabranch.config.settings import Config, CoordinatorConfig, TopicsConfig, TypeConfig
 from anabranch.contract.events import Item, MemberHealth, encode
+from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.background.worker_crashes import CrashTracker
@@ -23,7 +24,6 @@ from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.layers.api import LayerSpec, Request, layer
 from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
 from anabranch.learn.profiler import LayerProfiler
-from anabranch.learn.rows import LayerSum, Rows
 from anabranch.testing import MemoryBroker, VirtualClock, run
 from anabranch.worker import Worker
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anabranch.contract.plan import Arm
+from anabranch.contract.rows import PlanSum
 from anabranch.learn.cost_model import CLIP, CostModel, CostPriors, load_level
-from anabranch.learn.rows import PlanSum
 
 ABC = ("a", "b", "c")
 LATENCIES = [10.0, 20.0, 30.0]

@@ -33,13 +33,17 @@ def test_the_order_of_additions_does_not_matter(found: Additions, data: st.DataO
     assert filled(found).read() == filled(order).read()
 
 
-@given(found=additions, cut=st.integers(0, 80))
-def test_reading_in_between_changes_nothing(found: Additions, cut: int) -> None:
-    cell = filled(found[:cut])
-    cell.read()
-    for bucket, label, values in found[cut:]:
-        cell.add(bucket, label, values)
-    assert cell.read() == filled(found).read()
+@given(found=additions, set_back=st.integers(0, 80))
+def test_reading_in_between_changes_nothing(found: Additions, set_back: int) -> None:
+    cell, unread = Cell(0.9), Cell(0.9)
+    for n, (bucket, label, values) in enumerate(found):
+        for one in (cell, unread):
+            one.add(bucket, label, values)
+            if n == set_back:
+                one.forget_after(bucket // 2)
+        cell.read()
+    assert cell.read() == unread.read()
+    assert cell.newest == unread.newest
 
 
 @given(found=additions)

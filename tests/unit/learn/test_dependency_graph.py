@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lessons import MINUTE_MS, Pupil, record
 
+from anabranch.contract.telemetry import ExecutionTelemetry
 from anabranch.learn.dependency_graph import MAX_TOGETHER, SelectionContext, draw
-from anabranch.learn.execution_telemetry import ExecutionTelemetry, ExecutionTelemetryCollector
+from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
 
 AB = {"a": 40.0, "b": 40.0}
 ABC = {"a": 40.0, "b": 40.0, "c": 40.0}

@@ -13,17 +13,15 @@ from lessons import MINUTE_MS, Pupil, context, outcome, record
 from msgspec.structs import replace
 
 from anabranch.contract.plan import Decision, PlanPart
+from anabranch.contract.rows import LayerSum, Rows
+from anabranch.contract.telemetry import ExecutionTelemetry, TelemetryBatch, telemetry_of
 from anabranch.learn.execution_telemetry import (
     MAX_SAMPLED,
     READ_ROWS,
     SETTLE,
-    ExecutionTelemetry,
     ExecutionTelemetryCollector,
-    TelemetryBatch,
-    telemetry_of,
 )
-from anabranch.learn.rows import LayerSum, Rows
-from anabranch.learn.seen_batches import WINDOW, Seen
+from anabranch.learn.seen_batches import WINDOW, SeenBatches
 
 AB = {"a": 30.0, "b": 40.0}
 
@@ -257,7 +255,7 @@ class TestFolding:
 
 class TestSeen:
     def test_each_batch_is_new_once(self) -> None:
-        seen = Seen()
+        seen = SeenBatches()
         assert [seen.first_time("a", n) for n in (1, 2, 1, 3, 2)] == [
             True,
             True,
@@ -267,16 +265,16 @@ class TestSeen:
         ]
 
     def test_instances_are_told_apart(self) -> None:
-        seen = Seen()
+        seen = SeenBatches()
         assert seen.first_time("a", 1)
         assert seen.first_time("b", 1)
 
     def test_reading_may_begin_anywhere(self) -> None:
-        seen = Seen()
+        seen = SeenBatches()
         assert [seen.first_time("a", n) for n in (900, 899, 900)] == [True, True, False]
 
     def test_what_is_far_behind_counts_as_read(self) -> None:
-        seen = Seen()
+        seen = SeenBatches()
         assert seen.first_time("a", 5 * WINDOW)
         assert not seen.first_time("a", 3 * WINDOW)
 

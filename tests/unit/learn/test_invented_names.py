@@ -8,43 +8,46 @@ import pytest
 from lessons import outcome, record
 
 from anabranch.contract.events import MAX_VALUE_BYTES, encode
-from anabranch.contract.telemetry import TelemetryBatch, fitting
+from anabranch.contract.rows import LayerSum, PlanSum, QuerySum, Rows
+from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.learn.decayed_sums import Cells
 from anabranch.learn.dependency_graph import MAX_SETS, DependencyGraph
 from anabranch.learn.execution_telemetry import MAX_ROWS, ExecutionTelemetryCollector
-from anabranch.learn.known import MAX_FOREIGN_TYPES, OTHER, Known
+from anabranch.learn.folding import fitting, heaviest
+from anabranch.learn.name_filter import MAX_FOREIGN_TYPES, OTHER, NameFilter
 from anabranch.learn.profiler import LayerProfiler
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows, heaviest
 
 ANNOUNCED = {"a", "b"}
 
 
 @pytest.fixture
-def known() -> Known:
-    return Known({"factual"}, lambda: ANNOUNCED)
+def names() -> NameFilter:
+    return NameFilter({"factual"}, lambda: ANNOUNCED)
 
 
-class TestKnown:
+class TestNameFilter:
     def test_a_query_for_real_layers_of_a_configured_type_is_learned_as_it_is(
-        self, known: Known
+        self, names: NameFilter
     ) -> None:
         answered = record({"a": 30.0, "b": 40.0})
-        assert known.record(answered) is answered
+        assert names.record(answered) is answered
 
-    def test_layers_that_nobody_announced_are_left_out(self, known: Known) -> None:
+    def test_layers_that_nobody_announced_are_left_out(self, names: NameFilter) -> None:
         layers = [outcome("a"), outcome("invented", "none", status="skipped")]
-        answered = known.record(record({"a": 30.0}, layers_override=layers))
+        answered = names.record(record({"a": 30.0}, layers_override=layers))
         assert [layer.layer for layer in answered.layers] == ["a"]
 
-    def test_types_that_nobody_configured_are_told_apart_up_to_a_few(self, known: Known) -> None:
-        names = [known.type(f"t{n}") for n in range(1_000)]
-        assert names[:MAX_FOREIGN_TYPES] == [f"t{n}" for n in range(MAX_FOREIGN_TYPES)]
-        assert set(names[MAX_FOREIGN_TYPES:]) == {OTHER}
-        assert known.type("factual") == "factual"
-        assert known.type("t1") == "t1"
+    def test_types_that_nobody_configured_are_told_apart_up_to_a_few(
+        self, names: NameFilter
+    ) -> None:
+        told_apart = [names.type(f"t{n}") for n in range(1_000)]
+        assert told_apart[:MAX_FOREIGN_TYPES] == [f"t{n}" for n in range(MAX_FOREIGN_TYPES)]
+        assert set(told_apart[MAX_FOREIGN_TYPES:]) == {OTHER}
+        assert names.type("factual") == "factual"
+        assert names.type("t1") == "t1"
 
-    def test_what_others_say_of_such_names_is_not_learned_either(self, known: Known) -> None:
-        rows = known.rows(
+    def test_what_others_say_of_such_names_is_not_learned_either(self, names: NameFilter) -> None:
+        rows = names.rows(
             Rows(
                 (LayerSum(1, "t", "parallel", "a"), LayerSum(1, "t", "parallel", "x")),
                 (
@@ -61,11 +64,11 @@ class TestKnown:
 
 class TestLearning:
     def test_thousands_of_invented_names_leave_no_more_than_was_announced(
-        self, known: Known
+        self, names: NameFilter
     ) -> None:
         profiler = LayerProfiler()
         graph = DependencyGraph(profiler, own_types={"factual"})
-        collector = ExecutionTelemetryCollector("me", (profiler, graph), sample=0.0, known=known)
+        collector = ExecutionTelemetryCollector("me", (profiler, graph), sample=0.0, names=names)
         rng = random.Random(5)
         for n in range(3_000):
             invented = [f"layer-{rng.random()}" for _ in range(31)]

@@ -31,8 +31,8 @@ from anabranch.contract.events import (
     TaskLayer,
     encode,
 )
+from anabranch.contract.rows import Rows
 from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome, TelemetryBatch
-from anabranch.learn.rows import Rows
 from anabranch.schemas.generate import EVENTS, breaking, generate, main, read_narrowed
 
 ROOT = Path(__file__).parents[3]

@@ -15,11 +15,8 @@ from hypothesis import strategies as st
 from lessons import context, record, teach
 
 from anabranch.contract.plan import Arm, Decision, GroupLoad, PlanContext
+from anabranch.contract.telemetry import LayerOutcome, telemetry_of
 from anabranch.learn.dependency_graph import DependencyGraph
-from anabranch.learn.execution_telemetry import (
-    LayerOutcome,
-    telemetry_of,
-)
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector, apart
 from anabranch.select.plans import ARMS

@@ -11,13 +11,9 @@ from msgspec.structs import replace
 
 from anabranch.config.settings import SelectConfig
 from anabranch.contract.plan import Arm
+from anabranch.contract.telemetry import LayerOutcome, TelemetryBatch, telemetry_of
 from anabranch.learn.dependency_graph import DependencyGraph
-from anabranch.learn.execution_telemetry import (
-    ExecutionTelemetryCollector,
-    LayerOutcome,
-    TelemetryBatch,
-    telemetry_of,
-)
+from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
 from anabranch.select.replay import Score, estimate, mean

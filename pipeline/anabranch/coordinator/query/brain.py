@@ -25,7 +25,7 @@ from anabranch.kafka.dead_letters import stack_digest
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Record
 from anabranch.learn.dependency_graph import DependencyGraph
-from anabranch.learn.known import Known
+from anabranch.learn.name_filter import NameFilter
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.observe.spans import Tracer
 from anabranch.runtime.clock import moved
@@ -142,7 +142,7 @@ class Brain:
             distributed_threshold=config.select.distributed_threshold,
             instance=instance,
             settings=_settings(config),
-            known=Known(config.types, lambda: self.directory.names),
+            names=NameFilter(config.types, lambda: self.directory.names),
             now_ms=now_ms,
         )
         self.aggregator = ResultAggregator()

@@ -8,8 +8,8 @@ from anabranch.aggregate.join import JoinLayer
 from anabranch.contract.bounds import clamped_ms
 from anabranch.contract.events import Answer, PartialResult
 from anabranch.contract.plan import Decision
+from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 from anabranch.coordinator.query.open_query import OpenQuery
-from anabranch.learn.execution_telemetry import ExecutionTelemetry, LayerOutcome, telemetry_of
 
 __all__ = ["telemetry_record"]
 

@@ -15,6 +15,7 @@ from anabranch.aggregate.result_aggregator import ResultAggregator
 from anabranch.cache import slots
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.contract.events import HEADER_CLIENT, Partial, PartialResult, TaskLayer, encode
+from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator.background.speculation import Speculation
 from anabranch.coordinator.background.telemetry_sync import TelemetrySync
@@ -30,8 +31,8 @@ from anabranch.dispatch.intake import Intake
 from anabranch.dispatch.layer_registry import LayerRegistry
 from anabranch.dispatch.routing import Outstanding
 from anabranch.errors import GenerationLost
+from anabranch.learn import execution_telemetry
 from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
-from anabranch.learn.rows import LayerSum, Rows
 from anabranch.observe.spans import Trace, Tracer
 from anabranch.runtime.containment import contained
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
@@ -257,7 +258,7 @@ def test_a_batch_of_telemetry_that_cannot_be_learned_from_is_a_dead_letter(
     )
     batch = encode(TelemetryBatch("peer", 1, Rows(layers=(LayerSum(0, "t", "parallel", "a"),))))
     with monkeypatch.context() as patch:
-        _failing(patch, Rows, "teach", OverflowError())
+        _failing(patch, execution_telemetry, "teach", OverflowError())
         exchange._fold(FakeRecord(batch, topic="anabranch.telemetry"))
         exchange._replay(FakeRecord(batch, topic="anabranch.telemetry"))
     exchange._fold(FakeRecord(b"{", topic="anabranch.telemetry"))

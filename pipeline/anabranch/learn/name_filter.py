@@ -11,10 +11,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from anabranch.contract.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.contract.telemetry import ExecutionTelemetry
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows
 
-__all__ = ["MAX_FOREIGN_TYPES", "OTHER", "Known"]
+__all__ = ["MAX_FOREIGN_TYPES", "OTHER", "NameFilter"]
 
 MAX_FOREIGN_TYPES: Final = 32
 """Types that nobody configured and that are told apart, the first that were asked."""
@@ -22,7 +22,7 @@ OTHER: Final = "(other)"
 """All the rest."""
 
 
-class Known:
+class NameFilter:
     """Renames types and drops layers that are not learned of.
 
     Args:

@@ -10,10 +10,10 @@ from math import log
 from typing import Final
 
 from anabranch.contract.bounds import MAX_ITEMS, MAX_LAYERS, MAX_SPAN_MS
+from anabranch.contract.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.learn.cost_model import CLIP
-from anabranch.learn.rows import LayerSum, PlanSum, QuerySum, Rows
 
-__all__ = ["credible"]
+__all__ = ["clamped"]
 
 MAX_COUNT: Final = 1_000_000
 """Of whatever an instance can do in a second."""
@@ -22,7 +22,7 @@ MAX_LN: Final = int(1_000 * log(MAX_SPAN_US))
 MAX_RESIDUAL: Final = int(1_000 * CLIP)
 
 
-def credible(rows: Rows) -> Rows:
+def clamped(rows: Rows) -> Rows:
     """The rows with each sum clamped to what its count allows."""
     return Rows(
         tuple(map(_layer, rows.layers)),
