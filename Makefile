@@ -1,5 +1,5 @@
 # Needs Python 3.11 or newer and make. Everything is installed into .venv, once.
-#   PYTHON=  the interpreter      REPO=  the repository to ask      ARGS=  handed to pytest
+#   PYTHON=  the interpreter      REPO=  the repository to ask      ARGS=  handed to pytest, or a benchmark
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check fix kafka bench chaos fuzz soak
@@ -34,8 +34,9 @@ fix: $(READY) ## repair what can be repaired, format, and generate the schemas
 kafka: $(READY) ## run a real Apache Kafka as a local process (needs Java 17 and Maven)
 	$(BIN)/anabranch broker --kafka
 
-bench: $(READY) ## measure throughput and latency beside a bare relay
-	$(BIN)/python benchmarks/end_to_end.py
+bench: $(READY) ## measure throughput, CPU and latency beside relays and peers (ARGS=--quick)
+	$(PIP) --group bench
+	$(BIN)/python benchmarks/end_to_end.py $(ARGS)
 
 chaos: $(READY) ## kill, freeze and restart everything under load (SEED= QUERIES= FAULTS= MODE=)
 	PYTHONPATH=tests/chaos:tests/e2e $(BIN)/python tests/chaos/chaos_run.py $(if $(SEED),--seed $(SEED)) \

@@ -13,29 +13,34 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import uvloop
 from confluent_kafka import Producer
-from end_to_end import SETTINGS, Contender, Driver, fresh, process, repeated
+from driver import Contender, Driver
+from ours import SETTINGS, fresh, repeated, start_anabranch
+from processes import Process, Processes
 
 from anabranch.client import Client
 from anabranch.config.settings import Config, load
 from anabranch.contract.events import Answer, Query, encode
 from anabranch.dev.local_kafka import LocalKafka
 from anabranch.kafka.client import KafkaTransport
-from anabranch.kafka.topics import Topics, ensure_topics
+from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import TopicPartition
 
 PARTITIONS = 12
 FREE = PARTITIONS - 1
+SATURATED_S = 5.0
 WITHIN_MS = 5_000
 HOUR_MS = 3_600_000
+NEW = 1_000_000_000
+"""From here on nobody asked."""
 
 
 class Backlog(NamedTuple):
@@ -46,10 +51,10 @@ class Backlog(NamedTuple):
     cached: bool
 
     def value(self, n: int) -> bytes:
-        question = n % 800 if self.cached and n % 2 == 0 else -n - 1
+        question = -(n // 2 % 400) if self.cached and n % 2 == 0 else n + 1
         strategy = b"auto" if self.cached else b"parallel"
         timeout_ms = 1 if n % 2 else HOUR_MS
-        head = b'{"id":"b%d","type":"t","params":{"c":%d},"timeout_ms":%d,"strategy":"%s"}'
+        head = b'{"id":"b%d","type":"t","params":{"n":%d},"timeout_ms":%d,"strategy":"%s"}'
         return head % (n, question, timeout_ms, strategy)
 
 
@@ -75,19 +80,17 @@ async def answered(config: Config) -> int:
     return sum(ends.values())
 
 
-async def saturated(config: Config, pids: list[int], *, cached: bool, count: int) -> float:
+async def saturated(config: Config, processes: Sequence[Process], *, cached: bool) -> float:
+    """Answers a second while there is always something to do."""
     topics, value = Topics(config.namespace), repeated if cached else fresh
-    contender = Contender("", None, topics.queries, topics.results, value, pids)
-    driver = Driver(config.kafka.bootstrap)
-    await driver.measure(contender, count // 10, 0.1)  # warm
-    begin = time.perf_counter()
-    await driver.measure(contender, count, 0.1)
-    return count * 1.2 / (time.perf_counter() - begin)
+    contender = Contender("", topics.queries, topics.results, value, processes)
+    async with Driver(config.kafka.bootstrap, contender, itertools.count(1)) as driver:
+        return (await driver.saturate(SATURATED_S)).per_s
 
 
 async def ask(client: Client, n: int, partition: int) -> float | None:
     """Milliseconds to the answer of a new question; None without one in time."""
-    query = Query(id=f"new{n}", type="t", params={"new": n}, timeout_ms=WITHIN_MS)
+    query = Query(id=f"new{n}", type="t", params={"n": NEW + n}, timeout_ms=WITHIN_MS)
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     client._waiting[query.id] = future
     begin = time.perf_counter()
@@ -102,38 +105,44 @@ async def ask(client: Client, n: int, partition: int) -> float | None:
     return (time.perf_counter() - begin) * 1000 if answer.status == "complete" else None
 
 
-async def bench(bootstrap: str, backlog: Backlog, path: Path) -> dict[str, Any]:
-    count = backlog.count
-    config = load(path, environ={})
-    await ensure_topics(KafkaTransport(config.kafka), config, config.groups)
-    command = ("-m", "anabranch", "coordinator", "--config", str(path))
-    async with process("-m", "anabranch", "worker", "--config", str(path)) as worker:
-        async with process(*command) as coordinator:
-            pids = [coordinator, worker]
-            rate = await saturated(config, pids, cached=backlog.cached, count=20_000)
-        before = await answered(config)
-        preload(bootstrap, Topics(config.namespace).queries, backlog)
-        async with Client(config) as client, process(*command) as coordinator:
-            begin, waits, asked = time.perf_counter(), list[float | None](), 0
-            while (done := await answered(config) - before - asked) < count:
-                waits.append(await ask(client, asked, FREE))
-                asked += 1
-                if not is_alive(coordinator):
-                    raise SystemExit(f"the coordinator died after {done} answers")
-                await asyncio.sleep(0.5)
-            took_s = time.perf_counter() - begin
-            after = [await ask(client, asked + n, n % PARTITIONS) for n in range(60)]
+async def bench(kafka: LocalKafka, backlog: Backlog) -> dict[str, Any]:
+    settings = SETTINGS.format(
+        namespace="backlog.", mode="at_least_once", bootstrap=kafka.bootstrap,
+        partitions=PARTITIONS, delay_ms=0,
+    )  # fmt: skip
+    async with Processes() as processes:
+        settings += f"[coordinator]\nmax_timeout_ms = {HOUR_MS}\n"
+        both = await start_anabranch(processes, settings)
+        config = load(processes.folder / "anabranch.toml", environ={})
+        rate = await saturated(config, both, cached=backlog.cached)
+        return await worked_off(config, backlog, both[0], rate)
+
+
+async def worked_off(
+    config: Config, backlog: Backlog, coordinator: Process, rate: float
+) -> dict[str, Any]:
+    """Figures of a coordinator that meets the backlog when it starts."""
+    await coordinator.stop()
+    before = await answered(config)
+    preload(config.kafka.bootstrap, Topics(config.namespace).queries, backlog)
+    async with Client(config) as client:
+        await coordinator.start()
+        begin, waits, asked = time.perf_counter(), list[float | None](), 0
+        while (done := await answered(config) - before - asked) < backlog.count:
+            waits.append(await ask(client, asked, FREE))
+            asked += 1
+            if not coordinator.is_alive:
+                raise SystemExit(f"the coordinator died after {done} answers")
+            await asyncio.sleep(0.5)
+        took_s = time.perf_counter() - begin
+        after = [await ask(client, asked + n, n % PARTITIONS) for n in range(60)]
     return {
         "saturated per s": round(rate),
-        "backlog per s": round(count / took_s),
-        "ratio": round(count / took_s / rate, 2),
+        "backlog per s": round(backlog.count / took_s),
+        "ratio": round(backlog.count / took_s / rate, 2),
         "asked beside it": waits_of(waits),
         "asked after it": waits_of(after),
     }
-
-
-def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def waits_of(waits: list[float | None]) -> dict[str, float]:
@@ -153,12 +162,8 @@ def main() -> None:
     parser.add_argument("--cached", action="store_true", help="the answers come from the cache")
     arguments = parser.parse_args()
     backlog = Backlog(arguments.count, "gzip" if arguments.gzip else "none", arguments.cached)
-    with LocalKafka(nodes=1) as kafka, tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "bench.toml")
-        settings = SETTINGS.format(mode="at_least_once", bootstrap=kafka.bootstrap)
-        settings = settings.replace("queries = 4", f"queries = {PARTITIONS}")
-        path.write_text(f"{settings}[coordinator]\nmax_timeout_ms = {HOUR_MS}\n")
-        report = uvloop.run(bench(kafka.bootstrap, backlog, path))
+    with LocalKafka() as kafka:
+        report = uvloop.run(bench(kafka, backlog))
     print(json.dumps(report, indent=2))
 
 

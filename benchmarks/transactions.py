@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import time
 from collections.abc import Mapping, Sequence
 from itertools import count, product
-from pathlib import Path
 from statistics import median, quantiles
 
 import uvloop
 from msgspec import Struct
+from processes import cpu_s
 from rich.console import Console
 from rich.table import Table
 
@@ -85,10 +84,10 @@ async def run(
     await asyncio.gather(*(seat.producer.start() for seat in seats.values()))
     await _arrive(seats, seats_of, per_s, 2.0, Measured())
     measured = Measured()
-    client_s, broker_s = time.process_time(), _cpu_s(kafka)
+    client_s, broker_s = time.process_time(), cpu_s(kafka.node(1).pid or 0)
     await _arrive(seats, seats_of, per_s, seconds, measured)
     measured.client_s = time.process_time() - client_s
-    measured.broker_s = _cpu_s(kafka) - broker_s
+    measured.broker_s = cpu_s(kafka.node(1).pid or 0) - broker_s
     await asyncio.gather(*(seat.producer.stop() for seat in seats.values()))
     return measured
 
@@ -113,11 +112,6 @@ async def _arrive(
     for task in delivering:
         task.cancel()
     await asyncio.wait(delivering)
-
-
-def _cpu_s(kafka: LocalKafka) -> float:
-    fields = Path(f"/proc/{kafka.node(1).pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(kafka: LocalKafka, seconds: float) -> list[tuple[str, ...]]:

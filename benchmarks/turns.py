@@ -1,0 +1,92 @@
+"""Starts contenders one group after the other, has each measured, and does so again and again."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import product
+
+from contenders import GROUPS, Start, started
+from driver import Contender, Driver, Stuck
+from processes import NotReady
+from results import Results
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from anabranch.dev.local_kafka import LocalKafka
+from anabranch.errors import BrokerUnavailable
+
+Measure = Callable[[Driver, Contender], Awaitable[dict[str, float]]]
+
+
+class Turns:
+    """Interleaved repetitions. A contender that fails is named, and left out from there on.
+
+    Args:
+        bound_s: longest time of one measurement.
+    """
+
+    def __init__(
+        self, kafka: LocalKafka, results: Results, measure: Measure, *, bound_s: float
+    ) -> None:
+        self._kafka = kafka
+        self._results = results
+        self._measure = measure
+        self._bound_s = bound_s
+        self._numbers = itertools.count(1)
+        self._out: set[str] = set()
+        self._progress = Progress(console=Console(stderr=True), transient=True)
+        self._bar = TaskID(0)
+
+    async def run(self, wanted: Collection[str], repetitions: int, delay_ms: int) -> None:
+        """Measure each that is wanted so often. `delay_ms`: what their layers wait."""
+        self._bar = self._progress.add_task("", total=repetitions * len(wanted))
+        with self._progress:
+            for turn, (names, start) in product(range(repetitions), GROUPS.items()):
+                left = [name for name in names if name in wanted and name not in self._out]
+                if left:
+                    await self._group(left, start, turn, delay_ms)
+
+    async def _group(self, left: Sequence[str], start: Start, turn: int, delay_ms: int) -> None:
+        self._progress.update(self._bar, description=f"starting {left[0]}")
+        try:
+            async with started(start, self._kafka.bootstrap, turn, delay_ms) as contenders:
+                for contender in contenders:
+                    if contender.name in left:
+                        self._progress.update(self._bar, description=contender.name)
+                        await self._one(contender)
+                        self._progress.advance(self._bar)
+        except (BrokerUnavailable, NotReady) as error:
+            self._leave_out(left, error)
+
+    async def _one(self, contender: Contender) -> None:
+        broker = self._kafka.node(1).pid or 0
+        try:
+            async with (
+                asyncio.timeout(self._bound_s),
+                Driver(self._kafka.bootstrap, contender, self._numbers, broker) as driver,
+            ):
+                self._results.add(contender.name, await self._measure(driver, contender))
+        except (Stuck, TimeoutError) as error:
+            self._leave_out([contender.name], error)
+
+    def _leave_out(self, names: Sequence[str], error: Exception) -> None:
+        self._progress.console.print(f"without {', '.join(names)}: {error or 'it took too long'}")
+        self._out.update(names)
+        for name in names:
+            self._results.drop(name)
+
+
+def add_only(parser: argparse.ArgumentParser, known: Sequence[str]) -> None:
+    """`--only`, which takes some of the known names; all of them by default."""
+
+    def some(text: str) -> list[str]:
+        chosen = [name.strip() for name in text.split(",")]
+        if unknown := [name for name in chosen if name not in known]:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}")
+        return chosen
+
+    said = f"some of: {', '.join(known)}"
+    parser.add_argument("--only", type=some, default=list(known), help=said)
