@@ -54,6 +54,11 @@ class Trace:
         self.trace_id = trace_id
         self._span = span
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether anybody will see names and attributes."""
+        return self._span is not None
+
     def set(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Add attributes, if anybody records them."""
         if self._span is not None:

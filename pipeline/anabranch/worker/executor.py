@@ -1,48 +1,39 @@
-"""Runs tasks: each layer of a task concurrently, results that finish together in one partial."""
+"""Runs tasks: each layer of a task concurrently, what ends in one turn published together."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from anabranch.contract.events import HEADER_OFFSET, Partial, PartialResult, Task, TaskLayer
+from anabranch.contract.events import Partial, PartialResult, TaskLayer
+from anabranch.contract.results import MAX_ERROR_CHARS, failed
 from anabranch.errors import LayerError, LayerTimeout
-from anabranch.kafka.transport import Headers, Record
+from anabranch.kafka.turns import Turn
 from anabranch.layers.api import Ask, Request, Result
 from anabranch.observe.spans import Trace, Tracer
 from anabranch.runtime.clock import Clock
+from anabranch.worker.error_log import ErrorLog
+from anabranch.worker.job import Job
 from anabranch.worker.local_queue import LocalQueue
-from anabranch.worker.mishaps import Mishaps
+from anabranch.worker.wrappers.timeout import no_answer
 
-__all__ = ["Executor", "Job"]
-
-MAX_ERROR_CHARS: Final = 500
-
-
-class Job:
-    """A task in a worker's hands."""
-
-    __slots__ = ("done", "headers", "open", "queued_ms", "scheduled", "task", "trace")
-
-    def __init__(self, task: Task, record: Record, trace: Trace) -> None:
-        self.task = task
-        self.trace = trace
-        self.headers: Headers = [*trace.headers, (HEADER_OFFSET, b"%d" % task.offset)]
-        self.open = len(task.layers)
-        self.done: list[PartialResult] = []
-        self.scheduled = False
-        self.queued_ms = 0.0
+__all__ = ["Executor"]
 
 
 class Executor:
     """Runs at most `slots` layers at a time, highest priority first.
 
+    A layer runs in an asyncio task of its own, which begins at once (CPython 3.12 and later), so
+    that one that need not wait costs no turn of the loop. The layers of a task share one timer,
+    set only if any of them waits.
+
     Args:
         asks: each layer as `wrappers.guard` made it.
-        publish: called with what finished together.
+        publish: called with what ended in one turn.
         now_ms: the broker's clock.
         reserve_ms: kept back from a layer's deadline for joining and answering, a tenth of what
             remains at most.
@@ -54,7 +45,7 @@ class Executor:
         worker: str,
         asks: Mapping[str, Ask],
         queue: LocalQueue[Job],
-        publish: Callable[[Job, Partial], None],
+        publish: Callable[[Sequence[tuple[Job, Partial]]], None],
         clock: Clock,
         now_ms: Callable[[], float],
         tracer: Tracer,
@@ -73,8 +64,15 @@ class Executor:
         self._slots = slots
         self._reserve_ms = reserve_ms
         self._max_timeout_ms = max_timeout_ms
-        self._mishaps = Mishaps()
-        self._running: set[asyncio.Task[None]] = set()
+        self._errors = ErrorLog()
+        self._jobs: set[Job] = set()
+        """Those with layers that run."""
+        self._running = 0
+        self._begun: list[Job] = []
+        """In this turn."""
+        self._ended: list[Job] = []
+        """Jobs of which a layer ended in this turn."""
+        self._turn_is_due = False
         self._stopping = False
         self.expired = 0
         self.wait_ms = 0.0
@@ -82,119 +80,165 @@ class Executor:
 
     @property
     def idle(self) -> bool:
-        """Nothing runs and nothing waits."""
-        return not self._running and not len(self._queue)
+        """Nothing runs, nothing waits, and all that ended is published."""
+        return not self._jobs and not self._ended and not len(self._queue)
 
     def pump(self) -> None:
-        """Start what fits into the free slots.
+        """Start what fits into the free slots, and into a turn.
 
         A task's layers start together, so the last task may exceed the slots by its width.
         """
-        while len(self._queue) and len(self._running) < self._slots:
-            job, waited_ms = self._queue.take(self._clock.monotonic() * 1000)
-            job.queued_ms = waited_ms
+        turn = Turn(self._clock.monotonic)
+        while len(self._queue) and self._running < self._slots:
+            now = self._clock.monotonic()
+            job, waited_ms = self._queue.take(now * 1000)
+            job.queued_ms = round(waited_ms, 3)
             self.wait_ms += (waited_ms - self.wait_ms) * 0.1
-            self._begin(job)
+            self._begin(job, now)
+            if turn.is_over():
+                break
+        if self._begun:
+            self._take_turn_soon()
 
     async def stop(self) -> None:
         """Cancel what runs. Cancellation is not failure: nothing is published for it."""
         self._stopping = True
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        for job in self._jobs:
+            job.cancel()
+        calls = [call for job in self._jobs for call in job.calls]
+        await asyncio.gather(*calls, return_exceptions=True)
 
-    def _begin(self, job: Job) -> None:
-        remaining_ms = job.task.deadline_ms - self._now_ms()
+    # ── turns ──────────────────────────────────────────────────────────────────────────────
+
+    def _take_turn_soon(self) -> None:
+        """After what is ready to run now: what ends together is published together."""
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn_is_due = False
+        if self._stopping:
+            return
+        self._set_timers()
+        self._flush()
+        self.pump()
+
+    def _set_timers(self) -> None:
+        """For jobs whose layers have all begun, and not all ended."""
+        begun, self._begun = self._begun, []
+        for job in begun:
+            if job.outstanding:
+                job.timer = asyncio.get_running_loop().call_at(job.deadline, job.expire)
+
+    def _flush(self) -> None:
+        ended, self._ended = self._ended, []
+        if ended:
+            self._publish([(job, job.partial(self._worker)) for job in ended])
+        for job in ended:
+            if not job.outstanding:
+                job.trace.end()
+
+    # ── one job ────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, job: Job, now: float) -> None:
+        now_ms = self._now_ms()
+        job.started_ms = round(now_ms, 3)
+        remaining_ms = min(job.task.deadline_ms - now_ms, self._max_timeout_ms)
         if remaining_ms <= 0:
             self.expired += 1
             for slot in job.task.layers:
-                self._finish(job, _ended(slot, "expired", "its deadline passed in the queue"))
+                self._finish(job, failed(slot, "expired", "its deadline passed in the queue"))
             return
-        remaining_ms = min(remaining_ms, self._max_timeout_ms)
         remaining_ms -= min(self._reserve_ms, remaining_ms / 10)
+        job.remaining_ms, job.deadline = remaining_ms, now + remaining_ms / 1000
+        self._jobs.add(job)
+        self._begun.append(job)
         for slot in job.task.layers:
-            task = asyncio.create_task(self._run(job, slot, remaining_ms))
-            self._running.add(task)
-            task.add_done_callback(self._ran)
+            self._running += 1
+            call = _start(self._run(job, slot))
+            if not call.done():
+                job.calls.append(call)
 
-    def _ran(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self.pump()
-
-    async def _run(self, job: Job, slot: TaskLayer, remaining_ms: float) -> None:
+    async def _run(self, job: Job, slot: TaskLayer) -> None:
         started = self._clock.monotonic()
-        started_ms = self._now_ms()
-        span = self._tracer.child(job.trace, f"layer {slot.layer}", {"anabranch.layer": slot.layer})
-        result = await self._ask(job, slot, started + remaining_ms / 1000, remaining_ms, span)
-        took_ms = (self._clock.monotonic() - started) * 1000
-        result.queued_ms = round(job.queued_ms, 3)
-        result.started_ms = round(started_ms, 3)
-        result.took_ms = round(took_ms, 3)
-        if span is not job.trace:
+        span = self._span(job.trace, slot.layer)
+        try:
+            result = await self._ask(job, slot, span)
+        finally:
+            self._running -= 1
+        result.queued_ms = job.queued_ms
+        result.started_ms = job.started_ms
+        result.took_ms = round((self._clock.monotonic() - started) * 1000, 3)
+        if span is not None:
             span.set({"anabranch.items": len(result.items), "anabranch.status": result.status})
             span.end(result.error)
         self._finish(job, result)
 
-    async def _ask(
-        self, job: Job, slot: TaskLayer, deadline: float, remaining_ms: float, span: Trace
-    ) -> PartialResult:
+    def _span(self, trace: Trace, layer: str) -> Trace | None:
+        if not trace.is_recorded:
+            return None
+        return self._tracer.child(trace, f"layer {layer}", {"anabranch.layer": layer})
+
+    async def _ask(self, job: Job, slot: TaskLayer, span: Trace | None) -> PartialResult:
         ask = self._asks.get(slot.layer)
         if ask is None:
-            return _ended(slot, "error", f"this worker has no layer {slot.layer!r}")
+            return failed(slot, "error", f"this worker has no layer {slot.layer!r}")
         try:
-            result = await ask(_request(job.task, slot, deadline, remaining_ms))
-            return _found(slot, job.task.limit, result)
+            return _found(slot, job.task.limit, await ask(_request(job, slot)))
         except asyncio.CancelledError:
             if self._stopping:
                 raise
-            return _ended(slot, "error", "the layer cancelled itself")
+            if job.expired:
+                return failed(slot, "timeout", no_answer(job.remaining_ms))
+            return failed(slot, "error", "the layer cancelled itself")
         except LayerTimeout as error:
-            return _ended(slot, "timeout", _text(error))
+            return failed(slot, "timeout", _text(error))
         except LayerError as error:
-            self._mishaps.tell_cause(slot.layer, error)
-            return _ended(slot, "error", _text(error), transient=error.transient)
+            self._errors.write_cause(slot.layer, error)
+            return failed(slot, "error", _text(error), transient=error.transient)
         except BaseException as error:  # SystemExit, too: a layer costs its own part only
-            span.set({"exception.type": type(error).__name__, "exception.message": _text(error)})
-            return _ended(slot, "error", self._mishaps.tell(slot.layer, error))
+            if job.expired and isinstance(error, TimeoutError):
+                return failed(slot, "timeout", no_answer(job.remaining_ms))
+            if span is not None:
+                span.set(
+                    {"exception.type": type(error).__name__, "exception.message": _text(error)}
+                )
+            return failed(slot, "error", self._errors.write(slot.layer, error))
 
     def _finish(self, job: Job, result: PartialResult) -> None:
-        """Collect; what finishes in the same turn of the loop travels together."""
-        job.done.append(result)
-        job.open -= 1
-        if not job.scheduled:
-            job.scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush, job)
-
-    def _flush(self, job: Job) -> None:
-        job.scheduled = False
-        task, results = job.task, job.done
-        job.done = []
-        self._publish(
-            job,
-            Partial(
-                query=task.query,
-                offset=task.offset,
-                type=task.type,
-                scope=task.scope,
-                limit=task.limit,
-                key=task.key,
-                generation=task.generation,
-                worker=self._worker,
-                results=results,
-            ),
-        )
-        if not job.open:
-            job.trace.end()
+        if not job.results:
+            self._ended.append(job)
+            self._take_turn_soon()
+        job.results.append(result)
+        job.outstanding -= 1
+        if not job.outstanding:
+            self._jobs.discard(job)
+            job.ended()
 
 
-def _request(task: Task, slot: TaskLayer, deadline: float, remaining_ms: float) -> Request:
+if sys.version_info >= (3, 12):
+
+    def _start(run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task whose first step is made at once."""
+        return asyncio.Task(run, loop=asyncio.get_running_loop(), eager_start=True)
+
+else:
+
+    def _start(run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task; what a step made by hand would save is 1 us a layer."""
+        return asyncio.get_running_loop().create_task(run)
+
+
+def _request(job: Job, slot: TaskLayer) -> Request:
+    task = job.task
     return Request(
         type=task.type,
         params=msgspec.to_builtins(task.params),  # a copy: what one layer changes is its own
         scope=task.scope,
         limit=task.limit,
-        deadline=deadline,
-        remaining_ms=remaining_ms,
+        deadline=job.deadline,
+        remaining_ms=job.remaining_ms,
         shard=slot.shard,
         shards=slot.shards,
         attempt=slot.attempt,
@@ -224,15 +268,3 @@ def _text(error: BaseException) -> str:
         return str(error)[:MAX_ERROR_CHARS].encode(errors="replace").decode()
     except Exception:
         return "(its text cannot be had)"
-
-
-def _ended(slot: TaskLayer, status: str, error: str, *, transient: bool = False) -> PartialResult:
-    return PartialResult(
-        layer=slot.layer,
-        shard=slot.shard,
-        shards=slot.shards,
-        attempt=slot.attempt,
-        status=status,  # type: ignore[arg-type]
-        error=error[:MAX_ERROR_CHARS],
-        transient=transient,
-    )

@@ -22,12 +22,14 @@ class LocalQueue(Generic[T]):
     def __init__(self, max_wait_ms: float) -> None:
         self._max_wait_ms = max_wait_ms
         self._waiting: dict[Priority, deque[tuple[float, T]]] = {p: deque() for p in PRIORITIES}
+        self._size = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return self._size
 
     def put(self, priority: Priority, entry: T, now_ms: float) -> None:
         """Add an entry."""
+        self._size += 1
         self._waiting[priority].append((now_ms, entry))
 
     def take(self, now_ms: float) -> tuple[T, float]:
@@ -44,9 +46,9 @@ class LocalQueue(Generic[T]):
                 return self._pop(line, now_ms)
         raise IndexError("nothing waits")
 
-    @staticmethod
-    def _pop(line: deque[tuple[float, T]], now_ms: float) -> tuple[T, float]:
+    def _pop(self, line: deque[tuple[float, T]], now_ms: float) -> tuple[T, float]:
         since_ms, entry = line.popleft()
+        self._size -= 1
         return entry, now_ms - since_ms
 
 

@@ -6,19 +6,20 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
 from anabranch.contract.events import MAX_VALUE_BYTES, Partial, PartialResult, encode
+from anabranch.contract.results import failed
 from anabranch.errors import RecordRefused
 from anabranch.kafka.dead_letters import DeadLetter, dead_letter, send_smaller, stack_digest
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Producer, Record
 from anabranch.runtime.supervisor import Stage, signalled
-from anabranch.worker.executor import Job
+from anabranch.worker.job import Job
 
 __all__ = ["Outlet"]
 
@@ -67,8 +68,12 @@ class Outlet:
         """Nothing waits, and everything was acknowledged or refused."""
         return not self._waiting and not self._in_flight
 
-    def publish(self, job: Job, event: Partial) -> None:
-        """Queue a partial for sending; what does not fit, or cannot be encoded, says so instead."""
+    def publish(self, ended: Sequence[tuple[Job, Partial]]) -> None:
+        """Queue partials for sending; what does not fit, or cannot be encoded, says so instead."""
+        for job, event in ended:
+            self._publish(job, event)
+
+    def _publish(self, job: Job, event: Partial) -> None:
         results = event.results
         try:
             value = encode(event)
@@ -81,7 +86,7 @@ class Outlet:
         if len(results) > 1:
             half = len(results) // 2
             for part in (results[:half], results[half:]):
-                self.publish(job, structs.replace(event, results=part))
+                self._publish(job, structs.replace(event, results=part))
         else:
             self._give_up(job, event, why)
 
@@ -141,7 +146,7 @@ class Outlet:
         """Results that cannot be sent say so instead, if that is something new."""
         if any(result.status != "error" for result in event.results):
             results = [_without_items(result, why) for result in event.results]
-            self.publish(job, structs.replace(event, results=results))
+            self._publish(job, structs.replace(event, results=results))
         else:  # the task's own names fill the record: whoever wrote it is no coordinator of ours
             log.error("nothing is sent for the task of query %.80s: %s", event.query, why)
 
@@ -180,14 +185,10 @@ class Outlet:
 
 def _without_items(result: PartialResult, why: str) -> PartialResult:
     """What is left of a result that cannot be sent."""
-    return PartialResult(
-        layer=result.layer,
-        shard=result.shard,
-        shards=result.shards,
-        attempt=result.attempt,
-        status="error",
-        error=why,
-        queued_ms=result.queued_ms,
-        started_ms=result.started_ms,
-        took_ms=result.took_ms,
+    left = failed(result, "error", why)
+    left.queued_ms, left.started_ms, left.took_ms = (
+        result.queued_ms,
+        result.started_ms,
+        result.took_ms,
     )
+    return left

@@ -28,8 +28,9 @@ from anabranch.observe.spans import Trace, Tracer
 from anabranch.runtime.clock import Clock, SystemClock
 from anabranch.runtime.heartbeat import Heartbeat, instance_name, package_version
 from anabranch.runtime.supervisor import Service, Stage, Supervisor, patience_s, signalled, until
-from anabranch.worker.executor import Executor, Job
+from anabranch.worker.executor import Executor
 from anabranch.worker.invalidations import Invalidating
+from anabranch.worker.job import Job
 from anabranch.worker.local_queue import LocalQueue, Throttle
 from anabranch.worker.publisher import Outlet
 from anabranch.worker.subscription import Subscription
@@ -255,7 +256,7 @@ class Worker(Service):
             raise DecodeError("the task names no layers")
         if not await self._outlet.can_reply(task.partition):
             raise DecodeError(f"{self._topics.partials} has no partition {task.partition}")
-        return Job(task, record, trace)
+        return Job(task, trace)
 
     def _describe(self) -> MemberHealth:
         return MemberHealth(

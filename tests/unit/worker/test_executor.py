@@ -3,88 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
-from records import FakeRecord
+from executing import ITEMS, execute, only
 
-from anabranch.contract.events import Item, Partial, PartialResult, Task, TaskLayer, decode, encode
+from anabranch.contract.events import Item, Partial, decode, encode
 from anabranch.errors import ConfigError, LayerError
 from anabranch.layers.api import Ask, LayerSpec, Request, Result, layer
-from anabranch.layers.middleware import Wrapper
-from anabranch.observe.spans import Tracer
-from anabranch.runtime.supervisor import until
-from anabranch.testing.virtual_time import VirtualClock, run
-from anabranch.worker import mishaps
-from anabranch.worker.executor import Executor, Job
-from anabranch.worker.local_queue import LocalQueue
+from anabranch.testing.layer_contract import ask_for
+from anabranch.testing.virtual_time import run
+from anabranch.worker import error_log
 from anabranch.worker.threads import LayerThreads
 from anabranch.worker.wrappers import guard
-
-ITEMS = [Item(f"urn:{n}", 1.0 - n / 10) for n in range(5)]
-
-
-def job(*layers: str, deadline_ms: float, limit: int = 20) -> Job:
-    task = Task(
-        query="q1",
-        partition=3,
-        offset=7,
-        type="t",
-        params={"text": "x"},
-        scope="s",
-        limit=limit,
-        deadline_ms=int(deadline_ms),
-        layers=[TaskLayer(name, attempt=(2, 1)) for name in layers],
-        key="digest",
-        generation=9,
-    )
-    record = FakeRecord(encode(task), topic="anabranch.tasks.default.medium")
-    return Job(task, record, Tracer().process(record, "process"))
-
-
-def execute(
-    functions: dict[str, Callable[[Request], Any]],
-    *jobs_of: tuple[tuple[str, ...], float],
-    slots: int = 32,
-    limit: int = 20,
-    wrappers: Sequence[Wrapper] = (),
-    **settings: Any,
-) -> list[Partial]:
-    """Run jobs (their layers, and how many ms they have) to their end; what was published."""
-
-    async def body() -> list[Partial]:
-        clock = VirtualClock()
-        published: list[Partial] = []
-        queue: LocalQueue[Job] = LocalQueue(1_000)
-        specs = [LayerSpec(layer(name)(f), **settings) for name, f in functions.items()]
-        executor = Executor(
-            "w1",
-            {s.layer.name: guard(s, LayerThreads(s.layer.name, 1), wrappers) for s in specs},
-            queue,
-            lambda _, partial: published.append(partial),
-            clock,
-            clock.time_ms,
-            Tracer(),
-            slots=slots,
-            reserve_ms=20,
-            max_timeout_ms=60_000,
-        )
-        for names, for_ms in jobs_of:
-            made = job(*names, deadline_ms=clock.time_ms() + for_ms, limit=limit)
-            queue.put("medium", made, clock.monotonic() * 1000)
-        executor.pump()
-        await until(lambda: executor.idle, every_s=0.001)
-        return published
-
-    return run(body())
-
-
-def only(partials: list[Partial]) -> PartialResult:
-    (partial,) = partials
-    (result,) = partial.results
-    return result
 
 
 def test_items_come_back_under_the_tasks_identity() -> None:
@@ -263,6 +196,8 @@ class Signed(Item, frozen=True, tag="signed"):
         [Listed("urn:x", 1.0)],
         [Item("urn:x", 1.0, msgspec.Raw(b"{"))],
         [Item("urn:x", 1.0, msgspec.Raw(b"\xff"))],
+        [Item("urn:x", 1.0, msgspec.Raw(b'"\xff"'))],
+        [Item("urn:x", 1.0, {"deep": [msgspec.Raw(b'"\xff"')]})],
         [Item("urn:x", 1.0, msgspec.Raw(b"1}], 'results': [{"))],
     ],
     ids=repr,
@@ -293,6 +228,17 @@ def test_what_a_layer_changes_later_is_its_own() -> None:
     result = only(execute({"a": found}, (("a",), 1_000)))
     data["seen"] = 2
     assert result.items == [Item("urn:x", 1.0, {"seen": 1}), Item("urn:y", 0.5)]
+
+
+def test_data_that_a_layer_has_as_json_is_sent_as_it_wrote_it() -> None:
+    async def found(_: Request) -> list[Item]:
+        return [Item("urn:x", 1.0, msgspec.Raw(b'{"n": 1.50}'))]
+
+    async def body() -> object:
+        ask = guard(LayerSpec(layer("a")(found)), LayerThreads("a", 1))
+        return (await ask(ask_for({}))).items[0].data
+
+    assert run(body()) == msgspec.Raw(b'{"n": 1.50}')
 
 
 def test_an_error_of_ten_megabytes_is_cut() -> None:
@@ -551,8 +497,8 @@ def test_a_kind_of_error_is_told_once_with_its_stack_and_then_counted(
 
 
 def test_kinds_of_errors_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mishaps, "MAX_KINDS", 10)
-    told = mishaps.Mishaps()
+    monkeypatch.setattr(error_log, "MAX_KINDS", 10)
+    told = error_log.ErrorLog()
     for n in range(100):
-        told.tell("a", type(f"E{n}", (Exception,), {})("x" * 100_000))
+        told.write("a", type(f"E{n}", (Exception,), {})("x" * 100_000))
     assert len(told._counts) == 10

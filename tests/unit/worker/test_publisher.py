@@ -23,7 +23,7 @@ from anabranch.observe.spans import Tracer
 from anabranch.runtime.supervisor import Supervisor, until
 from anabranch.testing.memory import MemoryBroker
 from anabranch.testing.virtual_time import run
-from anabranch.worker.executor import Job
+from anabranch.worker.job import Job
 from anabranch.worker.publisher import Outlet
 
 TOPICS = Topics("anabranch.")
@@ -43,7 +43,7 @@ def sent(
         supervisor = Supervisor("test")
         outlet = Outlet("w1", producer, TOPICS, supervisor.fail)
         supervisor.start("partials", outlet.send)
-        outlet.publish(*finished(results, query))
+        outlet.publish([finished(results, query)])
         await until(lambda: outlet.idle)
         await supervisor.stop()
         assert supervisor.failure is None
@@ -66,7 +66,7 @@ def finished(results: Sequence[PartialResult], query: str) -> tuple[Job, Partial
         deadline_ms=1_000,
         layers=[TaskLayer(result.layer) for result in results],
     )
-    job = Job(task, FakeRecord(b""), Tracer().process(FakeRecord(b""), "process"))
+    job = Job(task, Tracer().process(FakeRecord(b""), "process"))
     return job, Partial(query, 7, "t", "", 20, "", 0, "w1", list(results))
 
 

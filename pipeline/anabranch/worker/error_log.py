@@ -16,7 +16,7 @@ from anabranch.contract.bounds import remember
 from anabranch.errors import LayerError
 from anabranch.kafka.dead_letters import stack_digest
 
-__all__ = ["Mishaps"]
+__all__ = ["ErrorLog"]
 
 log = logging.getLogger(__name__)
 
@@ -26,18 +26,18 @@ MAX_STACK_CHARS: Final = 8_000
 _ASKED_WRONG: Final = (msgspec.ValidationError, UnicodeError)
 
 
-class Mishaps:
+class ErrorLog:
     """Logs each kind (layer, error and place) with its stack once, then at 10, 100, 1,000..."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], int] = {}
 
-    def tell_cause(self, layer: str, error: LayerError) -> None:
+    def write_cause(self, layer: str, error: LayerError) -> None:
         """Tell operators what a layer's own error came from, if it was no question."""
         if isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, _ASKED_WRONG):
-            self.tell(layer, error)
+            self.write(layer, error)
 
-    def tell(self, layer: str, error: BaseException) -> str:
+    def write(self, layer: str, error: BaseException) -> str:
         """Tell operators; returns what everybody may know."""
         kind = layer, stack_digest(error)
         count = self._counts.get(kind, 0) + 1
