@@ -8,7 +8,7 @@ import pytest
 from transports import Broker, fresh, running, where
 
 from anabranch.errors import RecordRefused
-from anabranch.kafka.transport import Acked, Committed, Producer, TopicPartition
+from anabranch.kafka.transport import Acked, Committed, Producer, ProducerRecord, TopicPartition
 
 LIMIT = 20_000
 
@@ -68,6 +68,19 @@ async def test_a_transaction_goes_on_without_what_was_refused(broker: Broker) ->
             for records in (await reader.fetch(200)).values():
                 found += [record.value for record in records]
     assert found == [b"x" * 10] * 4
+
+
+@where("create_topics")
+async def test_what_a_compacted_topic_does_not_take_costs_itself(broker: Broker) -> None:
+    topic = await broker.topic({"cleanup.policy": "compact"})
+    async with running(broker.transport().producer("p")) as producer:
+        with pytest.raises(RecordRefused):
+            await producer.send_and_wait(topic, b"no key", partition=0)
+        records = [ProducerRecord(b"value", key) for key in (b"1", None, b"2", b"3", None)]
+        outcomes = await (await producer.send_batch(topic, 0, records))
+        assert [n for n, outcome in enumerate(outcomes) if _failed(outcome)] == [1, 4]
+        last = await producer.send_and_wait(topic, b"value", key=b"4", partition=0)
+    assert last.offset == 3
 
 
 def _failed(outcome: object) -> bool:

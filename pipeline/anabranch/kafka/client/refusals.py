@@ -23,7 +23,19 @@ from anabranch.errors import RecordRefused, TopicError
 
 __all__ = ["REFUSALS", "watch_refusals"]
 
+
+class InvalidRecordError(kafka.BrokerResponseError):  # type: ignore[misc]
+    """The broker has looked at a record and does not like it; aiokafka knows no such error."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "The broker refuses a record, say one without a key for a compacted topic"
+
+
+kafka.kafka_errors[InvalidRecordError.errno] = InvalidRecordError  # by which aiokafka looks it up
+
 REFUSALS: Final = (
+    InvalidRecordError,
     kafka.InvalidTimestampError,
     kafka.MessageSizeTooLargeError,
     kafka.PolicyViolationError,

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from anabranch.errors import BrokerError, ProduceError, RecordRefused
-from anabranch.kafka.transport import CREATE_TIME, Acked, Headers, TopicPartition
+from anabranch.kafka.transport import (
+    CREATE_TIME,
+    Acked,
+    Headers,
+    Outcome,
+    ProducerRecord,
+    TopicPartition,
+)
 from anabranch.testing.memory.log import Log, Topic, partition_of, size_of
 from anabranch.testing.memory.network import Pipe, Process
 
@@ -16,6 +24,8 @@ if TYPE_CHECKING:
     from anabranch.testing.memory.broker import MemoryBroker
 
 __all__ = ["MemoryProducer"]
+
+T = TypeVar("T")
 
 _MAX_REQUEST_BYTES: Final = 5_500_000
 """As the real client refuses what no broker would take."""
@@ -34,7 +44,7 @@ class MemoryProducer:
         self._process = process
         self._ways: dict[TopicPartition, tuple[Pipe, Pipe]] = {}
         self._turn = itertools.count()
-        self._in_flight: set[asyncio.Future[Acked]] = set()
+        self._in_flight: set[asyncio.Future[Any]] = set()
 
     async def start(self) -> None:
         self._process.check()
@@ -56,32 +66,41 @@ class MemoryProducer:
     ) -> asyncio.Future[Acked]:
         self._process.check()
         into = self._broker.topic(topic)
-        if key is None and value is None:
-            raise ProduceError(f"{topic}: a record needs a key or a value")
-        if (size := size_of(key, value, headers)) > _MAX_REQUEST_BYTES:
-            raise RecordRefused(f"{topic}: a record of {size:,} bytes, over {_MAX_REQUEST_BYTES:,}")
+        record = ProducerRecord(value, key, headers)
+        _check(topic, record)
+        if (refusal := _over_any_request(topic, record)) is not None:
+            raise refusal
         log = into.log(self._choose(into, key) if partition is None else partition)
-        there, back = self._way(log)
-        future: asyncio.Future[Acked] = asyncio.get_running_loop().create_future()
-        self._in_flight.add(future)
-        future.add_done_callback(self._in_flight.discard)
-        own_ms = int(self._process.clock.time_ms()) if into.timestamp_type == CREATE_TIME else None
+        own_ms = self._own_ms(into)
 
-        def land() -> None:
-            stamp = self._broker.stamp() + log.ahead_ms if own_ms is None else own_ms
-            try:
-                self._check()
-                if (refusal := into.refusal(key, value, headers)) is not None:
-                    raise RecordRefused(refusal)
-            except BrokerError as error:
-                back.put(partial(self._refuse, future, error))
-                return
-            offset = log.append(key, value, tuple(headers), stamp, into.timestamp_type)
-            self._appended(log, offset)
-            back.put(partial(self._settle, future, _Ack(log.partition.partition, offset)))
+        def land() -> _Ack:
+            outcome = self._append(into, log, record, own_ms)
+            if isinstance(outcome, RecordRefused):
+                raise outcome
+            return _Ack(log.partition.partition, outcome)
 
-        there.put(land)
-        return future
+        return self._travel(log, land)
+
+    async def send_batch(
+        self, topic: str, partition: int, records: Sequence[ProducerRecord]
+    ) -> asyncio.Future[Sequence[Outcome]]:
+        self._process.check()
+        into = self._broker.topic(topic)
+        log = into.log(partition)
+        for record in records:
+            _check(topic, record)
+        own_ms = self._own_ms(into)
+
+        def land() -> Sequence[Outcome]:
+            outcomes = [
+                _over_any_request(topic, record) or self._append(into, log, record, own_ms)
+                for record in records
+            ]
+            if any(isinstance(outcome, RecordRefused) for outcome in outcomes):
+                return outcomes
+            return range(log.end - len(records), log.end)
+
+        return self._travel(log, land)
 
     async def send_and_wait(
         self,
@@ -100,19 +119,52 @@ class MemoryProducer:
     async def lookup(self, topic: str) -> int:
         return await self.partitions(topic)
 
+    def _travel(self, log: Log, land: Callable[[], T]) -> asyncio.Future[T]:
+        """What happens on the broker, once it is there; its result comes back."""
+        there, back = self._way(log)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._in_flight.add(future)
+        future.add_done_callback(self._in_flight.discard)
+
+        def arrive() -> None:
+            try:
+                self._check()
+                result = land()
+            except BrokerError as error:
+                back.put(partial(self._refuse, future, error))
+            else:
+                back.put(partial(self._settle, future, result))
+
+        there.put(arrive)
+        return future
+
+    def _append(self, into: Topic, log: Log, record: ProducerRecord, own_ms: int | None) -> Outcome:
+        value, key, headers = record
+        if (refusal := into.refusal(key, value, headers)) is not None:
+            return RecordRefused(refusal)
+        stamp = self._broker.stamp() + log.ahead_ms if own_ms is None else own_ms
+        offset = log.append(key, value, tuple(headers), stamp, into.timestamp_type)
+        self._appended(log, offset)
+        return offset
+
+    def _own_ms(self, topic: Topic) -> int | None:
+        """The time by which the sender stamps, where it is not the broker who does."""
+        own = topic.timestamp_type == CREATE_TIME
+        return int(self._process.clock.time_ms()) if own else None
+
     def _check(self) -> None:
-        """On the broker, before a record is appended."""
+        """On the broker, before records are appended."""
 
     def _appended(self, log: Log, offset: int) -> None:
-        """On the broker, after it."""
+        """On the broker, after each."""
 
-    def _refuse(self, future: asyncio.Future[Acked], error: BrokerError) -> None:
+    def _refuse(self, future: asyncio.Future[Any], error: BrokerError) -> None:
         if self._process.alive and not future.done():
             future.set_exception(error)
 
-    def _settle(self, future: asyncio.Future[Acked], ack: Acked) -> None:
+    def _settle(self, future: asyncio.Future[T], result: T) -> None:
         if self._process.alive and not future.done():
-            future.set_result(ack)
+            future.set_result(result)
 
     def _choose(self, topic: Topic, key: bytes | None) -> int:
         if key is None:
@@ -123,3 +175,15 @@ class MemoryProducer:
         if log.partition not in self._ways:
             self._ways[log.partition] = (self._process.pipe(), Pipe(self._process))
         return self._ways[log.partition]
+
+
+def _check(topic: str, record: ProducerRecord) -> None:
+    if record.key is None and record.value is None:
+        raise ProduceError(f"{topic}: a record needs a key or a value")
+
+
+def _over_any_request(topic: str, record: ProducerRecord) -> RecordRefused | None:
+    size = size_of(record.key, record.value, record.headers)
+    if size <= _MAX_REQUEST_BYTES:
+        return None
+    return RecordRefused(f"{topic}: a record of {size:,} bytes, over {_MAX_REQUEST_BYTES:,}")
