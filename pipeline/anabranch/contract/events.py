@@ -240,6 +240,10 @@ class LayerDescriptor(Struct, frozen=True, tag="layer", tag_field="kind"):
     mode: Literal["async", "thread", "process"] = "async"
 
 
+HEALTH_INTERVAL_MS: Final = 1_000
+"""How often a member says that it lives."""
+
+
 class MemberHealth(Struct, frozen=True, tag="member", tag_field="kind"):
     """One running instance, on `health` under `member/<role>/<instance>`.
 

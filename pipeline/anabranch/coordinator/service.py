@@ -94,7 +94,7 @@ class Coordinator(Service):
             lambda: clock.monotonic() * 1000,
         )
         self._membership.broker_clock.on_set = self.brain.clock_was_set
-        self._membership.on_beat = self.brain.directory.beat
+        self._membership.on_beat = self.brain.directory.members.beat
         topics = self.brain.topics
         self._fencing = Fencing(clock, config.kafka.session_timeout_ms / 2_000)
         group = f"{config.namespace}coordinators"

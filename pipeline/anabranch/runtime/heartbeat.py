@@ -13,21 +13,20 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from anabranch.config.settings import KafkaConfig
-from anabranch.contract.events import MemberHealth, encode
+from anabranch.contract.events import HEALTH_INTERVAL_MS, MemberHealth, encode
 from anabranch.errors import BrokerError, RecordRefused
 from anabranch.kafka.availability import answered
 from anabranch.kafka.transport import LOG_APPEND_TIME, Producer, Record
 from anabranch.runtime.clock import BrokerClock, Clock
 from anabranch.runtime.supervisor import Stage
 
-__all__ = ["HEALTH_INTERVAL_S", "Heartbeat", "instance_name", "package_version"]
+__all__ = ["Heartbeat", "instance_name", "package_version"]
 
 log = logging.getLogger(__name__)
 
 _MAX_UNMATCHED: Final = 4_096
 """Whoever may write to `health` may write under our key, too."""
 _FAREWELL_S: Final = 2.0
-HEALTH_INTERVAL_S: Final = 1.0
 
 
 def instance_name(role: str) -> str:
@@ -108,7 +107,7 @@ class Heartbeat:
                 await answered(self.publish(), self._kafka)
             except RecordRefused as error:
                 log.warning("nobody is told that this instance is here: %s", error)
-            await asyncio.sleep(HEALTH_INTERVAL_S)
+            await asyncio.sleep(HEALTH_INTERVAL_MS / 1_000)
 
     def read_back(self, record: Record) -> None:
         """Called with every record of `health`; those that are ours become samples."""

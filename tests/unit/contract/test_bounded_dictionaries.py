@@ -21,8 +21,10 @@ from anabranch.contract.rows import QuerySum
 from anabranch.coordinator.background import worker_crashes as mortality_module
 from anabranch.coordinator.background.worker_crashes import CrashTracker
 from anabranch.coordinator.partitions.restored import SeenIds
+from anabranch.dispatch import group_health, released_epochs
 from anabranch.dispatch import layer_registry as directory_module
 from anabranch.dispatch.layer_registry import LayerRegistry
+from anabranch.dispatch.released_epochs import ReleasedEpochs
 from anabranch.errors import DecodeError
 from anabranch.learn import decayed_sums, dependency_graph, name_filter, seen_batches
 from anabranch.learn.decayed_sums import Cell, Cells
@@ -40,7 +42,15 @@ def members(count: int) -> int:
     for n in range(count):
         member = encode(MemberHealth(f"w{n}", "worker", "ready", "io"))
         directory.learn(FakeRecord(member, key=f"member/worker/w{n}".encode()), 0.0)
-    return len(directory._members)
+    return len(directory.members._members)
+
+
+def epochs(count: int) -> int:
+    released = ReleasedEpochs()
+    for n in range(count):
+        released.add(n, 1)
+    assert released.has(count - 1, 1)
+    return len(released._epochs)
 
 
 def groups_of_members(count: int) -> int:
@@ -49,11 +59,11 @@ def groups_of_members(count: int) -> int:
         member = encode(MemberHealth(f"w{n}", "worker", "ready", f"g{n}"))
         for _ in range(2):
             directory.learn(FakeRecord(member, key=f"member/worker/w{n}".encode()), 0.0)
-    held = len(directory._staff)
+    held = len(directory.members._workers)
     for _ in range(4):
-        directory.beat()
-    assert directory.deaths()
-    assert not directory._staff
+        directory.members.beat()
+    assert directory.members.deaths()
+    assert not directory.members._workers
     return held
 
 
@@ -62,8 +72,8 @@ def partitions_of_members(count: int) -> int:
     for n in range(count // each):
         member = encode(MemberHealth(f"w{n}", "worker", "ready", "io", partitions=[0] * each))
         directory.learn(FakeRecord(member, key=f"member/worker/w{n}".encode()), 0.0)
-    assert len(directory.workers("io", 0.0)) == count // each
-    return sum(len(worker.partitions) for worker in directory.workers("io", 0.0))
+    assert len(directory.members.workers("io", 0.0)) == count // each
+    return sum(len(worker.partitions) for worker in directory.members.workers("io", 0.0))
 
 
 def layers(count: int) -> int:
@@ -195,9 +205,10 @@ def combinations_of_layers(count: int) -> int:
 @pytest.mark.parametrize(
     ("fill", "bound"),
     [
-        (members, directory_module.MAX_MEMBERS),
-        (groups_of_members, directory_module.MAX_MEMBERS),
-        (partitions_of_members, directory_module.MAX_PARTITIONS_HELD),
+        (members, group_health.MAX_MEMBERS),
+        (epochs, released_epochs.MAX_PARTITIONS),
+        (groups_of_members, group_health.MAX_MEMBERS),
+        (partitions_of_members, group_health.MAX_PARTITIONS_HELD),
         (layers, directory_module.MAX_LAYERS),
         (groups, directory_module.MAX_GROUPS),
         (heard, cluster_view_module.MAX_HEARD),

@@ -106,7 +106,7 @@ def test_telemetry_and_reports_go_on(by_ms: float) -> None:
         batches, stats = told()
         assert batches > before[0]
         assert stats >= before[1] + 2
-        live = coordinator.brain.directory.workers("default", coordinator.brain.now_ms())
+        live = coordinator.brain.directory.members.workers("default", coordinator.brain.now_ms())
         assert [member.role for member in live] == ["worker"]
 
     run(pipeline(body))
@@ -181,13 +181,13 @@ class TestWhatWaits:
         member = encode(MemberHealth("w", "worker", "ready", "io"))
         record = FakeRecord(member, key=b"member/worker/w", timestamp=int(now_ms))
         directory.learn(record, now_ms)
-        assert not directory.deaths()
-        assert directory.workers("io", now_ms + by_ms)
+        assert not directory.members.deaths()
+        assert directory.members.workers("io", now_ms + by_ms)
         steady_ms = 3_500.0
-        assert not directory.workers("io", now_ms + by_ms)
+        assert not directory.members.workers("io", now_ms + by_ms)
         for _ in range(4):
-            directory.beat()
-        assert [dead.instance for dead, _ in directory.deaths()] == ["w"]
+            directory.members.beat()
+        assert [dead.instance for dead, _ in directory.members.deaths()] == ["w"]
 
     def test_a_view_sees_who_is_there_after_the_clock_was_set_back(self) -> None:
         view = ClusterView()

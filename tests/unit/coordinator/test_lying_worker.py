@@ -67,7 +67,7 @@ def test_a_wait_that_it_invents_counts_as_thirty_days_at_most() -> None:
         member = encode(MemberHealth(name, "worker", "ready", "io", stats={"queue_ms": waits_ms}))
         key = f"member/worker/{name}".encode()
         brain.directory.learn(FakeRecord(member, key=key, timestamp=int(NOW_MS)), NOW_MS)
-    load = brain.directory.loads(["io"], NOW_MS)["io"]
+    load = brain.directory.members.loads(["io"], NOW_MS)["io"]
     assert load.queue_ms == MAX_SPAN_MS / 2
 
 

@@ -118,8 +118,8 @@ class CrashTracker:
 
 def mourn(brain: Brain, partitions: Mapping[int, QueryPartition]) -> None:
     """Mark what workers had that died lately, and give up what is condemned now."""
-    brain.mortality.returned(*[member.instance for member in brain.directory.returned()])
-    now_ms, dead = brain.now_ms(), brain.directory.deaths()
+    brain.mortality.returned(*[member.instance for member in brain.directory.members.returned()])
+    now_ms, dead = brain.now_ms(), brain.directory.members.deaths()
     tasks = _by_route(partitions) if dead else {}
     readers: Counter[Route] = Counter()
     for member, until_ms in dead:

@@ -287,14 +287,14 @@ class Ownership:
         """What we hold of a partition is void; False if it is nothing."""
         partition = self.partitions.pop(number, None)
         if partition is not None:
-            self._brain.directory.let_go(number, partition.epoch)
+            self._brain.directory.released.add(number, partition.epoch)
             partition.abandon()
         return partition is not None
 
     def _raised(self, number: int, progress: Progress) -> Progress:
         """As a takeover begins: one more of them, unless whoever had it before did not die."""
         raised = structs.replace(progress, epoch=progress.epoch + 1)
-        if self._brain.directory.was_let_go(number, progress.epoch):
+        if self._brain.directory.released.has(number, progress.epoch):
             return structs.replace(raised, trials=max(0, progress.trials - 1))
         return structs.replace(raised, takeovers=progress.takeovers + 1)
 

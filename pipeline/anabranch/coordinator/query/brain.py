@@ -175,7 +175,7 @@ class Brain:
         self.outbox.dead_letters.append(DeadLetterOut(record, describe(error), stack_digest(error)))
 
     def _slots(self) -> int:
-        return self.config.worker.slots * self.directory.count_workers(self.now_ms())
+        return self.config.worker.slots * self.directory.members.count_workers(self.now_ms())
 
     def clock_was_set(self, moved_ms: float) -> None:
         """The broker's clock was set: what is stamped later than it is now is not kept."""

@@ -66,7 +66,7 @@ def plan(brain: Brain, open_query: OpenQuery, now_ms: float) -> bool:
         wanted=tuple(join.layers),
         cached=tuple(name for name, layer in join.layers.items() if layer.status == "ok"),
         missing=missing,
-        groups=brain.directory.loads({d.group for d in missing}, now_ms),
+        groups=brain.directory.members.loads({d.group for d in missing}, now_ms),
         strategy=query.strategy,
         min_coverage=query.min_coverage,
         remaining_ms=open_query.deadline_ms - now_ms,

@@ -54,7 +54,7 @@ def silence(world: Hybrid) -> None:
     """Nobody but the coordinator is heard for a while."""
     world.now_ms += 3_500
     for _ in range(4):
-        world.brain.directory.beat()
+        world.brain.directory.members.beat()
     mourn(world.brain, world.partitions)
 
 
@@ -195,14 +195,14 @@ def test_the_last_words_of_those_who_died_long_ago_are_no_deaths() -> None:
     directory = LayerRegistry()
     heard(directory, worker("old"), at_ms=1_000, now_ms=100_000)
     heard(directory, worker("young"), at_ms=99_000, now_ms=100_000)
-    assert [member.instance for member in directory.workers("io", 100_000)] == ["young"]
+    assert [member.instance for member in directory.members.workers("io", 100_000)] == ["young"]
     for _ in range(3):
-        directory.beat()
-        assert directory.deaths() == []
-    directory.beat()
-    (death,) = directory.deaths()
+        directory.members.beat()
+        assert directory.members.deaths() == []
+    directory.members.beat()
+    (death,) = directory.members.deaths()
     assert death[0].instance == "young"
-    assert directory.deaths() == [], "each once"
+    assert directory.members.deaths() == [], "each once"
 
 
 QUESTIONS = st.sampled_from([("a",), ("b",), ("c",)])
@@ -317,7 +317,7 @@ def test_one_that_drained_and_starts_again_did_not_die() -> None:
     directory = LayerRegistry()
     for state in ("ready", "draining", "starting", "starting", "ready"):
         heard(directory, worker("w1", state=state), 0, 0)
-    assert directory.deaths() == []
+    assert directory.members.deaths() == []
 
 
 @pytest.mark.parametrize("seconds", [4.0, 5.5])

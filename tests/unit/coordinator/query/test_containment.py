@@ -27,8 +27,8 @@ from anabranch.coordinator.partitions.restored import Restored
 from anabranch.coordinator.query import open_queries, partition, planning
 from anabranch.coordinator.query.flights import SharedFetches
 from anabranch.coordinator.query.open_query import OpenQuery, answer_headers
+from anabranch.dispatch.group_health import GroupHealth
 from anabranch.dispatch.intake import Intake
-from anabranch.dispatch.layer_registry import LayerRegistry
 from anabranch.dispatch.routing import Outstanding
 from anabranch.errors import GenerationLost
 from anabranch.learn import execution_telemetry
@@ -49,7 +49,7 @@ STEPS: list[tuple[Any, str]] = [
     (CrossLayerCache, "probe"),
     (Speculation, "asked"),
     (open_queries, "plan"),
-    (LayerRegistry, "loads"),
+    (GroupHealth, "loads"),
     (AdaptiveStrategySelector, "decide"),
     (OpenQuery, "is_enough"),
     (CrashTracker, "is_quarantined"),
