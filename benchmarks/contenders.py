@@ -54,10 +54,7 @@ class Place(NamedTuple):
     delay_ms: int
 
     def make_topics(self, *names: str) -> None:
-        admin = _admin(self.bootstrap)
-        new = [NewTopic(f"{self.prefix}{name}", PARTITIONS, 1) for name in names]
-        for made in admin.create_topics(new).values():
-            made.result()
+        create_topics(self.bootstrap, *(f"{self.prefix}{name}" for name in names))
 
 
 async def one_hop(place: Place) -> list[Contender]:
@@ -189,6 +186,14 @@ async def started(
             yield await start(Place(processes, bootstrap, prefix, delay_ms))
     finally:
         delete_topics(bootstrap, prefix)
+
+
+def create_topics(bootstrap: str, *names: str) -> None:
+    """With as many partitions as everybody has."""
+    admin = _admin(bootstrap)
+    new = [NewTopic(name, PARTITIONS, 1) for name in names]
+    for made in admin.create_topics(new).values():
+        made.result()
 
 
 def delete_topics(bootstrap: str, prefix: str) -> None:

@@ -134,20 +134,28 @@ def write(report: Report, path: Path | None) -> Path:
 def show(report: Report, columns: Sequence[Column]) -> None:
     """Print the ratios, and below the medians that they were formed of."""
     console = Console(width=160)
-    of = report.context
-    said = ", ".join(f"{name} {number}" for name, number in of.versions.items())
-    console.print(f"{of.machine}, {of.cores} cores, load before {of.load}; {said}; {of.commit}")
+    console.print(said_of(report))
     if any(report.ratios.values()):
         compared = [each for each in columns if each.compared]
         table = _table(["", "/", *(each.title for each in compared)])
         for name, rivals in report.ratios.items():
             for rival, figures in rivals.items():
                 table.add_row(name, rival, *(_ratio(figures.get(e.figure)) for e in compared))
-        console.print(f"ratios: medians of {report.repetitions}, in brackets least and most", table)
+        console.print("ratios, in brackets least and most", table)
     table = _table(["", *(each.title for each in columns)])
     for name, figures in report.rows.items():
         table.add_row(name, *(_median(figures.get(e.figure), e.digits) for e in columns))
-    console.print(f"medians of {report.repetitions}", table)
+    console.print("what they were formed of", table)
+
+
+def said_of(report: Report) -> str:
+    """Where and of what it is, in a sentence."""
+    of = report.context
+    versions = ", ".join(f"{name} {number}" for name, number in of.versions.items())
+    return (
+        f"{of.machine}, {of.cores} cores, load before {of.load}; {versions}; {of.commit}; "
+        f"medians of {report.repetitions}"
+    )
 
 
 def _table(titles: Sequence[str]) -> Table:
