@@ -28,7 +28,8 @@ from processes import Process, Processes
 
 from anabranch.client import Client
 from anabranch.config.settings import Config, load
-from anabranch.contract.events import Answer, Query, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Answer, Query
 from anabranch.dev.local_kafka import LocalKafka
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from anabranch.client import Client
     from anabranch.config.settings import Config, KafkaConfig, load
     from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, Item, Missing, Query
+    from anabranch.contract.rejected import QueryRejected
     from anabranch.contract.telemetry import ExecutionTelemetry
     from anabranch.coordinator import Coordinator
     from anabranch.errors import (
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         BrokerError,
         ConfigError,
         LayerError,
-        QueryRejected,
         QueryTimeout,
         RecordRefused,
         StageFailed,
@@ -82,12 +82,12 @@ _HOMES = {
         "BrokerError",
         "ConfigError",
         "LayerError",
-        "QueryRejected",
         "QueryTimeout",
         "RecordRefused",
         "StageFailed",
     ),
     "contract.events": ("Answer", "AnswerItem", "AnswerLayer", "Item", "Missing", "Query"),
+    "contract.rejected": ("QueryRejected",),
     "layers.api": ("Invalidate", "Layer", "LayerSpec", "Request", "Result", "layer"),
     "learn.dependency_graph": ("DependencyGraph",),
     "learn.execution_telemetry": ("ExecutionTelemetryCollector",),

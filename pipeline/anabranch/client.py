@@ -13,22 +13,15 @@ from typing import Any, Final, Literal, Self
 from anabranch.admin.cluster_view import ClusterView
 from anabranch.admin.diagnostics import DiagnosticFunctions, Diagnostics, Invalidation
 from anabranch.config.settings import UNCONFIGURED, Config
-from anabranch.contract.events import (
-    HEADER_CLIENT,
-    MAX_VALUE_BYTES,
-    Answer,
-    Priority,
-    Query,
-    decode,
-    digest,
-    encode,
-)
+from anabranch.contract.codec import MAX_VALUE_BYTES, decode, encode
+from anabranch.contract.events import HEADER_CLIENT, Answer, Priority, Query
+from anabranch.contract.keys import digest
+from anabranch.contract.rejected import QueryRejected
 from anabranch.errors import (
     AnabranchError,
     BrokerError,
     BrokerUnavailable,
     DecodeError,
-    QueryRejected,
     QueryTimeout,
     StageFailed,
 )

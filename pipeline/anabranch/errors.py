@@ -13,17 +13,12 @@ AnabranchError
 │   │   └── RecordRefused   the broker does not take this record, but others
 │   ├── ProducerFenced     somebody else uses this transactional id now
 │   └── GenerationLost     the consumer group goes on without this member
-├── QueryRejected          the pipeline answered with an error instead of items
+├── QueryRejected          the pipeline answered with an error (in contract.rejected)
 ├── QueryTimeout           no answer came before the client stopped waiting
 └── StageFailed            a background stage died or got stuck: the process must end
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from anabranch.contract.events import Answer
 
 __all__ = [
     "AnabranchError",
@@ -36,7 +31,6 @@ __all__ = [
     "LayerTimeout",
     "ProduceError",
     "ProducerFenced",
-    "QueryRejected",
     "QueryTimeout",
     "RecordRefused",
     "StageFailed",
@@ -119,20 +113,6 @@ class ProducerFenced(BrokerError):
 
 class GenerationLost(BrokerError):
     """The consumer group goes on without this member; what it holds belongs to others now."""
-
-
-class QueryRejected(AnabranchError):
-    """The pipeline answered with an error instead of items.
-
-    Attributes:
-        code: one of the contract's codes, e.g. `invalid_query` or `unavailable`.
-        answer: the event that said so; None if it was not even asked.
-    """
-
-    def __init__(self, code: str, message: str, answer: Answer | None = None) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.answer = answer
 
 
 class QueryTimeout(AnabranchError):

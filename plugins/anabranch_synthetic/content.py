@@ -6,7 +6,8 @@ import hashlib
 from typing import Protocol
 
 from anabranch import Request
-from anabranch.contract.events import Item, digest
+from anabranch.contract.events import Item
+from anabranch.contract.keys import digest
 
 __all__ = ["expected_items"]
 

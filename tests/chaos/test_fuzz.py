@@ -30,7 +30,8 @@ from raw_producer import RawProducer
 from sim_fuzz import mutate
 
 from anabranch.config.settings import Config, load
-from anabranch.contract.events import ControlRecord, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import ControlRecord
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.kafka.transport import TopicPartition as Place

@@ -12,7 +12,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from pipelines import layers_of
 
 from anabranch.config.settings import Config, KafkaConfig, TopicsConfig, TypeConfig
-from anabranch.contract.events import Query, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Query
 from anabranch.coordinator import Coordinator
 from anabranch.dev.kafka_jars import java, kafka_jars
 from anabranch.dev.local_kafka import LocalKafka

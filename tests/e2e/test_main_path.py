@@ -10,7 +10,8 @@ import pytest
 from pipelines import found
 
 from anabranch.contract.events import HEADER_OFFSET, HEADER_TRACEPARENT, HEADER_TRACESTATE
-from anabranch.errors import QueryRejected, QueryTimeout
+from anabranch.contract.rejected import QueryRejected
+from anabranch.errors import QueryTimeout
 from anabranch.kafka.dead_letters import HEADER_REASON
 
 AB = {"a": found("a"), "b": found("b")}

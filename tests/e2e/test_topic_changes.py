@@ -16,7 +16,8 @@ from msgspec import convert, to_builtins
 from pipelines import found, layers_of
 
 from anabranch.config.settings import Config, KafkaConfig, TopicsConfig, TypeConfig
-from anabranch.contract.events import Query, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Query
 from anabranch.coordinator import Coordinator
 from anabranch.errors import StageFailed
 from anabranch.kafka.client import KafkaTransport

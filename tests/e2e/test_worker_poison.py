@@ -12,7 +12,7 @@ from fleet import Fleet
 
 from anabranch.client import Client
 from anabranch.config.settings import KafkaConfig, load
-from anabranch.errors import QueryRejected
+from anabranch.contract.rejected import QueryRejected
 from anabranch.kafka.client import KafkaTransport
 from anabranch.kafka.topics import ensure_topics
 from anabranch.runtime.supervisor import until

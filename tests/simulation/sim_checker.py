@@ -17,15 +17,8 @@ from sim_questions import POISON
 from sim_truth import Truth
 
 from anabranch.config.settings import Config
-from anabranch.contract.events import (
-    DEFAULT_TIMEOUT_MS,
-    HEADER_OFFSET,
-    Answer,
-    Item,
-    Query,
-    decode,
-    read_id,
-)
+from anabranch.contract.codec import decode, read_id
+from anabranch.contract.events import DEFAULT_TIMEOUT_MS, HEADER_OFFSET, Answer, Item, Query
 from anabranch.kafka.dead_letters import HEADER_PARTITION, HEADER_SOURCE_OFFSET, HEADER_TOPIC
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Record, TopicPartition

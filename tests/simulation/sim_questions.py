@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from sim_truth import LAYERS
 
-from anabranch.contract.events import Query, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Query
 
 __all__ = ["GARBAGE", "POISON", "REPLY_TOPIC", "random_query"]
 

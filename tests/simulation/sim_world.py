@@ -21,13 +21,13 @@ from anabranch.config.settings import (
     TopicsConfig,
     TypeConfig,
 )
+from anabranch.contract.codec import encode
 from anabranch.contract.events import (
     HEADER_CLIENT,
     HEADER_TRACEPARENT,
     HEADER_TRACESTATE,
     ControlRecord,
     Query,
-    encode,
 )
 from anabranch.coordinator import Coordinator
 from anabranch.dispatch.intake import Intake

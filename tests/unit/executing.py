@@ -8,7 +8,8 @@ from typing import Any
 
 from records import FakeRecord
 
-from anabranch.contract.events import Item, Partial, PartialResult, Task, TaskLayer, decode, encode
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Item, Partial, PartialResult, Task, TaskLayer
 from anabranch.layers.api import LayerSpec, Request, layer
 from anabranch.layers.middleware import Wrapper
 from anabranch.observe.spans import Tracer

@@ -15,6 +15,7 @@ import msgspec
 from records import FakeRecord
 
 from anabranch.config.settings import Config, CoordinatorConfig, SelectConfig, TypeConfig
+from anabranch.contract.codec import decode, encode
 from anabranch.contract.events import (
     Answer,
     Item,
@@ -25,8 +26,6 @@ from anabranch.contract.events import (
     Query,
     Task,
     TaskLayer,
-    decode,
-    encode,
 )
 from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch

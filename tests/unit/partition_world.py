@@ -8,6 +8,7 @@ import msgspec
 from records import FakeRecord
 
 from anabranch.config.settings import Config, TypeConfig
+from anabranch.contract.codec import decode, encode
 from anabranch.contract.events import (
     Answer,
     Item,
@@ -17,8 +18,6 @@ from anabranch.contract.events import (
     Query,
     Task,
     TaskLayer,
-    decode,
-    encode,
 )
 from anabranch.coordinator.partitions.progress import Bounds, Progress
 from anabranch.coordinator.partitions.progress import decode as decode_progress

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 from anabranch.contract.bounds import remember
-from anabranch.contract.events import ComponentStats, LayerDescriptor, MemberHealth, decode_health
+from anabranch.contract.codec import decode_health
+from anabranch.contract.events import ComponentStats, LayerDescriptor, MemberHealth
 from anabranch.errors import DecodeError
 from anabranch.kafka.transport import Record
 

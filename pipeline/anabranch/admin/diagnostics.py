@@ -19,13 +19,9 @@ from msgspec.structs import asdict
 from anabranch.admin.cluster_view import ClusterView
 from anabranch.config.settings import Config
 from anabranch.contract.bounds import MAX_INT
-from anabranch.contract.events import (
-    MAX_VALUE_BYTES,
-    ControlRecord,
-    MemberHealth,
-    encode,
-    order_key,
-)
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
+from anabranch.contract.events import ControlRecord, MemberHealth
+from anabranch.contract.keys import order_key
 from anabranch.errors import RecordRefused
 from anabranch.kafka.default import default_transport
 from anabranch.kafka.topics import Topics, require_topics

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anabranch.contract.events import digest
+from anabranch.contract.keys import digest
 
 __all__ = ["Question", "make_key", "question_digest", "question_params"]
 
@@ -49,7 +49,7 @@ def question_params(key: Question) -> dict[str, Any]:
 
 
 def question_digest(key: Question) -> str:
-    """`events.digest` of the question that a key was made from (of its key params only)."""
+    """`keys.digest` of the question that a key was made from (of its key params only)."""
     return digest(key[0], key[1], question_params(key))
 
 

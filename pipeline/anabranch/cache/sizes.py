@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from sys import getsizeof
 from typing import Any, Final
 
-from anabranch.contract.events import Item, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Item
 
 __all__ = [
     "RECORD_BYTES",

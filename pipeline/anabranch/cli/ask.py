@@ -14,7 +14,8 @@ from anabranch.cli.common import COMMON, INTERRUPTED, Common, out, print_json, s
 from anabranch.cli.render import show_answer
 from anabranch.client import Client
 from anabranch.contract.events import Answer
-from anabranch.errors import ConfigError, QueryRejected
+from anabranch.contract.rejected import QueryRejected
+from anabranch.errors import ConfigError
 
 __all__ = ["ask"]
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from anabranch.cli import runtime
 from anabranch.cli.common import COMMON, Common, note, out, print_json
 from anabranch.config.settings import Config, SelectConfig
-from anabranch.contract.events import decode
+from anabranch.contract.codec import decode
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.errors import ConfigError, DecodeError
 from anabranch.kafka.default import default_transport

@@ -7,16 +7,11 @@ default, so producers and workers in any language may be older or newer than thi
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from anabranch.contract import bounds
-from anabranch.errors import DecodeError
 
 __all__ = [
     "DEFAULT_TIMEOUT_MS",
@@ -24,8 +19,6 @@ __all__ = [
     "HEADER_OFFSET",
     "HEADER_TRACEPARENT",
     "HEADER_TRACESTATE",
-    "MAX_DEPTH",
-    "MAX_VALUE_BYTES",
     "PRIORITIES",
     "Answer",
     "AnswerItem",
@@ -47,22 +40,9 @@ __all__ = [
     "Strategy",
     "Task",
     "TaskLayer",
-    "decode",
-    "decode_health",
-    "digest",
-    "encode",
-    "is_deeper",
-    "order_key",
-    "read_id",
 ]
 
-MAX_VALUE_BYTES: Final = 1_000_000
-"""Largest value of a record that is decoded; above it the record is a dead letter."""
-
 DEFAULT_TIMEOUT_MS: Final = 1_000
-
-MAX_DEPTH: Final = 64
-"""Deepest nesting of arrays and objects that is decoded."""
 
 HEADER_TRACEPARENT: Final = "traceparent"
 HEADER_TRACESTATE: Final = "tracestate"
@@ -296,101 +276,3 @@ class ControlRecord(Struct, frozen=True):
 
 Health = LayerDescriptor | MemberHealth | ComponentStats
 """What stands on `health`."""
-
-T = TypeVar("T")
-
-_encoder = msgspec.json.Encoder()
-_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"?')
-_ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.){1,256}")')
-
-encode = _encoder.encode
-"""`encode(event) -> bytes`: JSON in UTF-8."""
-
-
-def decode_health(value: bytes | None) -> Health:
-    """Decode a record of `health`, which holds several kinds of them.
-
-    Raises:
-        DecodeError: as `decode`.
-    """
-    kind: Any = Health
-    health: Health = decode(value, kind)
-    return health
-
-
-def decode(value: bytes | None, kind: type[T]) -> T:
-    """Decode a record's value into `kind`.
-
-    Size and depth are bounded before anything is decoded.
-
-    Raises:
-        DecodeError: the value is empty, too large, too deep, no JSON, or not a `kind`.
-    """
-    if not value:
-        raise DecodeError("the value is empty")
-    if len(value) > MAX_VALUE_BYTES:
-        raise DecodeError(f"the value has {len(value):,} bytes, over {MAX_VALUE_BYTES:,}")
-    if is_deeper(value, MAX_DEPTH):
-        raise DecodeError(f"the value is nested deeper than {MAX_DEPTH}")
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
-    try:
-        event: T = decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DecodeError(f"not a {getattr(kind, '__name__', kind)}: {error}") from error
-    return event
-
-
-def read_id(value: bytes | None) -> str | None:
-    """The id of a query that could not be decoded, if one can still be read from its bytes.
-
-    An object's own `id` wins; of bytes that are no JSON it is the first `"id": "..."`.
-    """
-    if not value:
-        return None
-    head = value[:MAX_VALUE_BYTES]
-    if len(value) <= MAX_VALUE_BYTES and not is_deeper(head, MAX_DEPTH):
-        try:
-            raw = msgspec.json.decode(head)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
-        else:
-            found = raw.get("id") if isinstance(raw, dict) else None
-            return found[:256] if isinstance(found, str) and found else None
-    match = _ID.search(head)
-    if match is None:
-        return None
-    try:
-        return str(msgspec.json.decode(match[1], type=str))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
-def digest(type_: str, scope: str, params: Mapping[str, Any]) -> str:
-    """SHA-256 of a question, as hex: how it is named wherever it leaves the process."""
-    canonical = msgspec.json.encode((type_, scope, params), order="sorted")
-    return hashlib.sha256(canonical).hexdigest()
-
-
-def order_key(order: ControlRecord) -> bytes:
-    """The compaction key of an order: its target."""
-    return encode([order.layer, order.scope, order.key, sorted(order.tags)])
-
-
-def is_deeper(value: bytes, limit: int) -> bool:
-    """Whether JSON is nested deeper than `limit`."""
-    return value.count(b"[") + value.count(b"{") > limit and _depth(value) > limit
-
-
-def _depth(value: bytes) -> int:
-    """Nesting of arrays and objects; brackets inside strings do not count."""
-    depth = deepest = 0
-    for byte in _STRINGS.sub(b"", value):
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest

@@ -16,7 +16,8 @@ from typing import Final
 from msgspec import structs
 
 from anabranch.config.settings import Config
-from anabranch.contract.events import ControlRecord, MemberHealth, decode
+from anabranch.contract.codec import decode
+from anabranch.contract.events import ControlRecord, MemberHealth
 from anabranch.coordinator.background.group_watch import GroupWatch
 from anabranch.coordinator.background.stats_report import StatsReport
 from anabranch.coordinator.background.telemetry_sync import TelemetrySync

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from anabranch.config.settings import UNCONFIGURED, CoordinatorConfig, TypeConfig
-from anabranch.contract.events import Query, decode, read_id
+from anabranch.contract.codec import decode, read_id
+from anabranch.contract.events import Query
 from anabranch.errors import DecodeError
 from anabranch.kafka.topics import is_topic_name
 from anabranch.kafka.transport import Record

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 
 from anabranch.contract.bounds import remember
-from anabranch.contract.events import LayerDescriptor, MemberHealth, decode_health
+from anabranch.contract.codec import decode_health
+from anabranch.contract.events import LayerDescriptor, MemberHealth
 from anabranch.dispatch.group_health import MEMBER_SILENCE_MS, GroupHealth
 from anabranch.dispatch.released_epochs import ReleasedEpochs
 from anabranch.errors import DecodeError

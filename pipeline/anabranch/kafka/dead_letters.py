@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
-from anabranch.contract.events import MAX_VALUE_BYTES
+from anabranch.contract.codec import MAX_VALUE_BYTES
 from anabranch.errors import RecordRefused
 from anabranch.kafka.topics import MAX_MESSAGE_BYTES
 from anabranch.kafka.transport import Headers, Producer, Record

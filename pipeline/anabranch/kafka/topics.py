@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from anabranch.config.settings import LAYER_TTL_MS, Config
-from anabranch.contract.events import MAX_VALUE_BYTES, PRIORITIES, Priority
+from anabranch.contract.codec import MAX_VALUE_BYTES
+from anabranch.contract.events import PRIORITIES, Priority
 from anabranch.errors import TopicError, TopicsOnFirstUse
 from anabranch.kafka.transport import Admin, Producer, Reader, TopicState, Transport
 

@@ -7,7 +7,7 @@ from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from msgspec.structs import astuple, replace
 
-from anabranch.contract.events import MAX_VALUE_BYTES, encode
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
 from anabranch.contract.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
 

@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from anabranch.config.settings import KafkaConfig
-from anabranch.contract.events import HEALTH_INTERVAL_MS, MemberHealth, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import HEALTH_INTERVAL_MS, MemberHealth
 from anabranch.errors import BrokerError, RecordRefused
 from anabranch.kafka.availability import answered
 from anabranch.kafka.transport import LOG_APPEND_TIME, Producer, Record

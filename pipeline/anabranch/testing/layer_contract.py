@@ -26,7 +26,8 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from anabranch.contract.events import Item, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Item
 from anabranch.errors import LayerError
 from anabranch.layers.api import Layer, Request, Result
 

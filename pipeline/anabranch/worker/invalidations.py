@@ -12,7 +12,9 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-from anabranch.contract.events import ControlRecord, encode, order_key
+from anabranch.contract.codec import encode
+from anabranch.contract.events import ControlRecord
+from anabranch.contract.keys import order_key
 from anabranch.errors import BrokerError, BrokerUnavailable
 from anabranch.kafka.transport import Producer
 from anabranch.layers.api import Invalidate

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
-from anabranch.contract.events import MAX_VALUE_BYTES, Partial, PartialResult, encode
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
+from anabranch.contract.events import Partial, PartialResult
 from anabranch.contract.results import failed
 from anabranch.errors import RecordRefused
 from anabranch.kafka.dead_letters import DeadLetter, dead_letter, send_smaller, stack_digest

@@ -9,14 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from anabranch.config.settings import Config
-from anabranch.contract.events import (
-    LayerDescriptor,
-    MemberHealth,
-    Priority,
-    Task,
-    decode,
-    encode,
-)
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import LayerDescriptor, MemberHealth, Priority, Task
 from anabranch.errors import BrokerError, BrokerUnavailable, ConfigError, DecodeError, LayerError
 from anabranch.kafka.default import default_transport
 from anabranch.kafka.topics import Topics, require_topics

@@ -16,16 +16,15 @@ from anabranch.admin.cluster_view import LATELY_MS, ClusterView
 from anabranch.admin.diagnostics import Diagnostics
 from anabranch.client import Client
 from anabranch.config.settings import Config, TopicsConfig, TypeConfig
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
 from anabranch.contract.events import (
-    MAX_VALUE_BYTES,
     ComponentStats,
     ControlRecord,
     Item,
     LayerDescriptor,
     MemberHealth,
-    encode,
-    order_key,
 )
+from anabranch.contract.keys import order_key
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.background.stats_report import StatsReport, component_stats
 from anabranch.errors import TopicError

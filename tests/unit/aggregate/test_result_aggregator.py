@@ -18,7 +18,8 @@ from anabranch.aggregate.result_aggregator import (
     Merged,
     ResultAggregator,
 )
-from anabranch.contract.events import Answer, Item, Source, decode, encode
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Answer, Item, Source
 
 
 def items(*ids: str, data: Any = None) -> list[Item]:

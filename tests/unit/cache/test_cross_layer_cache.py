@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import Question, make_key, question_digest
 from anabranch.cache.slots import Probe, Slot
-from anabranch.contract.events import Item, digest
+from anabranch.contract.events import Item
+from anabranch.contract.keys import digest
 
 KEY = make_key("factual", "", {"text": "why"})
 OTHER = make_key("factual", "", {"text": "who"})

@@ -15,7 +15,8 @@ from anabranch.cache.invalidation import Invalidations
 from anabranch.cache.keys import make_key
 from anabranch.cache.sizes import items_bytes
 from anabranch.cache.slots import Slot
-from anabranch.contract.events import Item, PartialResult, Query, decode, encode
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Item, PartialResult, Query
 
 COUNT = 100
 LAYERS = ("a", "b", "c")

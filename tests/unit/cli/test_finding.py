@@ -20,7 +20,7 @@ from anabranch.cli import topics as listing
 from anabranch.cli.runtime import published
 from anabranch.config.settings import Config
 from anabranch.contract.events import Answer, Error
-from anabranch.errors import QueryRejected
+from anabranch.contract.rejected import QueryRejected
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from anabranch.client import Client
 from anabranch.config.settings import Config, LayerConfig, TypeConfig, load
-from anabranch.contract.events import encode
+from anabranch.contract.codec import encode
 from anabranch.coordinator import Coordinator
 from anabranch.errors import LayerError
 from anabranch.kafka.client import KafkaTransport

@@ -16,7 +16,8 @@ from anabranch.cache import invalidation, prefetch, slots
 from anabranch.cache.eviction import Entry
 from anabranch.config.settings import CoordinatorConfig
 from anabranch.contract.bounds import remember
-from anabranch.contract.events import ComponentStats, LayerDescriptor, MemberHealth, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import ComponentStats, LayerDescriptor, MemberHealth
 from anabranch.contract.rows import QuerySum
 from anabranch.coordinator.background import worker_crashes as mortality_module
 from anabranch.coordinator.background.worker_crashes import CrashTracker

@@ -12,16 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anabranch.contract.bounds import MAX_INT, MAX_SPAN_MS, clamped_ms
-from anabranch.contract.events import (
-    LayerDescriptor,
-    MemberHealth,
-    Partial,
-    PartialResult,
-    Query,
-    decode,
-    decode_health,
-    encode,
-)
+from anabranch.contract.codec import decode, decode_health, encode
+from anabranch.contract.events import LayerDescriptor, MemberHealth, Partial, PartialResult, Query
 from anabranch.contract.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome, TelemetryBatch
 from anabranch.errors import DecodeError

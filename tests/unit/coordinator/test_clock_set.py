@@ -13,7 +13,8 @@ from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.slots import Slot
 from anabranch.client import Client
 from anabranch.config.settings import Config, CoordinatorConfig, TopicsConfig, TypeConfig
-from anabranch.contract.events import Item, MemberHealth, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Item, MemberHealth
 from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator import Coordinator

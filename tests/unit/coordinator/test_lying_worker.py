@@ -10,15 +10,8 @@ from records import FakeRecord
 from anabranch.cache.slots import Slot
 from anabranch.config.settings import Config, CoordinatorConfig
 from anabranch.contract.bounds import MAX_INT, MAX_SPAN_MS
-from anabranch.contract.events import (
-    Item,
-    LayerDescriptor,
-    MemberHealth,
-    Partial,
-    PartialResult,
-    decode,
-    encode,
-)
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Item, LayerDescriptor, MemberHealth, Partial, PartialResult
 from anabranch.coordinator.query.brain import Brain
 from anabranch.coordinator.query.cache_fill import cache_partial
 

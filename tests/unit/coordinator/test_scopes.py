@@ -24,7 +24,8 @@ from hypothesis.stateful import (
 
 from anabranch.cache import keys
 from anabranch.config.settings import CoordinatorConfig
-from anabranch.contract.events import Item, PartialResult, digest
+from anabranch.contract.events import Item, PartialResult
+from anabranch.contract.keys import digest
 from anabranch.coordinator.partitions.restored import Restored
 
 SCOPES = ("", "x", "y")

@@ -7,7 +7,8 @@ from hybrid import Hybrid
 from records import FakeRecord
 
 from anabranch.config.settings import Config, LayerConfig
-from anabranch.contract.events import LayerDescriptor, MemberHealth, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import LayerDescriptor, MemberHealth
 from anabranch.dispatch.layer_registry import PATIENCE_MS, LayerRegistry
 
 NEW = encode(LayerDescriptor("new", "io", 1))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from records import FakeRecord
 
 from anabranch.admin.dead_letters import Letter, read_letters, send_back
-from anabranch.contract.events import Query, decode
+from anabranch.contract.codec import decode
+from anabranch.contract.events import Query
 from anabranch.errors import DecodeError
 from anabranch.kafka.dead_letters import dead_letter, original_headers, stack_digest
 from anabranch.kafka.topics import DLQ_MESSAGE_BYTES, MAX_MESSAGE_BYTES, Topics

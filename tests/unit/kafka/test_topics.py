@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from anabranch.config.settings import Config, KafkaConfig, LayerConfig, TopicsConfig
-from anabranch.contract.events import MAX_VALUE_BYTES, PRIORITIES
+from anabranch.contract.codec import MAX_VALUE_BYTES
+from anabranch.contract.events import PRIORITIES
 from anabranch.errors import TopicError, TopicsOnFirstUse
 from anabranch.kafka.topics import (
     Topics,

@@ -7,7 +7,7 @@ import random
 import pytest
 from lessons import outcome, record
 
-from anabranch.contract.events import MAX_VALUE_BYTES, encode
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
 from anabranch.contract.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.learn.decayed_sums import Cells

@@ -27,7 +27,7 @@ from rich.text import Text
 from anabranch.cli.common import note, print_json, tell
 from anabranch.cli.render import show_answer
 from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, Error, Missing
-from anabranch.errors import QueryRejected
+from anabranch.contract.rejected import QueryRejected
 from anabranch.observe.terminal import LogFormatter, Screen, json_for, visible
 
 EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J \r\x08\x7f \u202egnp.exe\u2066 \u2028 "

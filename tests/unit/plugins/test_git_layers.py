@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import anabranch_git.layer as layer_module
-from anabranch.contract.events import Item, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Item
 from anabranch.errors import LayerError
 from anabranch.testing.layer_contract import ask_for
 from anabranch_git import Git, GitConfig, open_index

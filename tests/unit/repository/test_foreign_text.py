@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from anabranch.cli.masking import masked
 from anabranch.config.messages import nearest
-from anabranch.contract.events import MAX_DEPTH, is_deeper, read_id
+from anabranch.contract.codec import MAX_DEPTH, read_id
+from anabranch.contract.nesting import is_deeper
 from anabranch_git.extract import extractor
 from anabranch_git.extract.section import MAX_CHARS, MAX_TITLE_CHARS, Section, chunks
 from anabranch_git.snippet import snippet

@@ -8,7 +8,8 @@ import pytest
 from records import FakeRecord
 
 from anabranch.config.settings import Config, KafkaConfig
-from anabranch.contract.events import MemberHealth, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import MemberHealth
 from anabranch.kafka.topics import ensure_topics
 from anabranch.runtime.heartbeat import Heartbeat, member_key
 from anabranch.testing import MemoryBroker, VirtualClock, run

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from anabranch.contract import events
+from anabranch.contract.codec import decode, encode
 from anabranch.contract.events import (
     Answer,
     AnswerItem,
@@ -29,10 +30,10 @@ from anabranch.contract.events import (
     Query,
     Task,
     TaskLayer,
-    encode,
 )
 from anabranch.contract.rows import Rows
 from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome, TelemetryBatch
+from anabranch.errors import DecodeError
 from anabranch.schemas.generate import EVENTS, breaking, generate, main, read_narrowed
 
 ROOT = Path(__file__).parents[3]
@@ -201,8 +202,8 @@ class TestSchemas:
     ) -> None:
         with pytest.raises(jsonschema.ValidationError):
             validate("query", wrong)
-        with pytest.raises(events.DecodeError):
-            events.decode(json.dumps(wrong).encode(), Query)
+        with pytest.raises(DecodeError):
+            decode(json.dumps(wrong).encode(), Query)
 
 
 Change = Callable[[dict[str, Any]], object]

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from executing import ITEMS, execute, only
 
-from anabranch.contract.events import Item, Partial, decode, encode
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Item, Partial
 from anabranch.errors import ConfigError, LayerError
 from anabranch.layers.api import Ask, LayerSpec, Request, Result, layer
 from anabranch.testing.layer_contract import ask_for

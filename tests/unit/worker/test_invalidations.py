@@ -10,7 +10,8 @@ import pytest
 
 from anabranch.client import Client
 from anabranch.config.settings import Config, TopicsConfig, TypeConfig
-from anabranch.contract.events import ControlRecord, Item, decode
+from anabranch.contract.codec import decode
+from anabranch.contract.events import ControlRecord, Item
 from anabranch.coordinator import Coordinator
 from anabranch.errors import BrokerError, BrokerUnavailable
 from anabranch.kafka.topics import ensure_topics

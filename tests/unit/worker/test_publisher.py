@@ -8,15 +8,8 @@ from typing import Any
 import pytest
 from records import FakeRecord
 
-from anabranch.contract.events import (
-    MAX_VALUE_BYTES,
-    Item,
-    Partial,
-    PartialResult,
-    Task,
-    TaskLayer,
-    decode,
-)
+from anabranch.contract.codec import MAX_VALUE_BYTES, decode
+from anabranch.contract.events import Item, Partial, PartialResult, Task, TaskLayer
 from anabranch.errors import DecodeError
 from anabranch.kafka.topics import Topics
 from anabranch.observe.spans import Tracer

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from anabranch.config.settings import Config, TopicsConfig
-from anabranch.contract.events import Partial, Task, TaskLayer, decode, encode
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Partial, Task, TaskLayer
 from anabranch.errors import ConfigError
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.layers.api import Item, LayerSpec, Request, layer

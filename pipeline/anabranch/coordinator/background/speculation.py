@@ -15,14 +15,8 @@ from anabranch.cache.keys import Question, question_digest, question_params
 from anabranch.cache.prefetch import Prefetcher
 from anabranch.cache.sizes import key_bytes
 from anabranch.cache.warming import Warmer
-from anabranch.contract.events import (
-    HEADER_OFFSET,
-    MAX_VALUE_BYTES,
-    LayerDescriptor,
-    Task,
-    TaskLayer,
-    encode,
-)
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
+from anabranch.contract.events import HEADER_OFFSET, LayerDescriptor, Task, TaskLayer
 from anabranch.coordinator.query.outbox import TaskOut
 from anabranch.runtime.containment import contained, ignore
 

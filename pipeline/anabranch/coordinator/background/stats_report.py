@@ -12,7 +12,8 @@ from typing import Any, Final
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from anabranch.contract.events import MAX_VALUE_BYTES, ComponentStats, encode
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
+from anabranch.contract.events import ComponentStats
 from anabranch.coordinator.query.brain import Brain
 from anabranch.errors import BrokerError
 from anabranch.kafka.transport import Producer

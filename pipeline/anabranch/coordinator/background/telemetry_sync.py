@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from anabranch.contract.events import decode, encode
+from anabranch.contract.codec import decode, encode
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator.query.brain import Brain
 from anabranch.errors import BrokerError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from anabranch.contract.events import Error, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Error
 from anabranch.coordinator.delivery.dead_letters import DeadLetters
 from anabranch.coordinator.query.answering import failure
 from anabranch.coordinator.query.brain import Brain

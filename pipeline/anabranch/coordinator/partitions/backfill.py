@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
-from anabranch.contract.events import Partial, decode
+from anabranch.contract.codec import decode
+from anabranch.contract.events import Partial
 from anabranch.coordinator.query.brain import Brain
 from anabranch.coordinator.query.cache_fill import cache_partial
 from anabranch.kafka.ranges import read_ranges

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from anabranch.config.settings import CoordinatorConfig
-from anabranch.contract.events import read_id
+from anabranch.contract.codec import read_id
 from anabranch.coordinator.partitions.progress import Progress
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.transport import LOG_APPEND_TIME, Reader, Record, TopicPartition

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from anabranch.contract.events import HEADER_OFFSET, Partial, decode
+from anabranch.contract.codec import decode
+from anabranch.contract.events import HEADER_OFFSET, Partial
 from anabranch.coordinator.partitions.past_ids import read_ids
 from anabranch.coordinator.partitions.progress import Bounds, Mark, Progress
 from anabranch.coordinator.partitions.progress import decode as decode_progress

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
 from anabranch.config.settings import CoordinatorConfig
-from anabranch.contract.events import Partial, PartialResult, read_id
+from anabranch.contract.codec import read_id
+from anabranch.contract.events import Partial, PartialResult
 from anabranch.coordinator.partitions.past_ids import PastId
 from anabranch.coordinator.partitions.progress import Bounds, Progress
 from anabranch.kafka.transport import Record

@@ -9,15 +9,8 @@ from msgspec import structs
 from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.aggregate.result_aggregator import LayerPart, Merged
 from anabranch.contract.bounds import clamped_ms
-from anabranch.contract.events import (
-    MAX_VALUE_BYTES,
-    Answer,
-    AnswerItem,
-    AnswerLayer,
-    Error,
-    Missing,
-    encode,
-)
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
+from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, Error, Missing
 from anabranch.coordinator.query.brain import Brain
 from anabranch.coordinator.query.open_query import OpenQuery
 

@@ -10,15 +10,8 @@ from msgspec import Raw
 from anabranch.cache.keys import Question
 from anabranch.cache.slots import Slot
 from anabranch.contract.bounds import MAX_SPAN_MS, clamped_ms
-from anabranch.contract.events import (
-    MAX_VALUE_BYTES,
-    Answer,
-    Item,
-    LayerDescriptor,
-    Partial,
-    PartialResult,
-    encode,
-)
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
+from anabranch.contract.events import Answer, Item, LayerDescriptor, Partial, PartialResult
 from anabranch.coordinator.query.answering import fitting
 from anabranch.coordinator.query.brain import Brain
 from anabranch.coordinator.query.open_query import Memo, OpenQuery

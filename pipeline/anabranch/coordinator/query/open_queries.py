@@ -11,14 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from anabranch.aggregate.join import JoinLayer
-from anabranch.contract.events import (
-    MAX_VALUE_BYTES,
-    Error,
-    PartialResult,
-    Query,
-    TaskLayer,
-    encode,
-)
+from anabranch.contract.codec import MAX_VALUE_BYTES, encode
+from anabranch.contract.events import Error, PartialResult, Query, TaskLayer
 from anabranch.coordinator.background.worker_crashes import DEATHS
 from anabranch.coordinator.query.answering import attributes, compose, encode_bounded
 from anabranch.coordinator.query.brain import Brain

@@ -8,13 +8,8 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from anabranch.contract.events import (
-    Error,
-    Partial,
-    decode,
-    encode,
-    read_id,
-)
+from anabranch.contract.codec import decode, encode, read_id
+from anabranch.contract.events import Error, Partial
 from anabranch.coordinator.partitions.progress import Bounds, Mark, Progress, Window
 from anabranch.coordinator.partitions.restored import Restored, SeenIds
 from anabranch.coordinator.partitions.stamps import Stamps

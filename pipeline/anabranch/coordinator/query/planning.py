@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from anabranch.cache.keys import make_key
-from anabranch.contract.events import LayerDescriptor, Query, digest
+from anabranch.contract.events import LayerDescriptor, Query
+from anabranch.contract.keys import digest
 from anabranch.contract.plan import Decision, PlanContext
 from anabranch.coordinator.query.brain import Brain
 from anabranch.coordinator.query.open_query import Memo, OpenQuery

@@ -8,7 +8,9 @@ from typing import Any, Final
 import msgspec
 
 from anabranch.contract.bounds import MAX_ID_CHARS, MAX_SCORE, MAX_TAG_CHARS, MAX_TAGS
-from anabranch.contract.events import MAX_DEPTH, Item, encode, is_deeper
+from anabranch.contract.codec import MAX_DEPTH, encode
+from anabranch.contract.events import Item
+from anabranch.contract.nesting import is_deeper
 from anabranch.errors import LayerError
 from anabranch.layers.api import Ask, LayerSpec, Request, Result
 

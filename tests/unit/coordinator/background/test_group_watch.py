@@ -11,7 +11,8 @@ from hybrid import Hybrid
 from records import FakeRecord
 
 from anabranch.config.settings import Config, TopicsConfig
-from anabranch.contract.events import ControlRecord, LayerDescriptor, MemberHealth, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import ControlRecord, LayerDescriptor, MemberHealth
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.background.group_watch import GroupWatch
 from anabranch.dispatch.layer_registry import MAX_GROUPS, MAX_LAYERS, LayerRegistry

@@ -5,16 +5,8 @@ from __future__ import annotations
 from records import FakeRecord
 
 from anabranch.config.settings import Config, CoordinatorConfig, TypeConfig
-from anabranch.contract.events import (
-    Item,
-    LayerDescriptor,
-    Partial,
-    PartialResult,
-    Query,
-    Task,
-    decode,
-    encode,
-)
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Item, LayerDescriptor, Partial, PartialResult, Query, Task
 from anabranch.coordinator.partitions.progress import Bounds, Progress
 from anabranch.coordinator.partitions.restored import Restored
 from anabranch.coordinator.query.brain import Brain

@@ -10,7 +10,8 @@ from records import FakeRecord
 
 from anabranch.client import Client
 from anabranch.config.settings import Config, TopicsConfig, TypeConfig
-from anabranch.contract.events import Item, LayerDescriptor, decode
+from anabranch.contract.codec import decode
+from anabranch.contract.events import Item, LayerDescriptor
 from anabranch.contract.plan import Decision, GroupLoad, PlanContext
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator import Coordinator

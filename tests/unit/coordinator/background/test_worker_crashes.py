@@ -13,7 +13,8 @@ from records import FakeRecord
 
 from anabranch.client import Client
 from anabranch.config.settings import Config, TypeConfig, WorkerConfig
-from anabranch.contract.events import Answer, Item, MemberHealth, decode, encode
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Answer, Item, MemberHealth
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.background.worker_crashes import DEATHS, CrashTracker, mourn
 from anabranch.coordinator.query.open_queries import OpenQueries

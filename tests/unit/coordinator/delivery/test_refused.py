@@ -15,19 +15,11 @@ from records import FakeRecord
 
 from anabranch.client import Client
 from anabranch.config.settings import Config, CoordinatorConfig, TopicsConfig, TypeConfig
-from anabranch.contract.events import (
-    MAX_VALUE_BYTES,
-    Answer,
-    AnswerItem,
-    AnswerLayer,
-    Item,
-    Missing,
-    Query,
-    decode,
-)
+from anabranch.contract.codec import MAX_VALUE_BYTES, decode
+from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, Item, Missing, Query
+from anabranch.contract.rejected import QueryRejected
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.query.answering import encode_bounded
-from anabranch.errors import QueryRejected
 from anabranch.kafka.dead_letters import dead_letter, our_headers, smaller
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.kafka.transport import Record

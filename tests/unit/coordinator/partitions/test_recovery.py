@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from anabranch.config.settings import Config, CoordinatorConfig, TypeConfig
-from anabranch.contract.events import HEADER_OFFSET, Partial, PartialResult, Query, encode, read_id
+from anabranch.contract.codec import encode, read_id
+from anabranch.contract.events import HEADER_OFFSET, Partial, PartialResult, Query
 from anabranch.coordinator.partitions import past_ids
 from anabranch.coordinator.partitions.progress import Bounds, Mark, Progress
 from anabranch.coordinator.partitions.progress import encode as encode_progress

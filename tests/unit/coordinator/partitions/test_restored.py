@@ -6,7 +6,8 @@ import pytest
 from hybrid import Hybrid
 from records import FakeRecord
 
-from anabranch.contract.events import Partial, PartialResult, Query, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Partial, PartialResult, Query
 from anabranch.coordinator.partitions.progress import Bounds, Progress
 from anabranch.coordinator.partitions.progress import encode as encode_progress
 from anabranch.coordinator.partitions.recovery import progress_of

@@ -7,15 +7,8 @@ from hybrid import TTL_MS, Hybrid, named
 
 from anabranch.aggregate.join import Join
 from anabranch.aggregate.result_aggregator import FRESHNESS_HALF_LIFE_MS, RRF_K
-from anabranch.contract.events import (
-    MAX_VALUE_BYTES,
-    Answer,
-    AnswerItem,
-    AnswerLayer,
-    LayerDescriptor,
-    decode,
-    encode,
-)
+from anabranch.contract.codec import MAX_VALUE_BYTES, decode, encode
+from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, LayerDescriptor
 from anabranch.coordinator.query import answering
 from anabranch.coordinator.query.answering import attributes
 

@@ -12,7 +12,8 @@ from msgspec import structs
 from records import FakeRecord
 
 from anabranch.config.settings import Config, CoordinatorConfig, TopicsConfig
-from anabranch.contract.events import Answer, Item, LayerDescriptor, Query, decode, encode
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Answer, Item, LayerDescriptor, Query
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.delivery.publisher import Publisher
 from anabranch.coordinator.partitions.progress import decode as decode_progress

@@ -6,7 +6,8 @@ from hybrid import TTL_MS, Hybrid, found
 from records import FakeRecord
 
 from anabranch.cache.slots import Slot
-from anabranch.contract.events import Partial, PartialResult, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import Partial, PartialResult
 from anabranch.coordinator.query.cache_fill import cache_partial
 
 

@@ -14,7 +14,8 @@ from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.aggregate.result_aggregator import ResultAggregator
 from anabranch.cache import slots
 from anabranch.cache.cross_layer_cache import CrossLayerCache
-from anabranch.contract.events import HEADER_CLIENT, Partial, PartialResult, TaskLayer, encode
+from anabranch.contract.codec import encode
+from anabranch.contract.events import HEADER_CLIENT, Partial, PartialResult, TaskLayer
 from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator.background.speculation import Speculation

@@ -21,16 +21,8 @@ from hypothesis.stateful import (
 from partition_world import LAYERS, World, content
 from records import FakeRecord
 
-from anabranch.contract.events import (
-    HEADER_OFFSET,
-    Answer,
-    Partial,
-    PartialResult,
-    Query,
-    Task,
-    decode,
-    encode,
-)
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import HEADER_OFFSET, Answer, Partial, PartialResult, Query, Task
 from anabranch.coordinator.partitions.progress import Bounds
 from anabranch.coordinator.partitions.progress import decode as decode_progress
 from anabranch.coordinator.partitions.progress import encode as encode_progress

@@ -7,7 +7,8 @@ from msgspec import structs
 from partition_world import World
 from records import FakeRecord
 
-from anabranch.contract.events import Answer, Query, decode, encode
+from anabranch.contract.codec import decode, encode
+from anabranch.contract.events import Answer, Query
 from anabranch.coordinator.partitions.progress import Progress
 from anabranch.coordinator.partitions.progress import decode as decode_progress
 from anabranch.coordinator.partitions.progress import encode as encode_progress
