@@ -1,7 +1,8 @@
 """What layers said before, kept as long as it may be said again.
 
     keys.py               a question as a hashable tuple, and its digest
-    slots.py              slots (one layer's result), records (one question) and what a probe gives
+    slots.py              a slot (one layer's result), and what a probe gives
+    records.py            a record (one question): its slots packed, and the latest full hit
     slot_store.py         records within bounds of entries and bytes, and the exact account of them
     sizes.py              what all that takes of memory
     invalidation.py       orders of `control`: which slots are dead, and how many that were

@@ -13,9 +13,10 @@ from typing import Any, Final, Literal
 from anabranch.cache.eviction import Lru, Policy, S3Fifo
 from anabranch.cache.invalidation import Invalidations
 from anabranch.cache.keys import Question, question_digest
-from anabranch.cache.sizes import RECORD_BYTES, VIEW_BYTES
+from anabranch.cache.records import Record, View, sift
+from anabranch.cache.sizes import VIEW_BYTES
 from anabranch.cache.slot_store import SlotStore
-from anabranch.cache.slots import Probe, Record, Slot, View, sift
+from anabranch.cache.slots import Probe, Slot, empty_ttl_ms
 from anabranch.cache.statistics import Statistics
 from anabranch.cache.warming import Ageing
 from anabranch.config.settings import LAYER_TTL_MS
@@ -24,8 +25,6 @@ __all__ = ["CrossLayerCache", "Probe", "Slot"]
 
 _AHEAD_MS: Final = 10_000.0
 """By how much what is stored may be stamped ahead of time."""
-_EMPTY_TTL_MS: Final = 5_000
-"""Longest time that "nothing found" is believed; up to half of it is taken off by chance."""
 
 
 class CrossLayerCache:
@@ -62,6 +61,34 @@ class CrossLayerCache:
 
     # -- looking up
 
+    def prepared(
+        self,
+        key: Question,
+        layers: tuple[str, ...],
+        *,
+        limit: int,
+        max_age_ms: int | None,
+        now_ms: float,
+        revision: int = 0,
+    ) -> Any:
+        """What was remembered for just this, if all that it was made from may still be served.
+
+        The short path of a full hit: in one look, without the slots. It counts as a probe that
+        found everything. None if there is nothing, or of another `revision`: then nothing is
+        counted, and `probe` is to be asked, and `remember` told what was made of what it found.
+        """
+        record = self._records.get(key)
+        if record is None or (view := record.view) is None:
+            return None
+        if view.memo is None or view.revision != revision:
+            return None
+        if not self._is_valid(record, view, layers, limit, max_age_ms, now_ms):
+            return None
+        record.hits += 1
+        if self._touch is not None:
+            self._touch(record)
+        return view.memo
+
     def probe(
         self,
         key: Question,
@@ -73,24 +100,19 @@ class CrossLayerCache:
     ) -> Probe:
         """What is fresh of `layers`, and what is missing.
 
-        `layers` as a tuple is fastest. A `max_age_ms` of 0 goes past the cache.
+        A `max_age_ms` of 0 goes past the cache.
         """
+        layers = tuple(layers)
         record = self._records.get(key)
         if record is not None:
             view = record.view
-            if (
-                view is not None
-                and view.layers == layers
-                and view.limit == limit
-                and now_ms < view.expires_ms
-                and view.epoch == self._invalidations.epoch
-                and (max_age_ms is None or now_ms - view.oldest_ms <= max_age_ms > 0)
-            ):
+            if view is not None and self._is_valid(record, view, layers, limit, max_age_ms, now_ms):
                 record.hits += 1
                 if self._touch is not None:
                     self._touch(record)
-                return view
-        return self._look(record, key, tuple(layers), limit, max_age_ms, now_ms)
+                return Probe({layer: record.held(layer) for layer in layers}, memo=view.memo)
+            self._verify(record, now_ms)
+        return self._look(record, key, layers, limit, max_age_ms, now_ms)
 
     def remember(
         self,
@@ -98,23 +120,29 @@ class CrossLayerCache:
         layers: Sequence[str],
         limit: int,
         slots: Mapping[str, Slot],
-        memo: bytes,
+        memo: Any,
+        memo_bytes: int,
+        revision: int = 0,
     ) -> bool:
-        """Keep the answer made from `slots`, if they are still what is held; True if it is.
+        """Keep what was made of `slots`, if they are still what is held; True if it is.
 
-        It is given out with the next probe for just these layers and this limit.
+        It is given out for just these layers and this limit, with the next `probe` or instead of
+        it (`prepared`), until any slot of the question changes, expires or is killed by an order.
+        `memo` is the caller's, whatever it is but None; of `memo_bytes` in memory, which count. It
+        must hold what changes with time as such: when each slot was stored, not its age.
+        `revision` is what else it was made from, such as weights: under another it is not given.
         """
         record = self._records.get(key)
         if record is None:
             return False
-        held = record.slots
-        if any(
-            held.get(name) is not slots[name] or not slots[name].serves(limit) for name in layers
-        ):
+        for name in layers:
+            held = record.get(name)
+            if held is None or not held.serves(limit) or not held.is_same(slots[name]):
+                return False
+        if record.size_bytes + VIEW_BYTES + memo_bytes > self._max_bytes:
             return False
-        view = View.over(record, tuple(layers), limit, memo)
-        if record.size_bytes + VIEW_BYTES + len(memo) > self._max_bytes:
-            return False
+        view = View.over(record, tuple(layers), limit, {name: slots[name] for name in layers})
+        view.memo, view.memo_bytes, view.revision = memo, memo_bytes, revision
         self._slot_store.set_view(record, view)
         return record.view is view
 
@@ -131,14 +159,13 @@ class CrossLayerCache:
         an order has killed, what has expired, what is larger than the cache, and what is no
         later than the slot that is there.
         """
-        record = self._records.get(key) or Record(key, self._invalidations.epoch)
+        record = self._records.get(key) or Record.of(key, self._invalidations.epoch)
         if not slot.items:
-            slot.ttl_ms = min(slot.ttl_ms, _empty_ttl_ms(key, slot.stored_ms))
-        if not self._admissible(record, layer, slot, now_ms):
+            slot.ttl_ms = min(slot.ttl_ms, empty_ttl_ms(key, slot.stored_ms))
+        if not self._is_admissible(record, layer, slot, now_ms):
             self._statistics.drop("refused")
             return False
-        self._slot_store.put(record, layer, slot)
-        return record.slots.get(layer) is slot
+        return self._slot_store.put(record, layer, slot)
 
     def invalidate(
         self,
@@ -160,7 +187,7 @@ class CrossLayerCache:
             self._invalidations.add(generation, (layer, scope, key, tag))
         if key is not None:
             read_back = self._records.get(key)
-            count = len(read_back.slots) if read_back else 0
+            count = len(read_back.layers) if read_back else 0
         else:
             count = self._slot_store.tallies.order(generation, layer, scope, tags)
         self._statistics.obeyed(generation, count)
@@ -169,7 +196,7 @@ class CrossLayerCache:
     def forget_all(self) -> None:
         """Drop all that is held, and every order: what they were counted by begins anew."""
         for record in list(self._records.values()):
-            for layer in list(record.slots):
+            for layer in record.layers:
                 self._slot_store.drop(record, layer, "invalidated")
         self._invalidations.begin_anew()
 
@@ -178,7 +205,7 @@ class CrossLayerCache:
 
         For a cache of its own: in a pipeline the order goes through `control`.
         """
-        concerned = [record for record in self._records.values() if layer in record.slots]
+        concerned = [record for record in self._records.values() if layer in record.layers]
         for record in concerned:
             self._slot_store.drop(record, layer, "invalidated")
         return len(concerned)
@@ -196,8 +223,8 @@ class CrossLayerCache:
     def holds(self, key: Question, layers: Sequence[str], now_ms: float) -> bool:
         """Whether all of `layers` are there and fresh; asking this counts as no probe."""
         record = self._records.get(key)
-        slots = record.slots if record is not None else {}
-        return all(name in slots and slots[name].expires_ms > now_ms for name in layers)
+        slots = [record.get(name) if record is not None else None for name in layers]
+        return all(slot is not None and slot.expires_ms > now_ms for slot in slots)
 
     def ageing(self, now_ms: float) -> Iterator[Ageing]:
         """Questions that were asked again, with layers that have under a quarter of their TTL."""
@@ -216,8 +243,7 @@ class CrossLayerCache:
     @property
     def hit_rate(self) -> float:
         """Share of probes for which nothing had to be fetched."""
-        counted = self._counted()
-        return counted.full_hits / counted.probes if counted.probes else 0.0
+        return self._counted().hit_rate
 
     @property
     def total_queries_saved(self) -> int:
@@ -227,8 +253,7 @@ class CrossLayerCache:
     @property
     def avg_layers_per_hit(self) -> float:
         """Layers served at such a probe."""
-        counted = self._counted()
-        return counted.layers_hit_in_full / counted.full_hits if counted.full_hits else 0.0
+        return self._counted().avg_layers_per_hit
 
     @property
     def cache_size_mb(self) -> float:
@@ -248,25 +273,12 @@ class CrossLayerCache:
 
     def stats(self) -> dict[str, Any]:
         """Everything that is counted, as JSON can say it."""
-        counted = self._counted()
-        wanted = counted.layers_wanted
-        return {
-            "hit_rate": self.hit_rate,
-            "total_queries_saved": counted.full_hits,
-            "avg_layers_per_hit": self.avg_layers_per_hit,
+        return self._counted().read() | {
             "cache_size_mb": self.cache_size_mb,
             "top_hit_entries": self.top_hit_entries,
             "entries": len(self._records),
             "slots": self._slot_store.slots,
             "size_bytes": self._slot_store.size_bytes,
-            "probes": counted.probes,
-            "partial_hits": counted.partial_hits,
-            "layer_hit_rate": counted.layers_hit / wanted if wanted else 0.0,
-            "memo_hits": counted.memo_hits,
-            "saved_ms": counted.saved_ms,
-            "refreshes": counted.refreshes,
-            "orders": counted.orders,
-            "evictions": dict(counted.evictions),
         }
 
     def __len__(self) -> int:
@@ -289,60 +301,79 @@ class CrossLayerCache:
         now_ms: float,
     ) -> Probe:
         """A probe that the record's view does not answer."""
-        if record is not None:
-            ordered = record.epoch != self._invalidations.epoch
-            self._verify(record, now_ms)
-            if ordered and record.view is not None:
-                return self.probe(key, layers, limit=limit, max_age_ms=max_age_ms, now_ms=now_ms)
-        probe = sift(record.slots if record else {}, layers, limit, max_age_ms, now_ms)
+        probe = sift(record, layers, limit, max_age_ms, now_ms)
         if probe.missing and self._slot_store.read_back and max_age_ms != 0:
             record = self._adopt(key, now_ms)
-            probe = sift(record.slots if record else {}, layers, limit, max_age_ms, now_ms)
+            probe = sift(record, layers, limit, max_age_ms, now_ms)
         if record is not None and probe.hits:
-            return self._hit(record, layers, limit, probe)
-        self._statistics.partly(len(layers), probe)
+            self._hit(record, layers, limit, probe)
+        else:
+            self._statistics.partly(len(layers), probe)
         return probe
 
-    def _hit(self, record: Record, layers: tuple[str, ...], limit: int, probe: Probe) -> Probe:
+    def _hit(self, record: Record, layers: tuple[str, ...], limit: int, probe: Probe) -> None:
         if self._touch is not None:
             self._touch(record)
-        if not probe.missing:
-            probe = view = View.over(record, layers, limit, hits=probe.hits)
-            self._slot_store.set_view(record, view)
-        else:
+        if probe.missing:
             self._statistics.partly(len(layers), probe)
             if record.view is not None:
                 record.view.since += 1  # it does not serve this one
+            record.hits += 1
+            return
+        view = View.over(record, layers, limit, probe.hits)
+        self._slot_store.set_view(record, view)
         record.hits += 1
-        return probe
+        if record.view is not view:  # there was no room for it
+            self._statistics.fold(record, view)
+
+    def _is_valid(
+        self,
+        record: Record,
+        view: View,
+        layers: tuple[str, ...],
+        limit: int,
+        max_age_ms: int | None,
+        now_ms: float,
+    ) -> bool:
+        """Whether a view is the full hit that is asked for, after any orders."""
+        if record.epoch != self._invalidations.epoch:
+            self._verify(record, now_ms)
+            if record.view is not view:
+                return False
+        return view.serves(layers, limit, max_age_ms, now_ms)
 
     def _verify(self, record: Record, now_ms: float) -> None:
         """Drop what has expired, and what an order that came since the last time has killed."""
         ordered = record.epoch != self._invalidations.epoch
+        record.epoch = self._invalidations.epoch
+        if not ordered and now_ms < record.expires_ms:
+            return
         for layer, slot in record.slots.items():
             if now_ms >= slot.expires_ms:
                 self._slot_store.drop(record, layer, "expired")
-            elif ordered and self._killed(record, layer, slot):
+            elif ordered and self._is_killed(record, layer, slot):
                 self._slot_store.drop(record, layer, "invalidated")
-        record.epoch = self._invalidations.epoch
-        if record.view is not None:
-            record.view.epoch = record.epoch
 
-    def _killed(self, record: Record, layer: str, slot: Slot) -> bool:
+    def _is_killed(self, record: Record, layer: str, slot: Slot) -> bool:
+        if slot.generation > self._invalidations.newest:
+            return False
         latest = self._invalidations.latest(layer, record.scope, slot.tags, lambda: record.digest)
         return latest >= slot.generation
 
-    def _admissible(self, record: Record, layer: str, slot: Slot, now_ms: float) -> bool:
-        others = record.slots
-        held = others.pop(layer, None)
-        if held is not None and held.stored_ms >= slot.stored_ms:
-            return False
+    def _is_admissible(self, record: Record, layer: str, slot: Slot, now_ms: float) -> bool:
+        size_bytes = record.size_bytes + slot.size_bytes
+        held = record.get(layer)
+        if held is not None:
+            if held.stored_ms >= slot.stored_ms:
+                return False
+            size_bytes -= held.size_bytes
         if now_ms >= slot.expires_ms or slot.stored_ms > now_ms + _AHEAD_MS:
             return False
-        if self._killed(record, layer, slot):
+        if self._is_killed(record, layer, slot):
             return False
-        others_bytes = RECORD_BYTES + record.key_bytes + sum(s.size_bytes for s in others.values())
-        return slot.size_bytes + others_bytes <= self._max_bytes
+        if record.view is not None:
+            size_bytes -= record.view.size_bytes
+        return size_bytes <= self._max_bytes
 
     def _adopt(self, key: Question, now_ms: float) -> Record | None:
         """Put what was read back under its digest where it belongs, now that its key is known."""
@@ -361,9 +392,3 @@ class CrossLayerCache:
             if record.view is not None:
                 self._statistics.fold(record, record.view)
         return self._statistics
-
-
-def _empty_ttl_ms(key: Question | str, stored_ms: float) -> int:
-    """By chance, but always the same: what came in one burst does not end in one."""
-    chance = hash((key, stored_ms)) % 1024 / 1024
-    return int(_EMPTY_TTL_MS * (1 - chance / 2))

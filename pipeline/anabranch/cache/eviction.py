@@ -14,27 +14,29 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
+from msgspec import Struct
+
 from anabranch.cache.keys import Question
 
 __all__ = ["Entry", "Lru", "Policy", "S3Fifo"]
 
 
-class Entry:
-    """What a policy knows of something held. `hits` is the cache's, all else the policy's."""
+class Entry(Struct, gc=False, eq=False):
+    """What a policy knows of something held. `hits` is the cache's, all else the policy's.
 
-    __slots__ = ("born", "carried", "hits", "key", "queue", "seen_hits", "seen_tick")
+    Attributes:
+        seen_hits: hits when the policy last looked.
+        seen_tick: when it last found more hits than before.
+        carried: added to the hits: what was counted before it came, less what is forgotten.
+    """
 
-    def __init__(self, key: Question | str) -> None:
-        self.key = key
-        self.hits = 0
-        self.seen_hits = 0
-        """Hits when the policy last looked."""
-        self.seen_tick = 0
-        """When it last found more hits than before."""
-        self.born = 0
-        self.carried = 0
-        """Added to the hits: what was counted before it came, less what is forgotten."""
-        self.queue = 0
+    key: Question | str
+    hits: int = 0
+    seen_hits: int = 0
+    seen_tick: int = 0
+    born: int = 0
+    carried: int = 0
+    queue: int = 0
 
     @property
     def worth(self) -> float:
@@ -251,14 +253,19 @@ class S3Fifo(Generic[E]):
 
 
 class _Ghosts:
-    """Frequencies of what was let go, in a table where later ones overwrite earlier ones."""
+    """Frequencies of what was let go, in a table where later ones overwrite earlier ones.
+
+    It is made when the first goes: six bytes by place, which a cache that is never full need not
+    have.
+    """
 
     def __init__(self, size: int) -> None:
         self._mask = (1 << (size - 1).bit_length()) - 1
-        self._tags = array("I", bytes(4 * (self._mask + 1)))
-        self._counts = array("H", bytes(2 * (self._mask + 1)))
+        self._tags = self._counts = array("I")
 
     def pop(self, key: Question | str) -> int:
+        if not self._tags:
+            return 0
         place, tag = self._place(key)
         if self._tags[place] != tag:
             return 0
@@ -267,13 +274,16 @@ class _Ghosts:
         return count
 
     def put(self, key: Question | str, frequency: int) -> None:
+        if not self._tags:
+            self._tags = array("I", bytes(4 * (self._mask + 1)))
+            self._counts = array("H", bytes(2 * (self._mask + 1)))
         place, tag = self._place(key)
         self._tags[place] = tag
         self._counts[place] = min(frequency, 0xFFFF)
 
     def fade(self) -> None:
         """Forget how often, not that."""
-        self._counts = array("H", (min(count, 1) for count in self._counts))
+        self._counts = array("H", [min(count, 1) for count in self._counts])
 
     def _place(self, key: Question | str) -> tuple[int, int]:
         hashed = hash(key)

@@ -9,7 +9,7 @@ whatever is held.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -23,7 +23,6 @@ _MAX_ORDERS_BYTES: Final = 8_000_000
 _ORDER_BYTES: Final = 500
 """An order with its place in a table, beside the text of its target."""
 _NEVER: Final = -1
-_EVERYTHING: Final = ("", "")
 
 Target = tuple[str | None, str | None, str | None, str | None]
 """Layer, scope, digest of the key, tag; None matches everything."""
@@ -39,6 +38,8 @@ class Invalidations:
     def __init__(self, max_orders: int = _MAX_ORDERS) -> None:
         self.epoch = 0
         """Rises with every order: what was valid at an epoch still is while that stands."""
+        self.newest = _NEVER
+        """Offset of the latest order: a slot of a later generation is dead by none."""
         self._max_orders = max_orders
         self._floor = _NEVER
         self._size_bytes = 0
@@ -48,6 +49,7 @@ class Invalidations:
     def add(self, generation: int, target: Target) -> None:
         """Note an order; `generation` is its offset in `control`."""
         self.epoch += 1
+        self.newest = max(self.newest, generation)
         if target == (None, None, None, None):
             self._floor = max(self._floor, generation)
             return
@@ -65,7 +67,7 @@ class Invalidations:
     def begin_anew(self) -> None:
         """Forget all orders, as what they concerned is forgotten."""
         self.epoch += 1
-        self._floor = _NEVER
+        self.newest = self._floor = _NEVER
         self._size_bytes = 0
         self._latest.clear()
         self._shapes.clear()
@@ -96,6 +98,9 @@ class _Tally(Struct, gc=False):
     generation: int = _NEVER
 
 
+Named = dict[str, _Tally]
+
+
 class Tallies:
     """How many slots are held by layer, scope and tag, less those that an order has killed.
 
@@ -103,59 +108,75 @@ class Tallies:
     """
 
     def __init__(self) -> None:
-        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._everything: Named = {}
+        self._layers: Named = {}
+        self._scopes: Named = {}
+        self._tags: Named = {}
         self.size_bytes = 0
         """What they take of memory."""
 
     def add(self, layer: str, scope: str | None, tags: Iterable[str]) -> None:
         """Count a slot that was stored."""
-        for name in _names(layer, scope, tags):
-            tally = self._tallies.get(name)
-            if tally is None:
-                tally = self._tallies[name] = _Tally()
-                self.size_bytes += TALLY_BYTES
-            tally.held += 1
-            tally.live += 1
+        self._add(self._everything, "")
+        self._add(self._layers, layer)
+        if scope is not None:
+            self._add(self._scopes, scope)
+        for tag in tags:
+            self._add(self._tags, tag)
 
     def remove(self, layer: str, scope: str | None, tags: Iterable[str], generation: int) -> None:
         """Uncount a slot that is gone."""
-        for name in _names(layer, scope, tags):
-            tally = self._tallies[name]
-            tally.held -= 1
-            tally.live -= generation > tally.generation
-            if not tally.held:
-                del self._tallies[name]
-                self.size_bytes -= TALLY_BYTES
+        self._remove(self._everything, "", generation)
+        self._remove(self._layers, layer, generation)
+        if scope is not None:
+            self._remove(self._scopes, scope, generation)
+        for tag in tags:
+            self._remove(self._tags, tag, generation)
 
     def order(
-        self, generation: int, layer: str | None, scope: str | None, tags: Iterable[str]
+        self, generation: int, layer: str | None, scope: str | None, tags: Sequence[str]
     ) -> int:
         """Slots that an order concerns: exact for one target, at most for a combination."""
-        wanted = [[("layer", layer)]] if layer is not None else []
-        wanted += [[("scope", scope)]] if scope is not None else []
-        wanted += [[("tag", tag) for tag in tags]] if tags else []
-        wanted = wanted or [[_EVERYTHING]]
-        counts = [sum(self._live(name) for name in names) for names in wanted]
-        if len(wanted) == 1:
-            for name in self._tallies if wanted == [[_EVERYTHING]] else wanted[0]:
-                self._kill(name, generation)
-        return min(counts)
+        wanted: list[list[_Tally]] = []
+        if layer is not None:
+            wanted.append(_among(self._layers, [layer]))
+        if scope is not None:
+            wanted.append(_among(self._scopes, [scope]))
+        if tags:
+            wanted.append(_among(self._tags, tags))
+        if not wanted:
+            wanted.append(list(self._everything.values()))
+        count = min(sum(tally.live for tally in tallies) for tallies in wanted)
+        if layer is None and scope is None and not tags:
+            for named in (self._everything, self._layers, self._scopes, self._tags):
+                _kill(named.values(), generation)
+        elif len(wanted) == 1:
+            _kill(wanted[0], generation)
+        return count
 
-    def _live(self, name: tuple[str, str]) -> int:
-        tally = self._tallies.get(name)
-        return tally.live if tally else 0
+    def _add(self, named: Named, name: str) -> None:
+        tally = named.get(name)
+        if tally is None:
+            tally = named[name] = _Tally()
+            self.size_bytes += TALLY_BYTES
+        tally.held += 1
+        tally.live += 1
 
-    def _kill(self, name: tuple[str, str], generation: int) -> None:
-        tally = self._tallies.get(name)
-        if tally:
-            tally.live = 0
-            tally.generation = max(tally.generation, generation)
+    def _remove(self, named: Named, name: str, generation: int) -> None:
+        tally = named[name]
+        tally.held -= 1
+        if generation > tally.generation:
+            tally.live -= 1
+        if not tally.held:
+            del named[name]
+            self.size_bytes -= TALLY_BYTES
 
 
-def _names(layer: str, scope: str | None, tags: Iterable[str]) -> Iterator[tuple[str, str]]:
-    yield _EVERYTHING
-    yield "layer", layer
-    if scope is not None:
-        yield "scope", scope
-    for tag in tags:
-        yield "tag", tag
+def _among(named: Named, names: Iterable[str]) -> list[_Tally]:
+    return [named[name] for name in names if name in named]
+
+
+def _kill(tallies: Iterable[_Tally], generation: int) -> None:
+    for tally in tallies:
+        tally.live = 0
+        tally.generation = max(tally.generation, generation)

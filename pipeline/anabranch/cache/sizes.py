@@ -26,13 +26,13 @@ __all__ = [
     "tags_bytes",
 ]
 
-RECORD_BYTES: Final = 440
+RECORD_BYTES: Final = 280
 """A record with its places in tables and queues."""
-SLOT_BYTES: Final = 290
-"""A slot with its numbers."""
-VIEW_BYTES: Final = 450
-"""A view with its table of hits."""
-TALLY_BYTES: Final = 190
+SLOT_BYTES: Final = 80
+"""A slot with its numbers and places in its record."""
+VIEW_BYTES: Final = 190
+"""A view with its numbers."""
+TALLY_BYTES: Final = 100
 """A tally with its place in a table; its name is that of a slot."""
 _ITEM_BYTES: Final = 64
 """An item with its score, beside its id and data."""
@@ -73,9 +73,10 @@ def tags_bytes(tags: Sequence[str]) -> int:
 
 def key_bytes(key: Any) -> int:
     """Of a question, or a value in it."""
-    if key.__class__ is tuple:
-        return getsizeof(key) + sum(map(key_bytes, key))
-    return getsizeof(key)
+    if key.__class__ is not tuple:
+        return getsizeof(key)
+    parts = [getsizeof(part) if part.__class__ is not tuple else key_bytes(part) for part in key]
+    return getsizeof(key) + sum(parts)
 
 
 def _taken(items: Sequence[Item], encoded: bytes) -> int:

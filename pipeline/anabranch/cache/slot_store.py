@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from anabranch.cache.eviction import Policy
 from anabranch.cache.invalidation import Tallies
 from anabranch.cache.keys import Question
-from anabranch.cache.slots import Record, Slot, View
+from anabranch.cache.records import Record, View
+from anabranch.cache.slots import Slot
 from anabranch.cache.statistics import Cause
 
 __all__ = ["SlotStore"]
@@ -46,70 +46,70 @@ class SlotStore:
         """What all of it takes of memory."""
         return self._records_bytes + self.tallies.size_bytes
 
-    def put(self, record: Record, layer: str, slot: Slot) -> None:
-        """Hold a slot, in place of the one that is there; others may have to go."""
-        self.set_view(record, None)
-        slots = record.slots
-        old = slots.get(layer)
-        if old is not None:
-            self._count(record, layer, old, -1)
-            self._on_drop("replaced")
-        slots[layer] = slot
-        record.slots = slots
-        self._count(record, layer, slot, 1)
-        if record.key not in self.records:
+    def put(self, record: Record, layer: str, slot: Slot) -> bool:
+        """Hold a slot, in place of the one that is there; others may have to go.
+
+        True if it is held then, and was not what had to go.
+        """
+        self._drop_view(record)
+        is_new = not record.layers
+        before = 0 if is_new else record.size_bytes
+        old = record.get(layer)
+        record.put(layer, slot)
+        if is_new:
             self.records[record.key] = record
             self.read_back += record.named_by_digest
             self._policy.add(record)
-        self._account(record)
+        elif old is not None:
+            self._uncount(record, layer, old)
+            self._on_drop("replaced")
+        self.slots += 1
+        self.tallies.add(layer, record.scope, slot.tags)
+        self._records_bytes += record.size_bytes - before
         self._make_room()
+        return layer in record.layers
 
     def drop(self, record: Record, layer: str, cause: Cause | None) -> None:
         """Let a slot go, and with its last one the record. No cause: it goes elsewhere."""
-        self.set_view(record, None)
-        slots = record.slots
-        self._count(record, layer, slots.pop(layer), -1)
-        record.slots = slots
+        self._drop_view(record)
+        self._records_bytes -= record.size_bytes
+        self._uncount(record, layer, record.take(layer))
         if cause is not None:
             self._on_drop(cause)
-        if not slots:
+        if record.layers:
+            self._records_bytes += record.size_bytes
+        else:
             self._policy.remove(record)
             self._forget(record)
-        self._account(record)
 
-    def set_view(self, record: Record, view: View | None) -> None:
-        """Replace a record's view."""
-        old = record.view
-        if old is not None:
-            self._on_fold(record, old)
-        record.view = view
-        self._account(record)
+    def set_view(self, record: Record, view: View) -> None:
+        """Replace a record's view; others may have to go, or itself."""
+        self._drop_view(record)
+        record.set_view(view)
+        self._records_bytes += view.size_bytes
+        self._make_room()
+
+    def _drop_view(self, record: Record) -> None:
+        view = record.view
         if view is not None:
-            self._make_room()
+            self._on_fold(record, view)
+            record.set_view(None)
+            self._records_bytes -= view.size_bytes
 
-    def _count(self, record: Record, layer: str, slot: Slot, sign: Literal[1, -1]) -> None:
-        self.slots += sign
-        if sign > 0:
-            self.tallies.add(layer, record.scope, slot.tags)
-        else:
-            self.tallies.remove(layer, record.scope, slot.tags, slot.generation)
-
-    def _account(self, record: Record) -> None:
-        """Bring what stands of a record in the account up to date."""
-        size_bytes = record.size_bytes if record.key in self.records else 0
-        self._records_bytes += size_bytes - record.counted_bytes
-        record.counted_bytes = size_bytes
+    def _uncount(self, record: Record, layer: str, slot: Slot) -> None:
+        self.slots -= 1
+        self.tallies.remove(layer, record.scope, slot.tags, slot.generation)
 
     def _make_room(self) -> None:
         while len(self.records) > self._max_entries or self.size_bytes > self.max_bytes:
             record = self._policy.evict()
-            self.set_view(record, None)
+            self._drop_view(record)
+            self._records_bytes -= record.size_bytes
             for layer, slot in record.slots.items():
-                self._count(record, layer, slot, -1)
+                self._uncount(record, layer, slot)
                 self._on_drop("capacity")
-            record.slots = {}
+            record.clear()
             self._forget(record)
-            self._account(record)
 
     def _forget(self, record: Record) -> None:
         del self.records[record.key]

@@ -1,33 +1,20 @@
-"""What the cache holds: a record per question, in it a slot per layer."""
+"""One layer's result to one question, and what a probe gives."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
-from anabranch.cache.eviction import Entry
-from anabranch.cache.keys import Question, question_digest
-from anabranch.cache.sizes import (
-    RECORD_BYTES,
-    SLOT_BYTES,
-    VIEW_BYTES,
-    items_bytes,
-    key_bytes,
-    tags_bytes,
-)
+from anabranch.cache.keys import Question
+from anabranch.cache.sizes import SLOT_BYTES, items_bytes, tags_bytes
 from anabranch.contract.events import Item
 
-__all__ = ["Probe", "Record", "Slot", "View", "sift"]
+__all__ = ["Probe", "Slot", "empty_ttl_ms"]
 
 _REFRESH_SHARE: Final = 0.25
-
-_combinations: dict[tuple[str, ...], tuple[str, ...]] = {}
-"""Combinations of layers that records hold, each once."""
-_MOST_COMBINATIONS: Final = 4_096
-"""Beyond it, each record has a tuple of its own."""
+_EMPTY_TTL_MS: Final = 5_000
+"""Longest time that "nothing found" is believed; up to half of it is taken off by chance."""
 
 
 class Slot(Struct, gc=False):
@@ -68,6 +55,10 @@ class Slot(Struct, gc=False):
         """Whether as many items as `limit` asks for would be no others than these."""
         return self.complete or self.limit >= limit
 
+    def is_same(self, other: Slot) -> bool:
+        """Whether it is the same result."""
+        return self.items is other.items and self.stored_ms == other.stored_ms
+
     def ageing(self, now_ms: float) -> bool:
         """Whether under a quarter of its TTL is left, but some."""
         return 0 < self.expires_ms - now_ms < _REFRESH_SHARE * self.ttl_ms
@@ -77,132 +68,23 @@ class Probe(Struct):
     """What the cache has for a query.
 
     Attributes:
-        hits: slot by layer. Read only: it is shared with later probes.
+        hits: slot by layer.
         missing: layers to be fetched, in the order they were asked for.
         refresh: layers among `hits` with under a quarter of their TTL left; named only beside a
             partial miss, where fetching them costs no extra round.
-        memo: the answer that was made from just these slots, for just these layers and this
-            limit, if it was remembered.
+        memo: what was remembered of just these slots, for just these layers and this limit.
     """
 
     hits: dict[str, Slot]
     missing: tuple[str, ...] = ()
     refresh: tuple[str, ...] = ()
-    memo: bytes | None = None
+    memo: Any = None
 
 
-class View(Probe, gc=False):
-    """A full hit as it was last found: as long as it holds, it is given again as it is."""
+def empty_ttl_ms(key: Question | str, stored_ms: float) -> int:
+    """How long it is believed that nothing is found for a question.
 
-    layers: tuple[str, ...] = ()
-    limit: int = 0
-    epoch: int = 0
-    """How many orders had been read when the slots were found valid."""
-    oldest_ms: float = 0.0
-    expires_ms: float = 0.0
-    since: int = 0
-    """The record's hits up to which the statistics know of them."""
-
-    @classmethod
-    def over(
-        cls,
-        record: Record,
-        layers: tuple[str, ...],
-        limit: int,
-        memo: bytes | None = None,
-        hits: dict[str, Slot] | None = None,
-    ) -> View:
-        """A view of slots of `record` that are valid now."""
-        held = record.slots
-        slots = {layer: held[layer] for layer in layers} if hits is None else hits
-        return cls(
-            slots,
-            memo=memo,
-            layers=layers,
-            limit=limit,
-            epoch=record.epoch,
-            oldest_ms=min((slot.stored_ms for slot in slots.values()), default=math.inf),
-            expires_ms=min((slot.expires_ms for slot in slots.values()), default=math.inf),
-            since=record.hits,
-        )
-
-
-class Record(Entry):
-    """A question and its slots, packed: a dict of its own would be a third of all it takes."""
-
-    __slots__ = ("_held", "_layers", "counted_bytes", "epoch", "key_bytes", "view")
-
-    def __init__(self, key: Question | str, epoch: int) -> None:
-        super().__init__(key)
-        self._layers: tuple[str, ...] = ()
-        self._held: tuple[Slot, ...] = ()
-        self.view: View | None = None
-        self.epoch = epoch
-        """How many orders had been read when the slots were found valid."""
-        self.key_bytes = key_bytes(key)
-        self.counted_bytes = 0
-        """What stands of it in the cache's account."""
-
-    @property
-    def slots(self) -> dict[str, Slot]:
-        """Slot by layer, as a dict of the caller's own."""
-        return dict(zip(self._layers, self._held, strict=True))
-
-    @slots.setter
-    def slots(self, slots: Mapping[str, Slot]) -> None:
-        layers = tuple(slots)
-        if len(_combinations) < _MOST_COMBINATIONS:
-            _combinations[layers] = _combinations.get(layers, layers)
-        self._layers = _combinations.get(layers, layers)
-        self._held = tuple(slots.values())
-
-    @property
-    def size_bytes(self) -> int:
-        """Everything that goes with it: question, slots, and the memoised answer."""
-        held = RECORD_BYTES + self.key_bytes + sum([slot.size_bytes for slot in self._held])
-        return held if self.view is None else held + VIEW_BYTES + len(self.view.memo or b"")
-
-    @property
-    def worth(self) -> float:
-        """Milliseconds that a hit saves, by byte."""
-        return sum(slot.cost_ms for slot in self._held) / max(1, self.size_bytes)
-
-    @property
-    def named_by_digest(self) -> bool:
-        """Whether only the digest of its key is known: it was read back, and not asked since."""
-        return isinstance(self.key, str)
-
-    @property
-    def scope(self) -> str | None:
-        """The question's scope, if it is known."""
-        return None if isinstance(self.key, str) else str(self.key[1])
-
-    @property
-    def digest(self) -> str:
-        """Of its key, as hex."""
-        return self.key if isinstance(self.key, str) else question_digest(self.key)
-
-
-def sift(
-    slots: Mapping[str, Slot],
-    layers: tuple[str, ...],
-    limit: int,
-    max_age_ms: int | None,
-    now_ms: float,
-) -> Probe:
-    """Which of `layers` are served by slots that are valid and have not expired."""
-    oldest_ms = -math.inf if max_age_ms is None else now_ms - max_age_ms
-    hits = {}
-    for layer in layers:
-        slot = slots.get(layer)
-        if (
-            slot is not None
-            and slot.serves(limit)
-            and slot.stored_ms >= oldest_ms
-            and max_age_ms != 0
-        ):
-            hits[layer] = slot
-    if len(hits) == len(layers):
-        return Probe(hits)
-    ageing = tuple(layer for layer, slot in hits.items() if slot.ageing(now_ms))
-    return Probe(hits, tuple(layer for layer in layers if layer not in hits), ageing)
+    By chance, but always the same: what came in one burst does not end in one.
+    """
+    chance = hash((key, stored_ms)) % 1024 / 1024
+    return int(_EMPTY_TTL_MS * (1 - chance / 2))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from anabranch.cache.slots import Probe, Record, View
+from anabranch.cache.records import Record, View
+from anabranch.cache.slots import Probe
 
 __all__ = ["Cause", "Statistics"]
 
@@ -44,6 +45,32 @@ class Statistics:
             "replaced": 0,
         }
 
+    @property
+    def hit_rate(self) -> float:
+        """Share of probes for which nothing had to be fetched."""
+        return self.full_hits / self.probes if self.probes else 0.0
+
+    @property
+    def avg_layers_per_hit(self) -> float:
+        """Layers served at such a probe."""
+        return self.layers_hit_in_full / self.full_hits if self.full_hits else 0.0
+
+    def read(self) -> dict[str, Any]:
+        """All of it, as JSON can say it."""
+        return {
+            "hit_rate": self.hit_rate,
+            "total_queries_saved": self.full_hits,
+            "avg_layers_per_hit": self.avg_layers_per_hit,
+            "probes": self.probes,
+            "partial_hits": self.partial_hits,
+            "layer_hit_rate": self.layers_hit / self.layers_wanted if self.layers_wanted else 0.0,
+            "memo_hits": self.memo_hits,
+            "saved_ms": self.saved_ms,
+            "refreshes": self.refreshes,
+            "orders": self.orders,
+            "evictions": dict(self.evictions),
+        }
+
     def fold(self, record: Record, view: View) -> None:
         """Count the hits that a view has served since it was last counted."""
         count = record.hits - view.since
@@ -53,7 +80,7 @@ class Statistics:
         self.layers_wanted += count * len(view.layers)
         self.layers_hit += count * len(view.layers)
         self.layers_hit_in_full += count * len(view.layers)
-        self.saved_ms += count * sum(slot.cost_ms for slot in view.hits.values())
+        self.saved_ms += count * view.cost_ms
         self.memo_hits += count if view.memo is not None else 0
 
     def partly(self, wanted: int, probe: Probe) -> None:
@@ -63,7 +90,7 @@ class Statistics:
         self.layers_wanted += wanted
         self.layers_hit += len(probe.hits)
         self.refreshes += len(probe.refresh)
-        self.saved_ms += sum(slot.cost_ms for slot in probe.hits.values())
+        self.saved_ms += sum([slot.cost_ms for slot in probe.hits.values()])
 
     def drop(self, cause: Cause) -> None:
         """Count a slot that went, or did not come."""

@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import Question, make_key, question_digest
-from anabranch.cache.sizes import TALLY_BYTES
+from anabranch.cache.records import Record
+from anabranch.cache.sizes import RECORD_BYTES, TALLY_BYTES, VIEW_BYTES, key_bytes
 from anabranch.cache.slots import Slot
 from anabranch.contract.events import Item
 
@@ -106,6 +107,11 @@ class CacheMachine(RuleBasedStateMachine):
         again: bool,
     ) -> None:
         for _ in range(1 + again):
+            memo = self.cache.prepared(
+                key, wanted, limit=limit, max_age_ms=max_age_ms, now_ms=self.now_ms
+            )
+            self.probes += memo is not None
+            self.full += memo is not None
             probe = self.cache.probe(
                 key, wanted, limit=limit, max_age_ms=max_age_ms, now_ms=self.now_ms
             )
@@ -113,11 +119,13 @@ class CacheMachine(RuleBasedStateMachine):
             self.full += not probe.missing
             assert sorted((*probe.hits, *probe.missing)) == sorted(wanted)
             for layer, slot in probe.hits.items():
-                assert any(slot is known for known in self.stored[key, layer])
+                known = self.stored[key, layer]
+                assert any(slot == it and slot.items is it.items for it in known)
                 assert not self.dead(key, layer, slot)
                 assert slot.complete or slot.limit >= limit
                 assert max_age_ms is None or self.now_ms - slot.stored_ms <= max_age_ms > 0
             assert probe.memo is None or probe.memo == memo_of(key, wanted, limit, probe.hits)
+            assert memo is None or (probe.memo == memo and not probe.missing)
             assert not probe.refresh or (probe.missing and set(probe.refresh) <= set(probe.hits))
             if not probe.missing:
                 self.served = (key, wanted, limit, dict(probe.hits))
@@ -126,12 +134,13 @@ class CacheMachine(RuleBasedStateMachine):
     def remember(self) -> None:
         if self.served is not None:
             key, wanted, limit, slots = self.served
-            self.cache.remember(key, wanted, limit, slots, memo_of(key, wanted, limit, slots))
+            memo = memo_of(key, wanted, limit, slots)
+            self.cache.remember(key, wanted, limit, slots, memo, len(memo))
 
     @rule(layer=layers)
     def forget_a_layer(self, layer: str) -> None:
         self.cache.invalidate_layer(layer)
-        assert all(layer not in record.slots for record in self.cache._records.values())
+        assert all(layer not in record.layers for record in self.cache._records.values())
 
     def dead(self, key: Question, layer: str, slot: Slot) -> bool:
         """Whether it has expired, or an order concerns it: straight from the definition."""
@@ -148,22 +157,22 @@ class CacheMachine(RuleBasedStateMachine):
     def the_account_is_exact(self) -> None:
         records = self.cache._records.values()
         held = [slot for record in records for slot in record.slots.values()]
-        names = {("", ""), *(("layer", layer) for r in records for layer in r.slots)}
+        names = {("", ""), *(("layer", layer) for r in records for layer in r.layers)}
         names |= {("scope", r.scope) for r in records if r.scope is not None}
         names |= {("tag", tag) for slot in held for tag in slot.tags}
-        recount = sum(r.size_bytes for r in records) + TALLY_BYTES * len(names) * bool(held)
+        recount = sum(map(size_of, records)) + TALLY_BYTES * len(names) * bool(held)
         assert self.cache.size_bytes == recount <= self.max_bytes
         assert len(self.cache) == len(records) <= self.max_entries
         assert self.cache.stats()["slots"] == len(held)
-        assert all(record.slots for record in records)
+        assert all(record.layers for record in records)
 
     @invariant()
     def the_tallies_and_the_policy_hold_just_what_is_held(self) -> None:
         records = self.cache._records.values()
         held = [(layer, slot) for record in records for layer, slot in record.slots.items()]
-        tallies = self.cache._slot_store.tallies._tallies
+        tallies = self.cache._slot_store.tallies._layers
         for layer in LAYERS:
-            tally = tallies.get(("layer", layer))
+            tally = tallies.get(layer)
             assert (tally.held if tally else 0) == sum(name == layer for name, _ in held)
             assert tally is None or 0 <= tally.live <= tally.held
         assert len(self.cache._slot_store._policy) == len(records)
@@ -175,9 +184,17 @@ class CacheMachine(RuleBasedStateMachine):
         assert (stats["probes"], stats["total_queries_saved"]) == (self.probes, self.full)
 
 
+def size_of(record: Record) -> int:
+    """What it should be counted for, from its parts."""
+    slots = sum(slot.size_bytes for slot in record.slots.values())
+    return RECORD_BYTES + key_bytes(record.key) + slots + (
+        0 if record.view is None else VIEW_BYTES + len(record.view.memo or b"")
+    )  # fmt: skip
+
+
 def memo_of(key: Question, wanted: tuple[str, ...], limit: int, slots: dict[str, Slot]) -> bytes:
     """An answer that tells what it was made from."""
-    return repr((key, wanted, limit, [id(slots[layer]) for layer in wanted])).encode()[-60:]
+    return repr((key, wanted, limit, [id(slots[layer].items) for layer in wanted])).encode()[-60:]
 
 
 CacheMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)

@@ -19,11 +19,7 @@ Make = Callable[[], Any]
 class Weighed(Entry):
     """An entry of a given worth."""
 
-    __slots__ = ("value",)
-
-    def __init__(self, n: int, value: float = 1.0) -> None:
-        super().__init__((n,))
-        self.value = value
+    value: float = 1.0
 
     @property
     def worth(self) -> float:
@@ -44,7 +40,7 @@ def replay(
             if policy.touch:
                 policy.touch(entry)
             continue
-        held[n] = Weighed(n, worth(n))
+        held[n] = Weighed((n,), value=worth(n))
         policy.add(held[n])
         if len(held) > capacity:
             del held[policy.evict().key[0]]
@@ -107,12 +103,12 @@ def test_s3fifo_lets_one_go_that_fell_silent_among_many_that_did_not() -> None:
 def test_s3fifo_remembers_how_often_it_was_asked_for_what_it_let_go() -> None:
     policy = S3Fifo[Entry](2)
     for n in range(4):
-        policy.add(Weighed(n))
-    often = Weighed(9)
+        policy.add(Weighed((n,)))
+    often = Weighed((9,))
     policy.add(often)
     often.hits = 5
     policy.remove(often)
-    policy.add(Weighed(9))
+    policy.add(Weighed((9,)))
     gone = [policy.evict().key[0] for _ in range(4)]
     assert 9 not in gone
 

@@ -6,6 +6,7 @@ import gc
 import random
 import tracemalloc
 from collections.abc import Callable
+from sys import getsizeof
 from typing import Any
 
 import pytest
@@ -64,7 +65,8 @@ def fill(cache: CrossLayerCache, n: int, rng: random.Random, kind: str, entry: s
         cache.store(key, layer, slot, 1e12)
     if entry == "asked":
         found = cache.probe(key, ("a",), limit=20, max_age_ms=None, now_ms=1e12 + n)
-        cache.remember(key, ("a",), 20, found.hits, bytes(rng.randint(1, 900)))
+        memo = bytes(rng.randint(1, 900))
+        cache.remember(key, ("a",), 20, found.hits, memo, getsizeof(memo))
 
 
 @pytest.mark.parametrize(

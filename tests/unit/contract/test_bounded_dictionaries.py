@@ -12,8 +12,7 @@ from records import FakeRecord
 
 from anabranch.admin import cluster_view as cluster_view_module
 from anabranch.admin.cluster_view import ClusterView
-from anabranch.cache import invalidation, prefetch, slots
-from anabranch.cache.eviction import Entry
+from anabranch.cache import invalidation, prefetch, records, slots
 from anabranch.config.settings import CoordinatorConfig
 from anabranch.contract.bounds import remember
 from anabranch.contract.codec import encode
@@ -193,13 +192,11 @@ def streams(count: int) -> int:
 
 
 def combinations_of_layers(count: int) -> int:
-    record = slots.Record("digest", 0)
-    assert isinstance(record, Entry)
     one = slots.Slot([], True, 1, 0.0, 1, 0)
     for n in range(count):
-        record.slots = {f"l{n}": one}
-    held = len(slots._combinations)
-    slots._combinations.clear()  # the process's, which others measure
+        records.Record.of("digest", 0).put(f"l{n}", one)
+    held = len(records._combinations)
+    records._combinations.clear()  # the process's, which others measure
     return held
 
 
@@ -225,7 +222,7 @@ def combinations_of_layers(count: int) -> int:
         (ids, 100),
         (followers, 100),
         (streams, prefetch._STREAMS),
-        (combinations_of_layers, slots._MOST_COMBINATIONS),
+        (combinations_of_layers, records._MOST_COMBINATIONS),
     ],
 )
 def test_it_holds_no_more_than_its_bound(fill: Fill, bound: int) -> None:

@@ -21,6 +21,8 @@ __all__ = ["cache_partial", "memoise"]
 
 MAX_MEMO_BYTES: Final = MAX_VALUE_BYTES // 2
 """Whoever is answered from a memo gets it whole: it must fit into a record."""
+MEMO_BYTES: Final = 300
+"""Of memory that a memo takes beside its items."""
 
 
 class _Whole(NamedTuple):
@@ -83,7 +85,8 @@ def memoise(brain: Brain, open_query: OpenQuery, answer: Answer) -> None:
     )
     if len(memo.items) < MAX_MEMO_BYTES:
         limit = open_query.query.limit
-        brain.cache.remember(open_query.key, names, limit, open_query.slots, encode(memo))
+        size_bytes = len(memo.items) + MEMO_BYTES
+        brain.cache.remember(open_query.key, names, limit, open_query.slots, memo, size_bytes)
 
 
 def _slot(whole: _Whole, layer: LayerDescriptor, limit: int, generation: int) -> Slot:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from anabranch.cache.keys import make_key
 from anabranch.contract.events import LayerDescriptor, Query
 from anabranch.contract.keys import digest
@@ -15,8 +13,6 @@ from anabranch.coordinator.query.open_query import Memo, OpenQuery
 from anabranch.learn.dependency_graph import LayerSelection, SelectionContext
 
 __all__ = ["choose_layers", "plan", "probe"]
-
-_memos = msgspec.json.Decoder(Memo)
 
 
 def choose_layers(brain: Brain, query: Query) -> LayerSelection:
@@ -44,7 +40,7 @@ def probe(brain: Brain, open_query: OpenQuery, now_ms: float) -> None:
     )
     open_query.slots = found.hits
     if found.memo is not None:
-        memo = _memos.decode(found.memo)
+        memo: Memo = found.memo
         open_query.memo = memo if memo.weighed == brain.directory.revision else None
     for name, slot in found.hits.items():
         age_ms = max(0, int(now_ms - slot.stored_ms))
