@@ -22,7 +22,7 @@ __all__ = ["Record", "View", "sift"]
 
 _SUMS: Final = Packing("=dq")
 """Of a record: cost_ms of its slots, size_bytes."""
-_NUMBERS: Final = Packing("=ddqqqq?")
+_NUMBERS: Final = Packing("=ddqqIq?")
 """Of a slot: stored_ms, cost_ms, ttl_ms, generation, limit, size_bytes, complete."""
 
 _combinations: dict[tuple[str, ...], tuple[str, ...]] = {}
