@@ -24,7 +24,7 @@ from anabranch.coordinator.query.open_query import OpenQuery
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.coordinator.query.partition import QueryPartition
 from anabranch.kafka.transport import Record
-from anabranch.testing.memory.transactions import TransactionalId
+from anabranch.testing.memory.transactional_id import TransactionalId
 
 Patch = pytest.MonkeyPatch
 

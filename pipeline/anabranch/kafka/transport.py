@@ -47,7 +47,7 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
-class Record(Protocol):
+class Record(NamedTuple):
     """A record as read. `timestamp` is epoch milliseconds; `timestamp_type` says whose.
 
     What cannot be unpacked is a record too: `error` says why, and of which offsets it is all that
@@ -55,24 +55,15 @@ class Record(Protocol):
     for. Whoever decodes it fails, as with any other rubbish; `dead_letter` tells the true reason.
     """
 
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def timestamp_type(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Headers: ...
-    @property
-    def error(self) -> str | None: ...
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    error: str | None = None
 
 
 class Acked(Protocol):

@@ -14,8 +14,8 @@ from typing import Any, Final
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from anabranch.kafka.client.inflating import inflate
-from anabranch.kafka.client.salvage import BatchHeader, KafkaRecord, salvage, unreadable
-from anabranch.kafka.transport import TopicPartition
+from anabranch.kafka.client.salvage import BatchHeader, salvage, unreadable
+from anabranch.kafka.transport import Record, TopicPartition
 
 __all__ = ["Batch", "Batches"]
 
@@ -89,7 +89,7 @@ class Batch:
         """The first record of a control batch, which says what it is for."""
         return next(iter(self._inner))
 
-    def __iter__(self) -> Iterator[KafkaRecord]:
+    def __iter__(self) -> Iterator[Record]:
         """Its records. Those before a damaged one come twice; aiokafka skips what it has had."""
         if self._error is None:
             try:
@@ -116,7 +116,7 @@ class Batch:
             self._raw = _HEADER.pack(*fields) + body
             self._inner = DefaultRecordBatch(self._raw)
 
-    def _records(self) -> Iterator[KafkaRecord]:
+    def _records(self) -> Iterator[Record]:
         offset, end, (topic, partition) = self.base_offset, self.next_offset, self._at
         for record in self._inner:
             if not offset <= record.offset < end:
@@ -127,7 +127,7 @@ class Batch:
                 if value is None:
                     headers = [(name, content or b"") for name, content in headers]
                     break
-            yield KafkaRecord._make(
+            yield Record._make(
                 (
                     topic,
                     partition,

@@ -11,23 +11,9 @@ from typing import Final, NamedTuple
 
 from aiokafka.record.util import decode_varint
 
-from anabranch.kafka.transport import Headers, TopicPartition
+from anabranch.kafka.transport import Headers, Record, TopicPartition
 
-__all__ = ["BatchHeader", "KafkaRecord", "salvage", "unreadable"]
-
-
-class KafkaRecord(NamedTuple):
-    """`Record` as it comes from Kafka."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    timestamp_type: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    error: str | None = None
+__all__ = ["BatchHeader", "salvage", "unreadable"]
 
 
 class BatchHeader(NamedTuple):
@@ -44,7 +30,7 @@ class BatchHeader(NamedTuple):
 _LOG_APPEND_TIME: Final = 1
 
 
-def salvage(header: BatchHeader, body: bytes) -> Iterator[KafkaRecord]:
+def salvage(header: BatchHeader, body: bytes) -> Iterator[Record]:
     """The records in `body` (uncompressed), readable or not; together they reach `header.last`."""
     pos, offset = 0, header.first
     while pos < len(body) and offset <= header.last:
@@ -62,11 +48,11 @@ def salvage(header: BatchHeader, body: bytes) -> Iterator[KafkaRecord]:
         pos, offset = end, record.offset + 1
 
 
-def unreadable(header: BatchHeader, raw: bytes, error: Exception) -> KafkaRecord:
+def unreadable(header: BatchHeader, raw: bytes, error: Exception) -> Record:
     """What stands for the offsets from `header.first` to `header.last`, at the last of them."""
     first, last = header.first, header.last
     where = f"offset {last}" if first == last else f"offsets {first} to {last}"
-    return KafkaRecord(
+    return Record(
         *header.at,
         last,
         header.max_timestamp,
@@ -78,7 +64,7 @@ def unreadable(header: BatchHeader, raw: bytes, error: Exception) -> KafkaRecord
     )
 
 
-def _record(header: BatchHeader, offset: int, raw: bytes, pos: int) -> KafkaRecord:
+def _record(header: BatchHeader, offset: int, raw: bytes, pos: int) -> Record:
     """The record in `raw`, whose content begins at `pos`; `offset` is the first it can have."""
     try:
         late, pos = decode_varint(raw, pos + 1)  # past its attributes, which have no meaning
@@ -95,7 +81,7 @@ def _record(header: BatchHeader, offset: int, raw: bytes, pos: int) -> KafkaReco
         return unreadable(header._replace(first=offset, last=offset), raw, error)
     by_broker = header.timestamp_type == _LOG_APPEND_TIME
     stamp = header.max_timestamp if by_broker else header.first_timestamp + late
-    return KafkaRecord(*header.at, offset, stamp, header.timestamp_type, key, value, headers)
+    return Record(*header.at, offset, stamp, header.timestamp_type, key, value, headers)
 
 
 def _headers(raw: bytes, pos: int) -> tuple[Headers, int]:

@@ -16,8 +16,7 @@ from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.protocol.fetch import FetchRequest
 
 from anabranch.kafka.client.batches import Batch, Batches
-from anabranch.kafka.client.salvage import KafkaRecord
-from anabranch.kafka.transport import TopicPartition
+from anabranch.kafka.transport import Record, TopicPartition
 
 __all__ = ["contain"]
 
@@ -85,5 +84,5 @@ class _Records(PartitionRecords):
         except Exception:  # only brokers write control batches; one that nobody can read says no
             return False
 
-    def _consumer_record(self, tp: KafkaTopicPartition, record: KafkaRecord) -> KafkaRecord:
+    def _consumer_record(self, tp: KafkaTopicPartition, record: Record) -> Record:
         return record

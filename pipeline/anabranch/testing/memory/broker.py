@@ -16,28 +16,27 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from anabranch.config.settings import KafkaConfig
-from anabranch.errors import TopicError
 from anabranch.kafka.transport import (
     Committed,
     IsolationLevel,
     RebalanceListener,
+    Record,
     TopicPartition,
     TopicState,
 )
 from anabranch.runtime.clock import Clock
+from anabranch.testing.memory.cluster import Cluster
 from anabranch.testing.memory.consumer import MemoryConsumer
-from anabranch.testing.memory.group import Group
-from anabranch.testing.memory.log import Log, MemoryRecord, Topic
 from anabranch.testing.memory.network import Network, Process
 from anabranch.testing.memory.producer import MemoryProducer
 from anabranch.testing.memory.reader import MemoryReader
-from anabranch.testing.memory.transactions import MemoryTransactionalProducer, TransactionalId
+from anabranch.testing.memory.transactions import MemoryTransactionalProducer
 from anabranch.testing.virtual_time import VirtualClock
 
 __all__ = ["MemoryBroker", "MemoryTransport"]
 
 
-class MemoryBroker:
+class MemoryBroker(Cluster):
     """Topics, groups, and the processes that use them.
 
     Args:
@@ -55,13 +54,8 @@ class MemoryBroker:
         kafka: KafkaConfig | None = None,
         default_partitions: int = 4,
     ) -> None:
+        super().__init__(clock or VirtualClock(), kafka or KafkaConfig(), default_partitions)
         self.network = network or Network()
-        self.kafka = kafka or KafkaConfig()
-        self._clock = clock or VirtualClock()
-        self._default_partitions = default_partitions
-        self._topics: dict[str, Topic] = {}
-        self._groups: dict[str, Group] = {}
-        self._transactional_ids: dict[str, TransactionalId] = {}
         self._processes: dict[str, Process] = {}
 
     def transport(self, process: str = "main", clock: Clock | None = None) -> MemoryTransport:
@@ -88,19 +82,7 @@ class MemoryBroker:
         """Cut a process from the network, in both directions, for that long."""
         self._processes[process].cut(seconds)
 
-    def create(self, topic: str, partitions: int, settings: Mapping[str, str] = {}) -> None:
-        """Create a topic; nothing happens if it exists."""
-        if topic not in self._topics:
-            self._topics[topic] = Topic(topic, partitions, dict(settings))
-
-    def add_partitions(self, topic: str, partitions: int) -> None:
-        """Grow a topic to that many partitions; groups that read it rebalance."""
-        self._topics[topic].grow(partitions)
-        for group in self._groups.values():
-            if topic in group.topics():
-                group.rebalance()
-
-    def records(self, topic: str) -> list[MemoryRecord]:
+    def records(self, topic: str) -> list[Record]:
         """Everything that can be read of a topic now, by partition and offset."""
         if topic not in self._topics:
             return []
@@ -114,86 +96,37 @@ class MemoryBroker:
         """What a group has committed."""
         return dict(self.group(group).committed)
 
-    def topic(self, name: str) -> Topic:
-        """
-        Raises:
-            TopicError: there is no such topic, and none is made on first use.
-        """
-        if name not in self._topics:
-            if not self._default_partitions:
-                raise TopicError(f"there is no topic {name}")
-            self.create(name, self._default_partitions)
-        return self._topics[name]
-
-    def log(self, partition: TopicPartition) -> Log:
-        """
-        Raises:
-            TopicError: there is no such topic or partition.
-        """
-        return self.topic(partition[0]).log(partition[1])
-
-    def partitions(self, topic: str) -> int:
-        """As a client asks for it, which is a first use; 0 if there is no such topic."""
-        return len(self.topic(topic).logs) if self._default_partitions else self.count(topic)
-
-    def count(self, topic: str) -> int:
-        """How many partitions a topic has; 0 if there is no such topic."""
-        return len(self._topics[topic].logs) if topic in self._topics else 0
-
-    def state(self, topic: str) -> TopicState | None:
-        """A topic as an admin client sees it."""
-        if topic not in self._topics:
-            return None
-        return TopicState(self.count(topic), dict(self._topics[topic].settings))
-
-    def group(self, name: str) -> Group:
-        """The consumer group of that name."""
-        if name not in self._groups:
-            self._groups[name] = Group(self.kafka, self.count)
-        return self._groups[name]
-
-    def transactional_id(self, name: str) -> TransactionalId:
-        """The broker's state of a transactional id."""
-        if name not in self._transactional_ids:
-            timeout_s = self.kafka.session_timeout_ms / 1000.0
-            self._transactional_ids[name] = TransactionalId(timeout_s)
-        return self._transactional_ids[name]
-
-    def stamp(self) -> int:
-        """The broker's time, in whole epoch milliseconds."""
-        return int(self._clock.time_ms())
-
 
 class MemoryTransport:
     """Clients of one process."""
 
-    def __init__(self, broker: MemoryBroker, process: Process) -> None:
-        self._broker = broker
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        self._cluster = cluster
         self._process = process
 
     def producer(self, name: str) -> MemoryProducer:
-        return MemoryProducer(self._broker, self._process)
+        return MemoryProducer(self._cluster, self._process)
 
     def transactional(self, name: str, transactional_id: str) -> MemoryTransactionalProducer:
-        return MemoryTransactionalProducer(self._broker, self._process, transactional_id)
+        return MemoryTransactionalProducer(self._cluster, self._process, transactional_id)
 
     def consumer(
         self, name: str, group: str, topics: Sequence[str], listener: RebalanceListener
     ) -> MemoryConsumer:
-        return MemoryConsumer(self._broker, self._process, name, group, topics, listener)
+        return MemoryConsumer(self._cluster, self._process, name, group, topics, listener)
 
     def reader(self, name: str, isolation: IsolationLevel = "read_committed") -> MemoryReader:
-        return MemoryReader(self._broker, self._process)
+        return MemoryReader(self._cluster, self._process)
 
     def admin(self) -> MemoryAdmin:
-        return MemoryAdmin(self._broker, self._process)
+        return MemoryAdmin(self._cluster, self._process)
 
 
 class MemoryAdmin:
     """Topic administration."""
 
-    def __init__(self, broker: MemoryBroker, process: Process) -> None:
-        self._broker = broker
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        self._cluster = cluster
         self._process = process
 
     async def start(self) -> None:
@@ -203,12 +136,12 @@ class MemoryAdmin:
         self._process.check()
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicState]:
-        found = await self._process.call(lambda: [(n, self._broker.state(n)) for n in names])
+        found = await self._process.call(lambda: [(n, self._cluster.state(n)) for n in names])
         return {name: state for name, state in found if state is not None}
 
     async def create(self, topics: Mapping[str, TopicState], replication: int) -> None:
         def effect() -> None:
             for name, state in topics.items():
-                self._broker.create(name, state.partitions, state.settings)
+                self._cluster.create(name, state.partitions, state.settings)
 
         await self._process.call(effect)

@@ -12,16 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from anabranch.errors import GenerationLost
 from anabranch.kafka.transport import Committed, RebalanceListener, Record, TopicPartition
+from anabranch.testing.memory.cluster import Cluster
 from anabranch.testing.memory.group import Joined
 from anabranch.testing.memory.network import Process
 from anabranch.testing.memory.reader import Fetcher, fetch
-
-if TYPE_CHECKING:
-    from anabranch.testing.memory.broker import MemoryBroker
 
 __all__ = ["MemoryConsumer"]
 
@@ -31,21 +28,21 @@ class MemoryConsumer:
 
     def __init__(
         self,
-        broker: MemoryBroker,
+        cluster: Cluster,
         process: Process,
         name: str,
         group: str,
         topics: Sequence[str],
         listener: RebalanceListener,
     ) -> None:
-        self._broker = broker
+        self._cluster = cluster
         self._process = process
         self._name = name
-        self._group = broker.group(group)
+        self._group = cluster.group(group)
         self._topics = tuple(topics)
         self._listener = listener
-        self._fetcher = Fetcher(broker, process)
-        self._heartbeat_s = broker.kafka.heartbeat_interval_ms / 1000.0
+        self._fetcher = Fetcher(cluster, process)
+        self._heartbeat_s = cluster.kafka.heartbeat_interval_ms / 1000.0
         self._member: str | None = None
         self._generation = -1
         self._rejoin = asyncio.Event()
@@ -61,7 +58,7 @@ class MemoryConsumer:
         """Join the group; returns once a first assignment came, or never can: `fetch` says why."""
         self._process.check()
         for topic in self._topics:
-            self._broker.topic(topic)
+            self._cluster.topic(topic)
         self._main = asyncio.create_task(self._run(), name=f"member {self._name}")
         self._process.thread(self._main)
         await self._assigned.wait()
@@ -147,7 +144,7 @@ class MemoryConsumer:
 
     def _resting_place(self, at: TopicPartition) -> int:
         committed = self._group.committed.get(at)
-        return self._broker.log(at).start if committed is None else committed.offset
+        return self._cluster.log(at).start if committed is None else committed.offset
 
     async def _join(self) -> Joined:
         if self._member is None:

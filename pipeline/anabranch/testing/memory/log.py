@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from anabranch.errors import TopicError
 from anabranch.kafka.transport import (
@@ -16,24 +15,10 @@ from anabranch.kafka.transport import (
     TopicPartition,
 )
 
-__all__ = ["MAX_MESSAGE_BYTES", "Log", "MemoryRecord", "Topic", "partition_of", "size_of"]
+__all__ = ["MAX_MESSAGE_BYTES", "Log", "Topic", "partition_of", "size_of"]
 
 MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's default of `max.message.bytes`."""
-
-
-class MemoryRecord(NamedTuple):
-    """A record of the in-memory broker."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    timestamp_type: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    error: str | None = None
 
 
 class Log:
@@ -45,7 +30,7 @@ class Log:
         """First offset that still exists."""
         self.watchers: dict[Callable[[], None], None] = {}
         """Told of every append, in the order in which they came."""
-        self._entries: list[MemoryRecord | None] = []
+        self._entries: list[Record | None] = []
         self._open: dict[int, None] = {}
         """Offsets in open transactions, in the order in which they came."""
         self._clocks: list[tuple[int, int]] = [(0, 0)]
@@ -85,9 +70,7 @@ class Log:
     ) -> int:
         """Append a record and say at which offset."""
         offset = self.end
-        record = MemoryRecord(
-            *self.partition, offset, timestamp, timestamp_type, key, value, headers
-        )
+        record = Record(*self.partition, offset, timestamp, timestamp_type, key, value, headers)
         self._entries.append(record)
         self._tell()
         return offset
@@ -98,9 +81,7 @@ class Log:
         self._entries += [None] * (offsets - 1)
         error = f"offsets {first} to {self.end} cannot be unpacked: the test says so"
         self._entries.append(
-            MemoryRecord(
-                *self.partition, self.end, timestamp, LOG_APPEND_TIME, None, raw, (), error
-            )
+            Record(*self.partition, self.end, timestamp, LOG_APPEND_TIME, None, raw, (), error)
         )
         self._tell()
         return self.end - 1
@@ -133,7 +114,7 @@ class Log:
         self._open = {offset: None for offset in self._open if offset < end}
         self._tell()
 
-    def read(self, first: int, end: int) -> Iterator[MemoryRecord]:
+    def read(self, first: int, end: int) -> Iterator[Record]:
         """The records of `first <= offset < end` that exist."""
         entries = itertools.islice(self._entries, max(first, self.start), end)
         return (record for record in entries if record is not None)

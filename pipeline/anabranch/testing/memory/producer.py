@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from anabranch.errors import BrokerError, ProduceError, RecordRefused
 from anabranch.kafka.transport import (
@@ -17,11 +17,9 @@ from anabranch.kafka.transport import (
     ProducerRecord,
     TopicPartition,
 )
+from anabranch.testing.memory.cluster import Cluster
 from anabranch.testing.memory.log import Log, Topic, partition_of, size_of
 from anabranch.testing.memory.network import Pipe, Process
-
-if TYPE_CHECKING:
-    from anabranch.testing.memory.broker import MemoryBroker
 
 __all__ = ["MemoryProducer"]
 
@@ -39,8 +37,8 @@ class _Ack(NamedTuple):
 class MemoryProducer:
     """Sends travel and are acknowledged in order within a partition, in any order across."""
 
-    def __init__(self, broker: MemoryBroker, process: Process) -> None:
-        self._broker = broker
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        self._cluster = cluster
         self._process = process
         self._ways: dict[TopicPartition, tuple[Pipe, Pipe]] = {}
         self._turn = itertools.count()
@@ -65,7 +63,7 @@ class MemoryProducer:
         alone: bool = False,
     ) -> asyncio.Future[Acked]:
         self._process.check()
-        into = self._broker.topic(topic)
+        into = self._cluster.topic(topic)
         record = ProducerRecord(value, key, headers)
         _check(topic, record)
         if (refusal := _over_any_request(topic, record)) is not None:
@@ -85,7 +83,7 @@ class MemoryProducer:
         self, topic: str, partition: int, records: Sequence[ProducerRecord]
     ) -> asyncio.Future[Sequence[Outcome]]:
         self._process.check()
-        into = self._broker.topic(topic)
+        into = self._cluster.topic(topic)
         log = into.log(partition)
         for record in records:
             _check(topic, record)
@@ -114,7 +112,7 @@ class MemoryProducer:
         return await (await self.send(topic, value, key=key, partition=partition, headers=headers))
 
     async def partitions(self, topic: str) -> int:
-        return await self._process.call(lambda: self._broker.partitions(topic))
+        return await self._process.call(lambda: self._cluster.partitions(topic))
 
     async def lookup(self, topic: str) -> int:
         return await self.partitions(topic)
@@ -142,7 +140,7 @@ class MemoryProducer:
         value, key, headers = record
         if (refusal := into.refusal(key, value, headers)) is not None:
             return RecordRefused(refusal)
-        stamp = self._broker.stamp() + log.ahead_ms if own_ms is None else own_ms
+        stamp = self._cluster.stamp() + log.ahead_ms if own_ms is None else own_ms
         offset = log.append(key, value, tuple(headers), stamp, into.timestamp_type)
         self._appended(log, offset)
         return offset

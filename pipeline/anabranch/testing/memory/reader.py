@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from anabranch.errors import BrokerError
 from anabranch.kafka.transport import Record, TopicPartition
+from anabranch.testing.memory.cluster import Cluster
 from anabranch.testing.memory.log import Log
 from anabranch.testing.memory.network import Process
-
-if TYPE_CHECKING:
-    from anabranch.testing.memory.broker import MemoryBroker
 
 __all__ = ["Fetcher", "MemoryReader"]
 
@@ -67,8 +64,8 @@ class _Cursor:
 class Fetcher:
     """Positions and pauses of one client, and waiting for what comes."""
 
-    def __init__(self, broker: MemoryBroker, process: Process) -> None:
-        self._broker = broker
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        self._cluster = cluster
         self._process = process
         self._cursors: dict[TopicPartition, _Cursor] = {}
         self.seen = asyncio.Event()
@@ -85,7 +82,7 @@ class Fetcher:
         for cursor in self._cursors.values():
             cursor.close()
         self._cursors = {
-            at: _Cursor(self._broker.log(at), position, self._process, self.seen)
+            at: _Cursor(self._cluster.log(at), position, self._process, self.seen)
             for at, position in positions.items()
         }
         self.held = False
@@ -146,10 +143,10 @@ async def fetch(
 class MemoryReader:
     """The in-memory broker's group-less reader; always read_committed."""
 
-    def __init__(self, broker: MemoryBroker, process: Process) -> None:
-        self._broker = broker
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        self._cluster = cluster
         self._process = process
-        self._fetcher = Fetcher(broker, process)
+        self._fetcher = Fetcher(cluster, process)
 
     async def start(self) -> None:
         self._process.check()
@@ -170,13 +167,13 @@ class MemoryReader:
 
     async def beginnings(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         return await self._process.call(
-            lambda: {at: self._broker.log(at).start for at in partitions}
+            lambda: {at: self._cluster.log(at).start for at in partitions}
         )
 
     async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         return await self._process.call(
-            lambda: {at: self._broker.log(at).stable_end for at in partitions}
+            lambda: {at: self._cluster.log(at).stable_end for at in partitions}
         )
 
     async def partitions(self, topic: str) -> int:
-        return await self._process.call(lambda: self._broker.partitions(topic))
+        return await self._process.call(lambda: self._cluster.partitions(topic))

@@ -13,10 +13,9 @@ from raw_batches import CODECS, batch, record, resealed, varint
 
 from anabranch.kafka.client import inflating
 from anabranch.kafka.client.batches import Batches
-from anabranch.kafka.client.salvage import KafkaRecord
 from anabranch.kafka.client.unpacking import _Records
 from anabranch.kafka.dead_letters import dead_letter
-from anabranch.kafka.transport import TopicPartition
+from anabranch.kafka.transport import Record, TopicPartition
 
 AT = TopicPartition("t", 3)
 BAD_NAME = (b"\xff\xfe", b"1")
@@ -31,7 +30,7 @@ class Partition:
         self._distrusted: set[int] = set()
         self.position = 0
 
-    def fetch(self) -> list[KafkaRecord]:
+    def fetch(self) -> list[Record]:
         theirs = PartitionRecords(
             KafkaTopicPartition(*AT), None, None, self.position, None, None, True, 1
         )
@@ -45,7 +44,7 @@ class Partition:
         return found
 
 
-def outcome(records: list[KafkaRecord]) -> list[tuple[int, bool]]:
+def outcome(records: list[Record]) -> list[tuple[int, bool]]:
     return [(r.offset, r.error is None) for r in records]
 
 
@@ -208,7 +207,7 @@ def test_whatever_bytes_come_reading_ends_and_goes_on_behind_them(data: Any) -> 
     if data.draw(st.booleans()):
         raw = resealed(raw)
     partition = Partition(raw, batch([record(0, b"next")], 14))
-    found: list[KafkaRecord] = []
+    found: list[Record] = []
     for _ in range(3):
         found += partition.fetch()
         if partition.position >= 15:
