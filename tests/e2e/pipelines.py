@@ -46,7 +46,7 @@ class Pipeline:
 
     async def know(self, layers: Iterable[str]) -> None:
         """Wait until the coordinator has heard of these layers."""
-        directory = self.coordinator.brain.directory
+        directory = self.coordinator.query.registry
         await asyncio.wait_for(
             until(lambda: all(directory.descriptor(name) for name in layers)), 30
         )

@@ -100,8 +100,8 @@ async def test_ninety_thousand_queries_that_waited_hold_up_neither_the_loop_nor_
     topic = Topics(config.namespace).queries
     write(config, ((topic, n % (PARTITIONS - 1), TINY % n) for n in range(60_000)))
     write(config, ((topic, 0, TINY % n) for n in range(60_000, 90_000)), codec="gzip")
-    async with pipeline(config, lambda c: c.brain.counters.queries) as (coordinator, client, seen):
-        counters = coordinator.brain.counters
+    async with pipeline(config, lambda c: c.query.counters.queries) as (coordinator, client, seen):
+        counters = coordinator.query.counters
         asked = [await client.ask("t", {"n": n}, timeout_ms=PATIENT_MS) for n in range(20)]
         await asyncio.wait_for(until(lambda: counters.answered >= 90_020), 200)
         asked += [await client.ask("t", {"n": n}, timeout_ms=60_000) for n in range(20, 60)]
@@ -116,8 +116,8 @@ async def test_megabytes_of_junk_on_every_topic_are_read_a_few_at_a_time(config:
     junk = b'{"id": "' + b"x" * 950_000
     for place in places:
         write(config, ((place, 0, junk) for _ in range(JUNK)))
-    async with pipeline(config, lambda c: c.brain.counters.dead_letters) as (c, client, seen):
+    async with pipeline(config, lambda c: c.query.counters.dead_letters) as (c, client, seen):
         answer = await client.ask("t", {"n": 1}, timeout_ms=PATIENT_MS)
         assert answer.status == "complete"
-        await asyncio.wait_for(until(lambda: c.brain.counters.dead_letters >= 3 * JUNK), 100)
+        await asyncio.wait_for(until(lambda: c.query.counters.dead_letters >= 3 * JUNK), 100)
         assert seen.most <= JUNK // 2

@@ -68,7 +68,7 @@ async def test_a_repeated_id_is_dropped_and_counted(start: Any) -> None:
             await producer.send_and_wait(pipeline.topics.queries, value, partition=0)
         results = await pipeline.records(pipeline.topics.results, 2)
         assert sorted(r.key for r in results) == [b"good", b"twice"]
-        assert pipeline.coordinator.brain.counters.duplicates == 1
+        assert pipeline.coordinator.query.counters.duplicates == 1
 
 
 async def test_a_producer_whose_clock_is_an_hour_off_changes_nothing(start: Any) -> None:

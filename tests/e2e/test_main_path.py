@@ -205,7 +205,7 @@ async def test_many_reply_topics_that_are_not_there_hold_up_nobody(
             await producer.send(pipeline.topics.queries, json.dumps(query).encode())
         answers = await pipeline.records(pipeline.topics.results, 600)
         letters = await pipeline.records(pipeline.topics.dlq, 300)
-        followed = await pipeline.coordinator._replies.lookup("replies.nowhere-1")
+        followed = await pipeline.coordinator.parts.replies.lookup("replies.nowhere-1")
     assert {json.loads(answer.value)["status"] for answer in answers} == {"complete"}
     assert all(b"no such topic" in dict(each.headers)[HEADER_REASON] for each in letters)
     assert not followed, "asking made none"
@@ -270,7 +270,7 @@ async def test_a_layer_without_a_descriptor_is_skipped_and_the_others_answer(sta
 
 async def test_silence_of_the_pipeline_is_a_timeout_that_says_what_to_look_at(start: Any) -> None:
     async with start(AB) as pipeline:
-        partitions = list(pipeline.coordinator.ownership.partitions.values())
+        partitions = list(pipeline.coordinator.query.owned.values())
         for partition in partitions:
             partition.held = True  # a coordinator that holds its answers
         pipeline.client._grace_ms = 100

@@ -97,7 +97,7 @@ async def test_added_partitions_are_read_after_a_restart(config: Config) -> None
         await ask(config, "q2", partition=2)
         await ask(config, "q3", partition=3)
         found_ = await answers(config, 4, within_s=30)
-        assert sorted(coordinator.ownership.partitions) == [0, 1, 2, 3]
+        assert sorted(coordinator.query.owned) == [0, 1, 2, 3]
     assert set(found_) == {"q0", "q1", "q2", "q3"}
     assert {answer["status"] for given in found_.values() for answer in given} == {"complete"}
 

@@ -15,11 +15,12 @@ from anabranch.cache.keys import make_key
 from anabranch.contract.events import Partial
 from anabranch.coordinator.delivery.at_least_once import AtLeastOnce
 from anabranch.coordinator.partitions import recovery
-from anabranch.coordinator.partitions.progress import Progress, Window
-from anabranch.coordinator.partitions.restored import Restored, SeenIds
-from anabranch.coordinator.partitions.stamps import Stamps
-from anabranch.coordinator.query import cache_fill
-from anabranch.coordinator.query.brain import Brain, Deadlines
+from anabranch.coordinator.progress.restored import Restored
+from anabranch.coordinator.progress.seen_ids import SeenIds
+from anabranch.coordinator.progress.stamps import Stamps
+from anabranch.coordinator.progress.window import Progress, Window
+from anabranch.coordinator.query.cache_fill import CacheFill
+from anabranch.coordinator.query.deadlines import Deadlines
 from anabranch.coordinator.query.open_query import OpenQuery
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.coordinator.query.partition import QueryPartition
@@ -37,7 +38,7 @@ def complete_before_the_ack(patch: Patch) -> None:
     produce = AtLeastOnce._produce
 
     async def too_early(self: AtLeastOnce, out: AnswerOut) -> None:
-        out.owner.on_acked(out.offset, None)
+        self._owned.acked(out.claim, out.offset, None)
         await asyncio.sleep(0.2)  # longer than a commit is away
         await produce(self, out)
 
@@ -60,7 +61,7 @@ def share_across_scopes(patch: Patch) -> None:
     def leak(type_: str, scope: str, *rest: Any) -> Any:
         return make_key(type_, "", *rest)
 
-    patch.setattr("anabranch.coordinator.query.planning.make_key", leak)
+    patch.setattr("anabranch.coordinator.query.cache_lookup.make_key", leak)
 
 
 def ignore_invalidations(patch: Patch) -> None:
@@ -69,13 +70,15 @@ def ignore_invalidations(patch: Patch) -> None:
 
 def stamp_results_when_they_come(patch: Patch) -> None:
     """An invalidation that falls into a fetch is then lost."""
-    fold = cache_fill.cache_partial
+    fold = CacheFill.partial
 
-    def late(brain: Brain, record: Record, partial: Partial, open_query: OpenQuery | None) -> None:
-        now = structs.replace(partial, generation=brain.control_position)
-        fold(brain, record, now, open_query)
+    def late(
+        self: CacheFill, record: Record, partial: Partial, found: OpenQuery | None, now_ms: float
+    ) -> None:
+        now = structs.replace(partial, generation=self._invalidations.position)
+        fold(self, record, now, found, now_ms)
 
-    patch.setattr("anabranch.coordinator.query.partition.cache_partial", late)
+    patch.setattr(CacheFill, "partial", late)
 
 
 def forget_what_is_deferred(patch: Patch) -> None:

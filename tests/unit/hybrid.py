@@ -29,12 +29,10 @@ from anabranch.contract.events import (
 )
 from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
-from anabranch.coordinator.partitions.progress import Bounds, Progress
-from anabranch.coordinator.partitions.restored import Restored
-from anabranch.coordinator.query.brain import Brain
-from anabranch.coordinator.query.cache_fill import cache_partial
+from anabranch.coordinator.progress.restored import Restored
+from anabranch.coordinator.progress.window import Bounds, Progress
 from anabranch.coordinator.query.outbox import AnswerOut, DeadLetterOut
-from anabranch.coordinator.query.partition import QueryPartition
+from anabranch.coordinator.wiring import QueryParts
 
 LAYERS: Final = {
     "a": ("io", 1), "b": ("io", 1), "c": ("io", 1),
@@ -90,14 +88,13 @@ class Hybrid:
         """A new process owns everything: it reads the logs back and goes on."""
         self._epoch += 1
         self.sent.clear()
-        self.brain = self._brain()
-        self.partitions = {
-            n: QueryPartition(n, self.brain, self._restored(n)) for n in range(len(self._queries))
-        }
-        self.brain.sharing.partitions = self.partitions
+        self.parts = self._parts()
+        self.partitions = self.parts.owned
+        for number in range(len(self._queries)):
+            self.partitions[number] = self.parts.new_partition(number, self._restored(number))
         for number, partition in self.partitions.items():
             for record in self._queries[number]:
-                partition.on_query(record)
+                partition.on_query(record, self.now_ms)
         self.collect()
 
     def ask(self, *layers: str, at: int = 0, n: int = 1, **fields: Any) -> str:
@@ -110,7 +107,7 @@ class Hybrid:
             encode(query), offset=len(log_), partition=at, timestamp=int(self.now_ms)
         )
         log_.append(record)
-        self.partitions[at].on_query(record)
+        self.partitions[at].on_query(record, self.now_ms)
         self.collect()
         return str(id_)
 
@@ -156,40 +153,40 @@ class Hybrid:
                 timestamp=int(self.now_ms),
             )
         )  # fmt: skip
-        self.partitions[at].on_partial(records[-1])
+        self.partitions[at].on_partial(records[-1], self.now_ms)
         self.collect()
 
     def after(self, ms: float) -> None:
         """Time passes, and whatever is due on the way happens."""
-        until_ms, deadlines = self.now_ms + ms, self.brain.deadlines
+        until_ms, deadlines = self.now_ms + ms, self.parts.deadlines
         while deadlines.next_ms is not None and deadlines.next_ms <= until_ms:
             self.now_ms = max(self.now_ms, deadlines.next_ms)
             for number, offset in deadlines.pop_due(self.now_ms):
-                self.partitions[number].queries.on_deadline(offset)
+                self.partitions[number].on_deadline(offset, self.now_ms)
             self.collect()
         self.now_ms = until_ms
-        self._keep_alive(self.brain)
+        self._keep_alive(self.parts)
 
     def set_clock(self, by_ms: float) -> None:
         """The broker's clock is set, which is noticed at once."""
         self.now_ms += by_ms
-        self.brain.clock_was_set(by_ms)
-        self._keep_alive(self.brain)
+        self.parts.clock_was_set(by_ms)
+        self._keep_alive(self.parts)
 
     def invalidate(self, **target: Any) -> None:
         """An order on `control`."""
         self.orders.append(target)
-        self._obey(self.brain, len(self.orders) - 1)
+        self._obey(self.parts, len(self.orders) - 1)
 
     def lose(self, number: int) -> None:
         """A partition is somebody else's from now on."""
-        self.partitions.pop(number).abandon()
+        self.partitions.drop(number)
         self.collect()
 
     def learn(self, layer: str, *, asked: int, used: int, type_: str = "learned") -> None:
         """Others saw this layer answer so often, and contribute so often."""
         row = LayerSum(0, type_, "parallel", layer, asked=asked, ok=asked, used=used)
-        self.brain.selector.telemetry.replay([_batch(layer, row)])
+        self.parts.selector.telemetry.replay([_batch(layer, row)])
 
     # ── what came of it ────────────────────────────────────────────────────────────────────
 
@@ -222,7 +219,7 @@ class Hybrid:
 
     def collect(self) -> None:
         """Take what the coordinator sends; answers are acknowledged."""
-        out = self.brain.outbox.take()
+        out = self.parts.outbox.take()
         self.letters += out.dead_letters
         for task_out in out.tasks:
             task = decode(task_out.value, Task)
@@ -232,62 +229,62 @@ class Hybrid:
                 for slot in task.layers
             ]
         for letter in out.dead_letters:
-            if letter.owner is not None and letter.answer is None:
-                letter.owner.on_acked(letter.record.offset, None)
+            if letter.claim is not None and letter.answer is None:
+                self.partitions.acked(letter.claim, letter.record.offset, None)
         for answer_out in [*out.answers, *(x.answer for x in out.dead_letters if x.answer)]:
             self._land(answer_out)
 
     def left(self) -> tuple[int, int, int]:
         """Queries that are open, slots outstanding, and fetches that others may wait for."""
-        outstanding = sum(map(self.brain.outstanding.total, WORKERS))
-        opened = sum(partition.open_count for partition in self.partitions.values())
-        return opened, outstanding, len(self.brain.sharing.flights)
+        outstanding = sum(map(self.parts.outstanding.total, WORKERS))
+        opened = self.partitions.open_count
+        return opened, outstanding, len(self.parts.fetches.flights)
 
     def _land(self, answer_out: AnswerOut) -> None:
         answer = decode(answer_out.value, Answer)
         assert answer.id not in self.answers, "answered twice"
         self.answers[answer.id] = answer
-        results = self._results[answer_out.owner.number]
+        results = self._results[answer_out.claim.number]
         results.append((answer_out.offset, answer))
-        answer_out.owner.on_acked(answer_out.offset, len(results) - 1)
+        self.partitions.acked(answer_out.claim, answer_out.offset, len(results) - 1)
 
     # ── within ─────────────────────────────────────────────────────────────────────────────
 
-    def _brain(self) -> Brain:
+    def _parts(self) -> QueryParts:
         config = Config(
             select=self._select,
             coordinator=self._coordinator,
             types=self._types,
         )
-        brain = Brain(config, lambda: self.now_ms)
+        parts = QueryParts(config, lambda: self.now_ms)
         for name, (group, shards) in LAYERS.items():
             descriptor = encode(LayerDescriptor(name, group, shards, ttl_ms=TTL_MS))
-            self._announce(brain, f"layer/{group}/{name}", descriptor)
+            self._announce(parts, f"layer/{group}/{name}", descriptor)
             took_ln = round(1_000 * log(TOOK_MS[group] * 1_000))
             row = LayerSum(
                 0, "t", "parallel", name, asked=20, ok=20, timed=20, took_ln=20 * took_ln
             )
-            brain.selector.telemetry.replay([_batch(name, row)])
+            parts.selector.telemetry.replay([_batch(name, row)])
         for group in WORKERS:
-            brain.directory.topics_exist(group, 4)
-        self._keep_alive(brain)
+            parts.registry.topics_exist(group, 4)
+        self._keep_alive(parts)
         for offset in range(len(self.orders)):
-            self._obey(brain, offset)
-        return brain
+            self._obey(parts, offset)
+        return parts
 
-    def _keep_alive(self, brain: Brain) -> None:
+    def _keep_alive(self, parts: QueryParts) -> None:
         for group, workers in WORKERS.items():
             for n in range(workers):
                 member = encode(MemberHealth(f"w{n}", "worker", "ready", group=group))
-                self._announce(brain, f"member/worker/{group}{n}", member)
+                self._announce(parts, f"member/worker/{group}{n}", member)
 
-    def _announce(self, brain: Brain, key: str, value: bytes) -> None:
+    def _announce(self, parts: QueryParts, key: str, value: bytes) -> None:
         record = FakeRecord(value, key=key.encode(), timestamp=int(self.now_ms))
-        brain.directory.learn(record, self.now_ms)
+        parts.registry.learn(record, self.now_ms)
 
-    def _obey(self, brain: Brain, offset: int) -> None:
-        brain.cache.invalidate(generation=offset, **self.orders[offset])
-        brain.control_position = offset + 1
+    def _obey(self, parts: QueryParts, offset: int) -> None:
+        parts.cache.invalidate(generation=offset, **self.orders[offset])
+        parts.invalidations.position = offset + 1
 
     def _restored(self, number: int) -> Restored:
         progress = Progress(0, epoch=self._epoch, bounds=Bounds())
@@ -300,7 +297,7 @@ class Hybrid:
             restored.add_answer(offset, answer.id)
         for record in self._partials[number]:
             partial = decode(record.value, Partial)
-            cache_partial(self.brain, record, partial, None)
+            self.parts.cache_fill.partial(record, partial, None, self.now_ms)
             restored.add_partial(record, partial)
         return restored
 

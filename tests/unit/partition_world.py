@@ -19,12 +19,12 @@ from anabranch.contract.events import (
     Task,
     TaskLayer,
 )
-from anabranch.coordinator.partitions.progress import Bounds, Progress
-from anabranch.coordinator.partitions.progress import decode as decode_progress
-from anabranch.coordinator.partitions.progress import encode as encode_progress
-from anabranch.coordinator.partitions.restored import Restored
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.progress.metadata import decode as decode_progress
+from anabranch.coordinator.progress.metadata import encode as encode_progress
+from anabranch.coordinator.progress.restored import Restored
+from anabranch.coordinator.progress.window import Bounds, Progress
 from anabranch.coordinator.query.outbox import AnswerOut
+from anabranch.coordinator.wiring import QueryParts
 
 LAYERS = {"a": ("io", 1), "b": ("io", 1), "c": ("cpu", 1), "d": ("cpu", 3)}
 
@@ -47,22 +47,22 @@ class World:
         self.commit = (0, encode_progress(Progress(0, bounds=Bounds()))[0])
         self.wanted: dict[int, Query] = {}
 
-    def brain(self) -> Brain:
+    def parts(self) -> QueryParts:
         config = Config(types={"t": TypeConfig(layers=list(LAYERS))})
-        brain = Brain(config, lambda: self.now_ms)
+        parts = QueryParts(config, lambda: self.now_ms)
         for name, (group, shards) in LAYERS.items():
             announced = encode(LayerDescriptor(name, group, shards))
-            brain.directory.learn(
+            parts.registry.learn(
                 FakeRecord(announced, key=f"layer/{group}/{name}".encode()), self.now_ms
             )
             for n in range(2):
                 member = encode(MemberHealth(f"w{n}", "worker", "ready", group=group))
                 key = f"member/worker/{group}{n}".encode()
-                brain.directory.learn(
+                parts.registry.learn(
                     FakeRecord(member, key=key, timestamp=int(self.now_ms)), self.now_ms
                 )
-            brain.directory.topics_exist(group, 5)
-        return brain
+            parts.registry.topics_exist(group, 5)
+        return parts
 
     def restored(self) -> Restored:
         """What a takeover reads, as `recovery.read_back` does."""

@@ -206,6 +206,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         """Worker groups that the configured layers name, sorted."""
         return tuple(sorted({layer.group for layer in self.layers.values()}))
 
+    def type_config(self, name: str) -> TypeConfig:
+        """What is configured for a query type, or what goes for all others."""
+        return self.types.get(name, UNCONFIGURED)
+
 
 _LAYER_KEYS = {f.name for f in msgspec.structs.fields(LayerConfig)} - {"settings"}
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

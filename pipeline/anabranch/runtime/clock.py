@@ -56,12 +56,14 @@ class BrokerClock:
     wins. Send and ack are taken on the monotonic clock, so once a sample exists the local wall
     clock plays no part: it may be an hour off, or jump. Without a sample, and where records carry
     CreateTime (then samples are not to be fed), this is the local wall clock.
+
+    Args:
+        on_set: called when the broker's clock turns out to have been set, with the ms by which.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, on_set: Callable[[float], object] | None = None) -> None:
         self._clock = clock
-        self.on_set: Callable[[float], object] | None = None
-        """Called when the broker's clock turns out to have been set, with the ms by which."""
+        self._on_set = on_set
         self._samples: list[_Sample] = []
         self._offset_ms: float | None = None
         self._last_ms = float("-inf")
@@ -87,10 +89,10 @@ class BrokerClock:
         before_ms = self._offset_ms
         best = min(self._samples, key=lambda sample: sample.round_trip_ms)
         self._offset_ms = best.offset_ms
-        if before_ms is not None and self.on_set is not None:
+        if before_ms is not None and self._on_set is not None:
             moved_ms = best.offset_ms - before_ms
             if abs(moved_ms) >= _STEP_MS:
-                self.on_set(moved_ms)
+                self._on_set(moved_ms)
 
     def now_ms(self) -> float:
         """Milliseconds since the Unix epoch on the broker's clock.

@@ -49,6 +49,8 @@ class Heartbeat:
 
     Args:
         describe: the state to publish; `sent_ms` is filled in here.
+        on_beat: called when an own record was both acknowledged and read: only then it is our own.
+        on_set: see `BrokerClock`.
         kafka: how long the broker may be away: what is published is also how that is noticed.
     """
 
@@ -59,8 +61,11 @@ class Heartbeat:
         producer: Producer,
         clock: Clock,
         describe: Callable[[], MemberHealth],
+        *,
+        on_beat: Callable[[], object] | None = None,
+        on_set: Callable[[float], object] | None = None,
     ) -> None:
-        self.broker_clock = BrokerClock(clock)
+        self.broker_clock = BrokerClock(clock, on_set)
         self._kafka = kafka
         self._topic = topic
         self._producer = producer
@@ -72,8 +77,7 @@ class Heartbeat:
         self._sent: dict[int, tuple[float, float]] = {}
         self._read: dict[int, float | None] = {}
         """Stamps of the broker's, by offset; None where it stamps none."""
-        self.on_beat: Callable[[], object] | None = None
-        """Called when an own record was both acknowledged and read: only then it is our own."""
+        self._on_beat = on_beat
 
     async def publish(self) -> None:
         """Send the present state and wait for its acknowledgement."""
@@ -124,8 +128,8 @@ class Heartbeat:
             if stamp_ms is not None:
                 self.broker_clock.sample(*times, stamp_ms)
             self.measured.set()
-            if self.on_beat is not None:
-                self.on_beat()
+            if self._on_beat is not None:
+                self._on_beat()
         for unmatched in (self._sent, self._read):
             while len(unmatched) > _MAX_UNMATCHED:
                 del unmatched[next(iter(unmatched))]

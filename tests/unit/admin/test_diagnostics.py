@@ -26,7 +26,7 @@ from anabranch.contract.events import (
 )
 from anabranch.contract.keys import order_key
 from anabranch.coordinator import Coordinator
-from anabranch.coordinator.background.stats_report import StatsReport, component_stats
+from anabranch.coordinator.background.stats_report import StatsReport
 from anabranch.errors import TopicError
 from anabranch.kafka.topics import ensure_topics
 from anabranch.layers.api import LayerSpec, Request, layer
@@ -110,7 +110,7 @@ class TestComponentStats:
         world = Hybrid()
         world.cached("a", "d")
         world.ask("a", "d")
-        found = component_stats(world.brain)
+        found = world.parts.stats()
         assert found["cross_layer_cache"]["hit_rate"] == 0.5
         assert found["dependency_graph"]["queries"] >= 2
         assert found["strategy_selection"]["mode"] == "learned"
@@ -120,7 +120,7 @@ class TestComponentStats:
     def test_it_travels_as_json_and_comes_back_the_same(self) -> None:
         world = Hybrid()
         world.cached("a", "d")
-        found = component_stats(world.brain)
+        found = world.parts.stats()
         event = ComponentStats("c", components=found)
         back = msgspec.json.decode(encode(event), type=ComponentStats)
         assert encode(back) == encode(event)
@@ -131,7 +131,7 @@ class TestComponentStats:
         for n in range(1_000):
             world.ask("a", type=f"type {n} " + "x" * 200)
             world.reply("a")
-        found = component_stats(world.brain)
+        found = world.parts.stats()
         types = found["execution_telemetry"]["types"]
         assert 0 < len(types) <= 50
         assert len(encode(found)) < MAX_VALUE_BYTES
@@ -141,7 +141,7 @@ class TestComponentStats:
         world.cached("a", "d")
         for _ in range(100):
             world.invalidate(layer="a")
-        latest = world.brain.cache.latest_orders
+        latest = world.parts.cache.latest_orders
         assert len(latest) == 64
         assert max(latest) == 99
 
@@ -191,9 +191,9 @@ async def _start(stack: AsyncExitStack, pipeline: Pipeline, coordinators: int) -
     await stack.enter_async_context(worker)
     await worker.ready()
     for coordinator in pipeline.coordinators.values():
-        directory = coordinator.brain.directory
+        directory = coordinator.query.registry
         await until(lambda directory=directory: directory.descriptor("b"))  # type: ignore[misc]
-        await until(lambda c=coordinator: c.ownership.partitions)  # type: ignore[misc]
+        await until(lambda c=coordinator: c.query.owned)  # type: ignore[misc]
     await stack.enter_async_context(pipeline.client)
 
 
@@ -367,8 +367,8 @@ class TestInvalidation:
                 clock=VirtualClock(),
             )
             async with late:
-                await until(lambda: late.brain.control_position)
-                return dict(late.brain.cache.latest_orders)
+                await until(lambda: late.query.invalidations.position)
+                return dict(late.query.cache.latest_orders)
 
         assert set(over(body, coordinators=1)) == {0}
 
@@ -378,8 +378,17 @@ class TestReport:
         async def body(pipeline: Pipeline) -> Any:
             producer = pipeline.broker.transport("x").producer("x")
             await producer.start()
-            brain = pipeline.coordinators["c0"].brain
-            report = StatsReport(brain, "another", producer)
+            parts = pipeline.coordinators["c0"].query
+            topic = parts.topics.health
+            report = StatsReport(
+                "another",
+                topic,
+                producer,
+                parts.cache,
+                parts.invalidations,
+                parts.stats,
+                parts.now_ms,
+            )
             await report.publish()
             await report.withdraw()
             await producer.stop()

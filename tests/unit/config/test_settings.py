@@ -82,20 +82,20 @@ def repeats(config: Config, after_ms: float, others: int) -> int:
     world.reply("a")
     world.answers.clear()
     world.ask("a", id="x")
-    return world.brain.counters.duplicates
+    return world.parts.counters.duplicates
 
 
 def cached(config: Config) -> int:
     world = scene(config)
     for n in range(3):
         world.cached("a", n=n)
-    return len(world.brain.cache)
+    return len(world.parts.cache)
 
 
 def rejected(config: Config) -> int:
     world = scene(config)
     world.ask("a", reply_to="replies")
-    return world.brain.counters.rejected
+    return world.parts.counters.rejected
 
 
 def ruled(config: Config, *layers: str, **fields: Any) -> str:
@@ -137,7 +137,7 @@ def full(config: Config) -> bool:
     world = scene(config)
     for n in range(2):
         world.ask("a", n=n)
-    return world.brain.load.is_full
+    return world.parts.admission.is_full
 
 
 # ── a pipeline in virtual time ─────────────────────────────────────────────────────────────
@@ -169,7 +169,7 @@ async def pipeline(config: Config, layer: Slow) -> AsyncIterator[tuple[MemoryBro
     coordinator = Coordinator(config, transport=broker.transport("c"), clock=clock)
     async with worker, coordinator, Client(config, transport=broker.transport("k")) as client:
         await worker.ready()
-        await until(lambda: coordinator.brain.directory.descriptor("a"))
+        await until(lambda: coordinator.query.registry.descriptor("a"))
         yield broker, client
 
 
@@ -241,7 +241,7 @@ def part_of_worker(config: Config, look: Callable[[Worker], Any]) -> Any:
 def delivery(config: Config) -> str:
     async def body() -> str:
         coordinator = Coordinator(config, transport=MemoryBroker().transport())
-        return type(coordinator._delivery).__name__
+        return type(coordinator.parts.delivery).__name__
 
     return run(body())
 
@@ -345,8 +345,8 @@ SETTINGS: dict[str, Row] = {
     "coordinator.reply_topics": Row(["rep*"], rejected),
     "coordinator.cache_max_entries": Row(1, cached),
     "coordinator.cache_max_bytes": Row(1, cached),
-    "coordinator.warm": Row(True, lambda c: scene(c).brain.guessing.stats()),
-    "coordinator.prefetch": Row(True, lambda c: scene(c).brain.guessing.stats()),
+    "coordinator.warm": Row(True, lambda c: scene(c).parts.speculation.stats()),
+    "coordinator.prefetch": Row(True, lambda c: scene(c).parts.speculation.stats()),
     "worker.slots": Row(2, worked),
     "worker.queue": Row(4, lambda c: part_of_worker(c, lambda w: w._throttle.update(3))),
     "worker.commit_interval_ms": Row(4_000, lambda c: committed_s(c, "workers.default")),

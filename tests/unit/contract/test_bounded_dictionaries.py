@@ -18,9 +18,9 @@ from anabranch.contract.bounds import remember
 from anabranch.contract.codec import encode
 from anabranch.contract.events import ComponentStats, LayerDescriptor, MemberHealth
 from anabranch.contract.rows import QuerySum
-from anabranch.coordinator.background import worker_crashes as mortality_module
-from anabranch.coordinator.background.worker_crashes import CrashTracker
-from anabranch.coordinator.partitions.restored import SeenIds
+from anabranch.coordinator.progress.seen_ids import SeenIds
+from anabranch.coordinator.query import crash_tracker
+from anabranch.coordinator.query.crash_tracker import CrashTracker
 from anabranch.dispatch import group_health, released_epochs
 from anabranch.dispatch import layer_registry as directory_module
 from anabranch.dispatch.layer_registry import LayerRegistry
@@ -218,7 +218,7 @@ def combinations_of_layers(count: int) -> int:
         (cells, 100),
         (labels, decayed_sums.MAX_LABELS),
         (orders, invalidation._MAX_ORDERS),
-        (deaths, mortality_module._MOST),
+        (deaths, crash_tracker._MOST),
         (ids, 100),
         (followers, 100),
         (streams, prefetch._STREAMS),

@@ -19,7 +19,7 @@ from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.background.worker_crashes import CrashTracker
-from anabranch.coordinator.partitions.restored import SeenIds
+from anabranch.coordinator.progress.seen_ids import SeenIds
 from anabranch.dispatch.layer_registry import LayerRegistry
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.layers.api import LayerSpec, Request, layer
@@ -107,7 +107,7 @@ def test_telemetry_and_reports_go_on(by_ms: float) -> None:
         batches, stats = told()
         assert batches > before[0]
         assert stats >= before[1] + 2
-        live = coordinator.brain.directory.members.workers("default", coordinator.brain.now_ms())
+        live = coordinator.query.registry.members.workers("default", coordinator.query.now_ms())
         assert [member.role for member in live] == ["worker"]
 
     run(pipeline(body))
@@ -166,14 +166,14 @@ class TestWhatWaits:
         assert not ids.is_repeat("q", 3, 1_000_000.0 + HOUR_MS + 61_000)
 
     def test_so_are_deaths(self) -> None:
-        mortality, key = CrashTracker(apart_ms=3_000), ("t", "", ())
+        crashes, key = CrashTracker(apart_ms=3_000), ("t", "", ())
         now_ms = 1_000_000.0
         for _ in range(3):
             now_ms += 5_000
-            mortality.died("w", {key: {"a"}}, now_ms)
-        mortality.shift(-HOUR_MS)
-        assert mortality.is_quarantined(key, now_ms - HOUR_MS)
-        assert not mortality.is_quarantined(key, now_ms - HOUR_MS + 601_000)
+            crashes.died("w", {key: {"a"}}, now_ms)
+        crashes.shift(-HOUR_MS, now_ms - HOUR_MS)
+        assert crashes.is_quarantined(key, now_ms - HOUR_MS)
+        assert not crashes.is_quarantined(key, now_ms - HOUR_MS + 601_000)
 
     @pytest.mark.parametrize("by_ms", [-HOUR_MS, HOUR_MS])
     def test_nobody_dies_of_it_and_who_dies_is_missed(self, by_ms: float) -> None:

@@ -26,7 +26,7 @@ from anabranch.cache import keys
 from anabranch.config.settings import CoordinatorConfig
 from anabranch.contract.events import Item, PartialResult
 from anabranch.contract.keys import digest
-from anabranch.coordinator.partitions.restored import Restored
+from anabranch.coordinator.progress.restored import Restored
 
 SCOPES = ("", "x", "y")
 PARTITIONS = 2
@@ -88,7 +88,7 @@ class ScopeMachine(RuleBasedStateMachine):
             self._ask(scope, n, at)
             self._work()
         self.world.after(0.8 * TTL_MS)
-        self.world.brain.guessing.refresh()
+        self.world.parts.speculation.refresh(self.world.now_ms)
         self.world.collect()
 
     @precondition(lambda self: self.world.sent)
@@ -161,7 +161,7 @@ def a_key_without_its_scope(patch: pytest.MonkeyPatch) -> None:
     def leak(type_: str, scope: str, *rest: Any) -> Any:
         return keys.make_key(type_, "", *rest)
 
-    patch.setattr("anabranch.coordinator.query.planning.make_key", leak)
+    patch.setattr("anabranch.coordinator.query.cache_lookup.make_key", leak)
 
 
 def a_digest_without_its_scope(patch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ NEW = encode(LayerDescriptor("new", "io", 1))
 
 
 def announce(world: Hybrid, value: bytes = NEW, key: str = "layer/io/new") -> None:
-    world._announce(world.brain, key, value)
+    world._announce(world.parts, key, value)
     for partition in world.partitions.values():
-        partition.queries.on_health()
+        partition.on_health(world.now_ms)
     world.collect()
 
 
@@ -118,7 +118,7 @@ def test_where_layers_are_configured_no_others_are_waited_for(
 ) -> None:
     world = Hybrid()
     layers = {"late": LayerConfig(plugin="p")}
-    monkeypatch.setattr(world.brain, "config", Config(layers=layers))
+    monkeypatch.setattr(world.parts.planner, "_config", Config(layers=layers))
     assert world.statuses(world.ask("new", n=1)) == {"new": "skipped"}
     id_ = world.ask("late", n=2)
     assert id_ not in world.answers

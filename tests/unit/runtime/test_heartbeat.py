@@ -33,8 +33,9 @@ def measure(body: Callable[[Heartbeat], Awaitable[None]]) -> tuple[int, float]:
         producer = broker.transport().producer("c1")
         await producer.start()
         topic = "anabranch.health"
-        membership = Heartbeat(KafkaConfig(), topic, producer, clock, lambda: ME)
-        membership.on_beat = lambda: beats.append(None)
+        membership = Heartbeat(
+            KafkaConfig(), topic, producer, clock, lambda: ME, on_beat=lambda: beats.append(None)
+        )
         await membership.publish()
         await body(membership)
         return len(beats), membership.broker_clock.now_ms() - clock.time_ms()

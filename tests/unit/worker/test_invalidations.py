@@ -62,7 +62,7 @@ def test_what_a_layer_invalidates_is_asked_anew(
         ):
             await worker.ready()
             await coordinator.ready()
-            await until(lambda: coordinator.brain.directory.descriptor("b"))
+            await until(lambda: coordinator.query.registry.descriptor("b"))
 
             async def said(n: int, *layers: str) -> str:
                 answer = await client.ask("t", {"n": n}, layers=layers, timeout_ms=20_000)

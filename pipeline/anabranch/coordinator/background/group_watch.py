@@ -43,32 +43,38 @@ class _Look(Struct):
     misses: int = 0
 
 
-async def _nobody_waits() -> None: ...
-
-
 class GroupWatch:
-    """Looks up the task topics of every group that a layer was announced for."""
+    """Looks up the task topics of every group that a layer was announced for.
 
-    def __init__(self, directory: LayerRegistry, topics: Topics, producer: Producer) -> None:
-        self._directory = directory
+    Args:
+        on_found: called when a group can be asked that could not.
+    """
+
+    def __init__(
+        self,
+        registry: LayerRegistry,
+        topics: Topics,
+        producer: Producer,
+        on_found: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._registry = registry
         self._topics = topics
         self._producer = producer
         self._looks: dict[str, _Look] = {}
         self._new = asyncio.Event()
         self._first_s: float | None = None
-        self.on_found: Callable[[], Awaitable[None]] = _nobody_waits
-        """Called when a group can be asked that could not."""
+        self._on_found = on_found
 
     @property
     def settled(self) -> bool:
         """Whether each group was looked up once; or that takes so long that nobody waits for it."""
-        looked = self._directory.groups <= self._looks.keys()
+        looked = self._registry.groups <= self._looks.keys()
         now_s = asyncio.get_running_loop().time()
         return looked or (self._first_s is not None and now_s - self._first_s >= _PATIENCE_S)
 
     def look(self) -> None:
         """Something may have been announced: look now if a group is new."""
-        if not self._directory.groups <= self._looks.keys():
+        if not self._registry.groups <= self._looks.keys():
             self._new.set()
 
     async def run(self, stage: Stage) -> None:
@@ -84,7 +90,7 @@ class GroupWatch:
             self._new.clear()
 
     def _due(self, now_s: float) -> list[str]:
-        groups = self._directory.groups
+        groups = self._registry.groups
         self._looks = {group: look for group, look in self._looks.items() if group in groups}
         due = [group for group in groups if self._next_s(group) <= now_s]
         return sorted(due, key=self._next_s)[:_AT_ONCE]
@@ -101,11 +107,11 @@ class GroupWatch:
             return
         look = self._looks.setdefault(group, _Look())
         look.misses = 0 if found else look.misses + 1
-        before = self._directory.partitions(group)
+        before = self._registry.partitions(group)
         if found or look.misses >= _MISSES or not before:
-            self._directory.topics_exist(group, found)
+            self._registry.topics_exist(group, found)
         if found and not before:
-            await self.on_found()
+            await self._on_found()
         if look.misses == _SAID_AFTER:
             self._say(group)
         wait_s = _SELDOM_S if found else min(_SELDOM_S, _SOON_S * 2 ** min(look.misses, 10))
@@ -127,6 +133,6 @@ class GroupWatch:
             "Create them with `anabranch topics`, or, if the group is no more, withdraw its layers "
             "(docs/guarantees.md)",
             group,
-            ", ".join(self._directory.layers_of(group)[:_NAMED]),
+            ", ".join(self._registry.layers_of(group)[:_NAMED]),
             self._topics.tasks_of(group)[0].rpartition(".")[0] + ".",
         )

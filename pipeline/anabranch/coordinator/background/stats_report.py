@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import to_builtins
 from msgspec.structs import replace
 
+from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.contract.codec import MAX_VALUE_BYTES, encode
 from anabranch.contract.events import ComponentStats
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.invalidations import Invalidations
+from anabranch.coordinator.query.speculation import Speculation
 from anabranch.errors import BrokerError
 from anabranch.kafka.transport import Producer
+from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.runtime.containment import contained, ignore
 from anabranch.runtime.supervisor import Stage
+from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
 
 __all__ = ["StatsReport", "component_stats"]
 
@@ -32,15 +37,20 @@ _MAX_TYPES: Final = 50
 Stats = dict[str, Any]
 
 
-def component_stats(brain: Brain) -> dict[str, Stats]:
+def component_stats(
+    cache: CrossLayerCache,
+    speculation: Speculation,
+    graph: DependencyGraph,
+    selector: AdaptiveStrategySelector,
+) -> dict[str, Stats]:
     """What the components of one coordinator count, as JSON can say it."""
-    telemetry = brain.selector.telemetry
+    telemetry = selector.telemetry
     types = telemetry.get_query_type_insights()
     asked_most = sorted(types, key=lambda name: -types[name]["queries"])[:_MAX_TYPES]
     return {
-        "dependency_graph": dict(brain.graph.stats()),
-        "cross_layer_cache": {**brain.cache.stats(), **brain.guessing.stats()},
-        "strategy_selection": {"mode": brain.selector.mode, **brain.selector.stats()},
+        "dependency_graph": dict(graph.stats()),
+        "cross_layer_cache": {**cache.stats(), **speculation.stats()},
+        "strategy_selection": {"mode": selector.mode, **selector.stats()},
         "execution_telemetry": {
             "accuracy": telemetry.get_decision_accuracy(),
             "effectiveness": telemetry.get_strategy_effectiveness(),
@@ -54,12 +64,29 @@ def component_stats(brain: Brain) -> dict[str, Stats]:
 
 
 class StatsReport:
-    """Publishes a coordinator's statistics: every five seconds, and once it obeyed an order."""
+    """Publishes a coordinator's statistics: every five seconds, and once it obeyed an order.
 
-    def __init__(self, brain: Brain, instance: str, producer: Producer) -> None:
-        self._brain = brain
+    Args:
+        components: what they count at present.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        topic: str,
+        producer: Producer,
+        cache: CrossLayerCache,
+        invalidations: Invalidations,
+        components: Callable[[], dict[str, Stats]],
+        now_ms: Callable[[], float],
+    ) -> None:
         self._instance = instance
+        self._topic = topic
         self._producer = producer
+        self._cache = cache
+        self._invalidations = invalidations
+        self._components = components
+        self._now_ms = now_ms
         self._obeyed = 0
 
     async def run(self, stage: Stage) -> None:
@@ -68,7 +95,7 @@ class StatsReport:
         next_s = now_s()
         while True:
             stage.beat()
-            if now_s() >= next_s or self._brain.control_position > self._obeyed:
+            if now_s() >= next_s or self._invalidations.position > self._obeyed:
                 next_s = now_s() + _REPORT_S
                 with contained(ignore):
                     await self._try()
@@ -86,14 +113,13 @@ class StatsReport:
         Raises:
             BrokerError: it was not acknowledged.
         """
-        brain = self._brain
-        self._obeyed = brain.control_position
+        self._obeyed = self._invalidations.position
         stats = ComponentStats(
             instance=self._instance,
-            sent_ms=brain.now_ms(),
-            control_position=brain.control_position,
-            orders=brain.cache.latest_orders,
-            components=component_stats(brain),
+            sent_ms=self._now_ms(),
+            control_position=self._obeyed,
+            orders=self._cache.latest_orders,
+            components=self._components(),
         )
         await self._send(_fitting(stats))
 
@@ -107,7 +133,7 @@ class StatsReport:
 
     async def _send(self, value: bytes | None) -> None:
         key = f"stats/{self._instance}".encode()
-        await self._producer.send_and_wait(self._brain.topics.health, value, key=key, partition=0)
+        await self._producer.send_and_wait(self._topic, value, key=key, partition=0)
 
 
 def _fitting(stats: ComponentStats) -> bytes:

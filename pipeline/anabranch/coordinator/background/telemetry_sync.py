@@ -14,11 +14,13 @@ from typing import Final
 
 from anabranch.contract.codec import decode, encode
 from anabranch.contract.telemetry import TelemetryBatch
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.counters import Counters
+from anabranch.coordinator.query.outbox import Outbox
 from anabranch.errors import BrokerError
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.transport import Producer, Reader, Record, TopicPartition
 from anabranch.kafka.turns import in_turns
+from anabranch.learn.execution_telemetry import ExecutionTelemetryCollector
 from anabranch.runtime.containment import contained, ignore
 from anabranch.runtime.supervisor import Stage, signalled
 
@@ -40,11 +42,21 @@ class TelemetrySync:
         producer: used for nothing else.
     """
 
-    def __init__(self, brain: Brain, producer: Producer, reader: Reader) -> None:
-        self._brain = brain
+    def __init__(
+        self,
+        telemetry: ExecutionTelemetryCollector,
+        topic: str,
+        producer: Producer,
+        reader: Reader,
+        outbox: Outbox,
+        counters: Counters,
+    ) -> None:
+        self._telemetry = telemetry
+        self._topic = topic
         self._producer = producer
         self._reader = reader
-        self._topic = brain.topics.telemetry
+        self._outbox = outbox
+        self._counters = counters
         self._past: Mapping[TopicPartition, range] = {}
 
     async def start(self) -> None:
@@ -102,15 +114,15 @@ class TelemetrySync:
 
     def _replay(self, record: Record) -> None:
         with contained(ignore):  # dead-lettered by whoever was there when it came
-            self._brain.selector.telemetry.replay([decode(record.value, TelemetryBatch)])
+            self._telemetry.replay([decode(record.value, TelemetryBatch)])
 
     def _fold(self, record: Record) -> None:
-        with contained(partial(self._brain.bury, record)):
-            self._brain.selector.telemetry.fold(decode(record.value, TelemetryBatch))
+        with contained(partial(self._outbox.unreadable, record)):
+            self._telemetry.fold(decode(record.value, TelemetryBatch))
 
     async def _send(self) -> None:
         with contained(self._lost):
-            batch = self._brain.selector.telemetry.take_batch()
+            batch = self._telemetry.take_batch()
             if batch is not None:
                 await self._produce(encode(batch))
 
@@ -121,5 +133,5 @@ class TelemetrySync:
             self._lost(error)
 
     def _lost(self, error: Exception) -> None:
-        self._brain.counters.telemetry_lost += 1
+        self._counters.telemetry_lost += 1
         log.warning("a batch of telemetry was not sent: %s", error)

@@ -1,157 +1,83 @@
-"""Questions whose workers died: a layer may crash its process on one question only.
-
-Whoever gets the task next dies of it, too. Every question that a dead worker had is marked, with
-the layers it was asked for there; a layer that ends for it, anywhere, is cleared; a question with
-three marks in ten minutes is not asked any more. Its last task is read again and again until its
-deadline: those deaths are explained, and mark nobody else.
-
-Workers that die together died of something else, or of one and the same task's bundle: they are one
-mark, since whoever gets the task next gets it only when the group has noticed that a member is
-gone. One that was only silent takes its marks back when it is heard again. Who had the same workers
-each time is condemned with the guilty, for those ten minutes.
-"""
+"""Finds out what dead workers had, so that a question that kills them is quarantined."""
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Set
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
+from anabranch.coordinator.query.crash_tracker import CrashTracker
+from anabranch.coordinator.query.open_query import OpenQuery
+from anabranch.coordinator.query.partition import QueryPartition
+from anabranch.dispatch.group_health import GroupHealth
 from anabranch.dispatch.routing import Route
 
-if TYPE_CHECKING:
-    from anabranch.coordinator.query.brain import Brain
-    from anabranch.coordinator.query.open_query import OpenQuery
-    from anabranch.coordinator.query.partition import QueryPartition
+__all__ = ["WorkerCrashes"]
 
-__all__ = ["DEATHS", "CrashTracker", "mourn"]
-
-DEATHS: Final = 3
-_WINDOW_MS: Final = 600_000.0
-_MOST: Final = 10_000
-"""Questions remembered; of more, those longest without a death are forgotten."""
 _MOST_READERS: Final = 2
 """Dead at once who may have read one partition of tasks: it has one reader at a time, and a
 rebalance may have moved it; who pretends to be more is not believed."""
 
 
-class _Mark(NamedTuple):
-    """Deaths that count once: when, whose, and the layers that they may be laid to."""
-
-    at_ms: float
-    workers: frozenset[str]
-    layers: frozenset[str]
+class _Outstanding(NamedTuple):
+    partition: QueryPartition
+    open_query: OpenQuery
 
 
-class CrashTracker:
-    """Deaths by question, as its digest: of any length. `now_ms` is the broker's clock.
+class WorkerCrashes:
+    """Lays deaths of workers to the questions that they had.
 
     Args:
-        apart_ms: deaths with less time between them are one.
+        partitions: those that are ours; followed as they change.
     """
 
-    def __init__(self, apart_ms: float) -> None:
-        self._apart_ms = apart_ms
-        self._marks: OrderedDict[str, tuple[_Mark, ...]] = OrderedDict()
-        self._deadly: dict[Route, float] = {}
-        """Where tasks of condemned questions still lie, and until when they are run."""
+    def __init__(
+        self,
+        members: GroupHealth,
+        crashes: CrashTracker,
+        partitions: Mapping[int, QueryPartition],
+    ) -> None:
+        self._members = members
+        self._crashes = crashes
+        self._partitions = partitions
 
-    def died(self, worker: str, had: Mapping[str, Set[str]], now_ms: float) -> None:
-        """A worker died; it had these questions, for these layers."""
-        for question, layers in had.items():
-            marks = self._recent(question, now_ms)
-            mark = _Mark(now_ms, frozenset({worker}), frozenset(layers))
-            if marks and now_ms - marks[-1].at_ms < self._apart_ms:
-                at_ms, workers, others = marks[-1]
-                together = _Mark(at_ms, workers | mark.workers, others | mark.layers)
-                self._marks[question] = (*marks[:-1], together)
-            else:
-                self._marks[question] = (*marks, mark)[-DEATHS:]
-                self._marks.move_to_end(question)
-        while len(self._marks) > _MOST:
-            self._marks.popitem(last=False)
+    def look(self, now_ms: float) -> None:
+        """Mark what workers had that died lately, and give up what is quarantined now."""
+        self._crashes.returned(*[member.instance for member in self._members.returned()])
+        dead = self._members.deaths()
+        tasks = self._by_route() if dead else {}
+        readers: Counter[Route] = Counter()
+        for member, until_ms in dead:
+            routes = {(member.group, number) for number in member.partitions}
+            if self._crashes.explains(routes, until_ms):
+                continue
+            read = {route for route in routes & tasks.keys() if readers[route] < _MOST_READERS}
+            readers.update(read)
+            had = _distinct(it for route in read for it in tasks[route])
+            had = [
+                it
+                for it in had
+                if it.open_query.read_ms <= until_ms and it.open_query.layers_at(read)
+            ]
+            questions: dict[str, set[str]] = {}
+            for _, open_query in had:
+                layers = questions.setdefault(open_query.digest, set())
+                layers.update(open_query.layers_at(read))
+            self._crashes.died(member.instance, questions, now_ms)
+            for partition, open_query in had:
+                partition.on_death(open_query, read, now_ms)
 
-    def returned(self, *workers: str) -> None:
-        """They were not dead."""
-        if not workers:
-            return
-        alive = frozenset(workers)
-        for question, marks in list(self._marks.items()):
-            if not all(alive.isdisjoint(mark.workers) for mark in marks):
-                self._keep(question, [m._replace(workers=m.workers - alive) for m in marks])
-
-    def survived(self, question: str, layer: str) -> None:
-        """A worker asked a layer and lived."""
-        if marks := self._marks.get(question):
-            self._keep(question, [m._replace(layers=m.layers - {layer}) for m in marks])
-
-    def is_quarantined(self, question: str, now_ms: float) -> bool:
-        """Whether it is not to be asked any more."""
-        return bool(self._marks) and len(self._recent(question, now_ms)) >= DEATHS
-
-    def gave_up(self, routes: Iterable[Route], deadline_ms: float) -> None:
-        """A condemned question's tasks were sent there."""
-        for route in routes:
-            self._deadly[route] = max(deadline_ms, self._deadly.get(route, 0.0))
-
-    def explains(self, routes: Set[Route], heard_ms: float) -> bool:
-        """Whether a worker that read these died of a question that is condemned already."""
-        return any(self._deadly[route] > heard_ms for route in routes & self._deadly.keys())
-
-    def shift(self, moved_ms: float) -> None:
-        """The clock was set: deaths are as long ago as they are."""
-        for question, marks in self._marks.items():
-            self._marks[question] = tuple(m._replace(at_ms=m.at_ms + moved_ms) for m in marks)
-
-    def _keep(self, question: str, marks: Iterable[_Mark]) -> None:
-        """Those marks that are still laid to somebody."""
-        left = tuple(mark for mark in marks if mark.workers and mark.layers)
-        if left:
-            self._marks[question] = left
-        else:
-            del self._marks[question]
-
-    def _recent(self, question: str, now_ms: float) -> tuple[_Mark, ...]:
-        marks = self._marks.get(question, ())
-        return tuple(mark for mark in marks if now_ms - mark.at_ms < _WINDOW_MS)
+    def _by_route(self) -> dict[Route, list[_Outstanding]]:
+        """Queries by where something of them is outstanding."""
+        tasks: defaultdict[Route, list[_Outstanding]] = defaultdict(list)
+        for partition in self._partitions.values():
+            if partition.held:
+                continue
+            for open_query in partition.queries.fetching():
+                for route in set(open_query.routes.values()):
+                    tasks[route].append(_Outstanding(partition, open_query))
+        return tasks
 
 
-def mourn(brain: Brain, partitions: Mapping[int, QueryPartition]) -> None:
-    """Mark what workers had that died lately, and give up what is condemned now."""
-    brain.mortality.returned(*[member.instance for member in brain.directory.members.returned()])
-    now_ms, dead = brain.now_ms(), brain.directory.members.deaths()
-    tasks = _by_route(partitions) if dead else {}
-    readers: Counter[Route] = Counter()
-    for member, until_ms in dead:
-        routes = {(member.group, number) for number in member.partitions}
-        if brain.mortality.explains(routes, until_ms):
-            continue
-        read = {route for route in routes & tasks.keys() if readers[route] < _MOST_READERS}
-        readers.update(read)
-        had = [
-            (partition, open_query)
-            for partition, open_query in {
-                it[1]: it for route in read for it in tasks[route]
-            }.values()
-            if open_query.read_ms <= until_ms and open_query.layers_at(read)
-        ]
-        questions: dict[str, set[str]] = {}
-        for _, open_query in had:
-            questions.setdefault(open_query.digest, set()).update(open_query.layers_at(read))
-        brain.mortality.died(member.instance, questions, now_ms)
-        for partition, open_query in had:
-            partition.queries.on_death(open_query, read)
-
-
-def _by_route(
-    partitions: Mapping[int, QueryPartition],
-) -> dict[Route, list[tuple[QueryPartition, OpenQuery]]]:
-    """Queries by where something of them is outstanding."""
-    tasks: defaultdict[Route, list[tuple[QueryPartition, OpenQuery]]] = defaultdict(list)
-    for partition in partitions.values():
-        if partition.held:
-            continue
-        for open_query in partition.queries.fetching():
-            for route in set(open_query.routes.values()):
-                tasks[route].append((partition, open_query))
-    return tasks
+def _distinct(found: Iterable[_Outstanding]) -> list[_Outstanding]:
+    return list({it.open_query: it for it in found}.values())

@@ -6,19 +6,21 @@ After a failure in between there may be a second answer, with another `attempt`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from anabranch.coordinator.delivery.commits import Commit
 from anabranch.coordinator.delivery.dead_letters import DeadLetters
 from anabranch.coordinator.delivery.fencing import Fencing
 from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.delivery.refused import Refused
 from anabranch.coordinator.delivery.reply_topics import ReplyTopics
-from anabranch.coordinator.partitions.commits import Entry
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.counters import Counters
 from anabranch.coordinator.query.outbox import AnswerOut
+from anabranch.coordinator.query.owned import OwnedPartitions
 from anabranch.errors import BrokerError, RecordRefused, TopicError
+from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Acked, Committed, GroupConsumer, Producer, TopicPartition
 
 __all__ = ["AtLeastOnce"]
@@ -31,28 +33,34 @@ class AtLeastOnce:
 
     Args:
         producer: for answers.
+        consumer: of the group, whose offsets are committed.
         replies: for copies to `reply_to`: a bad topic must not disturb the idempotent stream.
     """
 
     def __init__(
         self,
-        brain: Brain,
+        topics: Topics,
+        owned: OwnedPartitions,
         producer: Producer,
         replies: Producer,
-        burial: DeadLetters,
+        consumer: Callable[[], GroupConsumer],
+        dead_letters: DeadLetters,
         fencing: Fencing,
         in_flight: InFlight,
         reply_topics: ReplyTopics,
+        counters: Counters,
     ) -> None:
-        self.consumer: GroupConsumer | None = None
-        self._brain = brain
+        self._topics = topics
+        self._owned = owned
+        self._consumer = consumer
         self._producer = producer
         self._replies = replies
-        self._burial = burial
-        self._refused = Refused(brain, burial)
+        self._dead_letters = dead_letters
+        self._refused = Refused(dead_letters, counters)
         self._fencing = fencing
         self._in_flight = in_flight
         self._reply_topics = reply_topics
+        self._counters = counters
 
     async def open(self, numbers: Collection[int]) -> None:
         """Nothing to do: a commit with the group's generation fences whoever had them."""
@@ -61,59 +69,55 @@ class AtLeastOnce:
         """Nothing to do."""
 
     async def answer(self, out: AnswerOut) -> None:
-        if out.owner.held:
-            out.owner.deferred.append(out)
-        elif out.reply_to is not None:
+        if self._owned.defers(out):
+            return
+        if out.reply_to is not None:
             self._in_flight.run(self._reply_first(out))
         else:
             await self._send(out)
 
-    async def commit(self, entries: Sequence[Entry]) -> None:
-        await self.write({entry.partition.number: entry.commit for entry in entries})
-        for entry in entries:
-            entry.written()
+    async def commit(self, commits: Sequence[Commit]) -> None:
+        await self.write({commit.claim.number: commit.committed for commit in commits})
+        for commit in commits:
+            commit.written(self._owned)
 
     async def write(self, commits: Mapping[int, Committed]) -> None:
-        if self.consumer is None:
-            raise RuntimeError("the group consumer is not attached")
-        topic = self._brain.topics.queries
+        topic = self._topics.queries
         if commits:
-            await self.consumer.commit({TopicPartition(topic, n): c for n, c in commits.items()})
+            offsets = {TopicPartition(topic, n): commit for n, commit in commits.items()}
+            await self._consumer().commit(offsets)
 
     async def stop(self) -> None:
         """Nothing to do: the producers are the coordinator's."""
 
     async def _send(self, out: AnswerOut) -> None:
         await self._fencing.ensure_member()
-        if out.owner.held:
-            out.owner.deferred.append(out)
-        else:
+        if not self._owned.defers(out):
             await self._produce(out)
 
     async def _produce(self, out: AnswerOut) -> None:
-        if out.owner.lost:
+        if self._owned.find(out.claim) is None:
             return
         try:
             sent = await self._hand_over(out)
         except RecordRefused as error:
             self._in_flight.run(self._instead(out, error))
         else:
-            self._in_flight.add(sent, partial(_answered, out), partial(self._instead, out))
+            self._in_flight.track(sent, partial(self._acked, out), partial(self._instead, out))
 
     async def _hand_over(self, out: AnswerOut, *, alone: bool = False) -> asyncio.Future[Acked]:
         return await self._producer.send(
-            self._brain.topics.results,
+            self._topics.results,
             out.value,
             key=out.key,
-            partition=out.owner.number,
+            partition=out.claim.number,
             headers=out.headers,
             alone=alone,
         )
 
     async def _instead(self, out: AnswerOut, error: RecordRefused) -> None:
         offset = await self._refused.instead(out, error, self._alone)
-        if not out.owner.lost:
-            out.owner.on_acked(out.offset, offset)
+        self._owned.acked(out.claim, out.offset, offset)
 
     async def _alone(self, out: AnswerOut) -> Acked:
         await self._fencing.ensure_member()
@@ -135,11 +139,10 @@ class AtLeastOnce:
                     out.reply_to or "", out.value, key=out.key, headers=out.headers
                 )
         except (BrokerError, TimeoutError) as error:
-            self._brain.counters.replies_lost += 1
-            await self._burial.reply(out, error)
+            self._counters.replies_lost += 1
+            await self._dead_letters.reply(out, error)
         await self._fencing.ensure_member()
         await self._produce(out)
 
-
-def _answered(out: AnswerOut, acked: Acked) -> None:
-    out.owner.on_acked(out.offset, acked.offset)
+    def _acked(self, out: AnswerOut, acked: Acked) -> None:
+        self._owned.acked(out.claim, out.offset, acked.offset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from anabranch.coordinator.partitions.commits import Entry
+from anabranch.coordinator.delivery.commits import Commit
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.kafka.transport import Committed
 
@@ -27,7 +27,7 @@ class Delivery(Protocol):
         """Hand an answer over, or defer it while its partition is held."""
         ...
 
-    async def commit(self, entries: Sequence[Entry]) -> None:
+    async def commit(self, commits: Sequence[Commit]) -> None:
         """Commit progress, and tell the partitions.
 
         Raises:

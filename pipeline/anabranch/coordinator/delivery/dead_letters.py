@@ -8,7 +8,7 @@ from functools import partial
 
 from anabranch.coordinator.delivery.fencing import Fencing
 from anabranch.coordinator.delivery.in_flight import InFlight
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.counters import Counters
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.errors import RecordRefused
 from anabranch.kafka.dead_letters import DeadLetter, dead_letter, send_smaller, stack_digest
@@ -30,19 +30,26 @@ class DeadLetters:
     """
 
     def __init__(
-        self, brain: Brain, instance: str, producer: Producer, fencing: Fencing, in_flight: InFlight
+        self,
+        instance: str,
+        topic: str,
+        producer: Producer,
+        fencing: Fencing,
+        in_flight: InFlight,
+        counters: Counters,
     ) -> None:
-        self._brain = brain
         self._instance = instance
+        self._topic = topic
         self._producer = producer
         self._fencing = fencing
         self._in_flight = in_flight
+        self._counters = counters
 
     async def record(
-        self, record: Record, reason: str, stack: str, buried: Callable[[], None]
+        self, record: Record, reason: str, stack: str, done: Callable[[], None]
     ) -> None:
-        """A record that nobody could read; `buried` is called when all is done that can be."""
-        await self._bury(dead_letter(self._instance, reason, record, stack=stack), buried)
+        """A record that cannot be read; `done` is called when all is done that can be."""
+        await self._send(dead_letter(self._instance, reason, record, stack=stack), done)
 
     async def reply(self, out: AnswerOut, error: Exception) -> None:
         """The copy of an answer that could not be delivered."""
@@ -56,21 +63,21 @@ class DeadLetters:
         reason = f"{what}: {str(error) or 'not acknowledged in time'}"
         stack = stack_digest(error)
         letter = dead_letter(self._instance, reason, key=out.key, value=out.value, stack=stack)
-        await self._bury(letter, _nobody_waits)
+        await self._send(letter, _nobody_waits)
 
-    async def _bury(self, letter: DeadLetter, buried: Callable[[], None]) -> None:
+    async def _send(self, letter: DeadLetter, done: Callable[[], None]) -> None:
         await self._fencing.ensure_member()
         try:
-            sent = await self._producer.send(self._brain.topics.dlq, **letter._asdict())
+            future = await self._producer.send(self._topic, **letter._asdict())
         except RecordRefused as error:
-            self._in_flight.run(self._again(letter, buried, error))
+            self._in_flight.run(self._again(letter, done, error))
         else:
-            self._in_flight.add(sent, lambda _: buried(), partial(self._again, letter, buried))
+            self._in_flight.track(future, lambda _: done(), partial(self._again, letter, done))
 
     async def _again(
-        self, letter: DeadLetter, buried: Callable[[], None], error: RecordRefused
+        self, letter: DeadLetter, done: Callable[[], None], error: RecordRefused
     ) -> None:
-        if not await send_smaller(self._producer, self._brain.topics.dlq, letter, error):
-            self._brain.counters.letters_lost += 1
+        if not await send_smaller(self._producer, self._topic, letter, error):
+            self._counters.letters_lost += 1
             log.error("a dead letter is lost: %s", error)
-        buried()
+        done()

@@ -13,17 +13,20 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from anabranch.coordinator.delivery.commits import Commit
 from anabranch.coordinator.delivery.dead_letters import DeadLetters
 from anabranch.coordinator.delivery.fencing import Fencing
 from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.delivery.refused import Refused
 from anabranch.coordinator.delivery.reply_topics import ReplyTopics
 from anabranch.coordinator.delivery.transaction_interval import TransactionInterval
-from anabranch.coordinator.partitions.commits import Entry, entry
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.claim import Claim
+from anabranch.coordinator.query.counters import Counters
 from anabranch.coordinator.query.outbox import AnswerOut
+from anabranch.coordinator.query.owned import OwnedPartitions
 from anabranch.coordinator.query.partition import QueryPartition
 from anabranch.errors import BrokerError, ProduceError, ProducerFenced, RecordRefused, TopicError
+from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Acked, Committed, TopicPartition, TransactionalProducer
 
 __all__ = ["ExactlyOnce"]
@@ -40,7 +43,7 @@ class _Seat:
 
     def __init__(self, producer: TransactionalProducer, peers: Callable[[], int]) -> None:
         self.producer = producer
-        self.pace = TransactionInterval(asyncio.get_running_loop().time, peers)
+        self.interval = TransactionInterval(asyncio.get_running_loop().time, peers)
         self.waiting: list[AnswerOut] = []
         self.round: asyncio.Task[None] | None = None
 
@@ -51,32 +54,35 @@ class ExactlyOnce:
     Args:
         group: of the coordinators, whose offsets are committed.
         producer_of: makes the producer of a partition.
-        in_flight: runs the transactions, beside everything else.
-
-    Attributes:
         lost: called with a partition's number when its transaction failed, and why.
+        in_flight: runs the transactions, beside everything else.
     """
 
     def __init__(
         self,
-        brain: Brain,
+        topics: Topics,
+        owned: OwnedPartitions,
         group: str,
         producer_of: Callable[[int], TransactionalProducer],
-        burial: DeadLetters,
+        lost: Callable[[int, BrokerError], None],
+        dead_letters: DeadLetters,
         fencing: Fencing,
         in_flight: InFlight,
         reply_topics: ReplyTopics,
+        counters: Counters,
     ) -> None:
-        self.lost: Callable[[int, BrokerError], None] = _nobody_listens
-        self._brain = brain
+        self._topics = topics
+        self._owned = owned
+        self._lost = lost
         self._group = group
         self._producer_of = producer_of
-        self._burial = burial
-        self._refused = Refused(brain, burial)
+        self._dead_letters = dead_letters
+        self._refused = Refused(dead_letters, counters)
         self._fencing = fencing
         self._in_flight = in_flight
         self._seats: dict[int, _Seat] = {}
         self._reply_topics = reply_topics
+        self._counters = counters
 
     async def open(self, numbers: Collection[int]) -> None:
         if len(self._seats) <= _MANY < len({*self._seats, *numbers}):
@@ -99,17 +105,17 @@ class ExactlyOnce:
                 self._in_flight.run(_stop(seat.producer))
 
     async def answer(self, out: AnswerOut) -> None:
-        if out.owner.held:
-            out.owner.deferred.append(out)
-        elif not out.owner.lost and (seat := self._seats.get(out.owner.number)) is not None:
+        if self._owned.find(out.claim) is None or self._owned.defers(out):
+            return
+        if (seat := self._seats.get(out.claim.number)) is not None:
             seat.waiting.append(out)
-            self._wake(seat, out.owner)
+            self._wake(seat, out.claim)
 
-    async def commit(self, entries: Sequence[Entry]) -> None:
+    async def commit(self, commits: Sequence[Commit]) -> None:
         rounds = [
-            self._wake(seat, entry.partition)
-            for entry in entries
-            if (seat := self._seats.get(entry.partition.number)) is not None
+            self._wake(seat, commit.claim)
+            for commit in commits
+            if (seat := self._seats.get(commit.claim.number)) is not None
         ]
         if rounds:
             await asyncio.wait(rounds)
@@ -134,35 +140,35 @@ class ExactlyOnce:
         await seat.producer.begin()
         await seat.producer.commit(self._offsets(number, commit), self._group)
 
-    def _wake(self, seat: _Seat, owner: QueryPartition) -> asyncio.Task[None]:
+    def _wake(self, seat: _Seat, claim: Claim) -> asyncio.Task[None]:
         """The round that runs or is about to; a new one if there is none."""
         if seat.round is None or seat.round.done():
-            seat.round = self._in_flight.run(self._round(seat, owner))
+            seat.round = self._in_flight.run(self._round(seat, claim))
         return seat.round
 
-    async def _round(self, seat: _Seat, owner: QueryPartition) -> None:
-        """One transaction, as soon as the pace allows."""
-        await asyncio.sleep(seat.pace.wait_s())
-        seat.pace.begins()
+    async def _round(self, seat: _Seat, claim: Claim) -> None:
+        """One transaction, as soon as its interval allows."""
+        await asyncio.sleep(seat.interval.wait_s())
+        seat.interval.start()
         try:
             await self._fencing.ensure_member()
-            if not owner.lost:
-                await self._transact(seat, owner)
+            if (partition := self._owned.find(claim)) is not None:
+                await self._transact(seat, partition)
         except BrokerError as error:
-            self._give_up(seat, owner, error)
+            self._give_up(seat, claim, error)
             return
-        seat.pace.ended()
-        if owner.lost:
+        seat.interval.finish()
+        if self._owned.find(claim) is None:
             seat.waiting = []  # nobody's: the next round would leave them too, for ever
         if seat.waiting:  # came while it ran; this task is not done, so `_wake` would keep it
-            seat.round = self._in_flight.run(self._round(seat, owner))
+            seat.round = self._in_flight.run(self._round(seat, claim))
 
-    def _give_up(self, seat: _Seat, owner: QueryPartition, error: BrokerError) -> None:
-        if self._seats.get(owner.number) is seat:
-            self._close([owner.number])
-            self.lost(owner.number, error)
+    def _give_up(self, seat: _Seat, claim: Claim, error: BrokerError) -> None:
+        if self._seats.get(claim.number) is seat:
+            self._close([claim.number])
+            self._lost(claim.number, error)
 
-    async def _transact(self, seat: _Seat, owner: QueryPartition) -> None:
+    async def _transact(self, seat: _Seat, partition: QueryPartition) -> None:
         """Answers are done in the commit that goes out with them.
 
         If that fails they are not: but then the partition's whole state is thrown away.
@@ -172,10 +178,11 @@ class ExactlyOnce:
         copies = [out for out, wanted in zip(answers, may, strict=True) if wanted]
         await seat.producer.begin()
         for out, offset in zip(answers, await self._send(seat, answers, copies), strict=True):
-            owner.on_acked(out.offset, offset)
-        made = entry(owner)
-        await seat.producer.commit(self._offsets(owner.number, made.commit), self._group)
-        made.written()
+            partition.on_acked(out.offset, offset)
+        commit = Commit.of(partition)
+        offsets = self._offsets(partition.number, commit.committed)
+        await seat.producer.commit(offsets, self._group)
+        commit.written(self._owned)
 
     async def _send(
         self, seat: _Seat, answers: Sequence[AnswerOut], copies: Sequence[AnswerOut]
@@ -202,7 +209,7 @@ class ExactlyOnce:
         self, seat: _Seat, out: AnswerOut, *, alone: bool = False
     ) -> asyncio.Future[Acked]:
         """Hand an answer over; a refusal comes with the acknowledgement, wherever it was made."""
-        topic, at = self._brain.topics.results, out.owner.number
+        topic, at = self._topics.results, out.claim.number
         try:
             return await seat.producer.send(
                 topic, out.value, key=out.key, partition=at, headers=out.headers, alone=alone
@@ -231,8 +238,8 @@ class ExactlyOnce:
             if isinstance(error, RecordRefused) and not error.alone:
                 await self._copied(seat, out, await self._send_copy(seat, out, alone=True))
                 return
-            self._brain.counters.replies_lost += 1
-            await self._burial.reply(out, error)
+            self._counters.replies_lost += 1
+            await self._dead_letters.reply(out, error)
 
     async def _send_copy(
         self, seat: _Seat, out: AnswerOut, *, alone: bool = False
@@ -255,12 +262,12 @@ class ExactlyOnce:
         objection = await self._reply_topics.objection(out.reply_to)
         if objection is None:
             return True
-        self._brain.counters.replies_lost += 1
-        await self._burial.reply(out, TopicError(objection))
+        self._counters.replies_lost += 1
+        await self._dead_letters.reply(out, TopicError(objection))
         return False
 
     def _offsets(self, number: int, commit: Committed) -> dict[TopicPartition, Committed]:
-        return {TopicPartition(self._brain.topics.queries, number): commit}
+        return {TopicPartition(self._topics.queries, number): commit}
 
 
 async def _stop(producer: TransactionalProducer) -> None:
@@ -268,7 +275,3 @@ async def _stop(producer: TransactionalProducer) -> None:
         await producer.stop()
     except BrokerError as error:
         log.debug("while closing: %s", error)
-
-
-def _nobody_listens(number: int, error: BrokerError) -> None:
-    raise error

@@ -21,18 +21,20 @@ class Fencing:
 
     Args:
         limit_s: a longer gap makes us suspect; half the session timeout.
+        confirm: proves that we are still in the group, or raises `GenerationLost`; False: not now,
+            and nothing that is ours may be sent now either.
     """
 
-    def __init__(self, clock: Clock, limit_s: float) -> None:
+    def __init__(
+        self, clock: Clock, limit_s: float, confirm: Callable[[], Awaitable[bool]]
+    ) -> None:
         self._clock = clock
         self._limit_s = limit_s
         self._last: float | None = None
         self._gaps = 0
         self._cleared = 0
         """Gaps after which we were still in the group."""
-        self.confirm: Callable[[], Awaitable[bool]] = _nothing_to_confirm
-        """Proves that we are still in the group, or raises `GenerationLost`; False: not now,
-        and nothing that is ours may be sent now either."""
+        self._confirm = confirm
 
     async def ensure_member(self) -> None:
         """Called before anything is handed to a producer; returns once we may.
@@ -43,7 +45,7 @@ class Fencing:
         self._check()
         while self._cleared < self._gaps:
             gaps = self._gaps
-            if not await self.confirm():
+            if not await self._confirm():
                 return
             self._cleared = gaps
             self._check()  # it may have stood still again meanwhile
@@ -60,7 +62,3 @@ class Fencing:
         if self._last is not None and now - self._last > self._limit_s:
             self._gaps += 1
         self._last = now
-
-
-async def _nothing_to_confirm() -> bool:
-    return True

@@ -29,7 +29,7 @@ class InFlight:
         self._fail = fail
         self._all: set[asyncio.Future[Any]] = set()
 
-    def add(
+    def track(
         self,
         sent: asyncio.Future[Acked],
         acked: Callable[[Acked], None] | None = None,
@@ -54,7 +54,7 @@ class InFlight:
         task.add_done_callback(self._ran)
         return task
 
-    async def settle(self, timeout_s: float) -> None:
+    async def drain(self, timeout_s: float) -> None:
         """Wait for the end of what is on its way, and of what that brings, at most so long."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s

@@ -9,8 +9,9 @@ from anabranch.coordinator.delivery.contract import Delivery
 from anabranch.coordinator.delivery.dead_letters import DeadLetters
 from anabranch.coordinator.delivery.fencing import Fencing
 from anabranch.coordinator.delivery.in_flight import InFlight
-from anabranch.coordinator.query.brain import Brain
-from anabranch.coordinator.query.outbox import DeadLetterOut, TaskOut
+from anabranch.coordinator.query.counters import Counters
+from anabranch.coordinator.query.outbox import DeadLetterOut, Outbox, TaskOut
+from anabranch.coordinator.query.owned import OwnedPartitions
 from anabranch.errors import BrokerError, RecordRefused, TopicError
 from anabranch.kafka.transport import Acked, Producer
 
@@ -27,24 +28,28 @@ class Publisher:
 
     def __init__(
         self,
-        brain: Brain,
+        outbox: Outbox,
+        owned: OwnedPartitions,
         producer: Producer,
         delivery: Delivery,
-        burial: DeadLetters,
+        dead_letters: DeadLetters,
         fencing: Fencing,
         in_flight: InFlight,
+        counters: Counters,
     ) -> None:
-        self._brain = brain
+        self._outbox = outbox
+        self._owned = owned
         self._producer = producer
         self._delivery = delivery
-        self._burial = burial
+        self._dead_letters = dead_letters
         self._fencing = fencing
         self._in_flight = in_flight
+        self._counters = counters
 
     async def flush(self) -> None:
         """Hand everything over; waits only for room in the producer."""
-        while self._brain.outbox:
-            out = self._brain.outbox.take()
+        while self._outbox:
+            out = self._outbox.take()
             for task in out.tasks:
                 await self._task(task)
             for answer in out.answers:
@@ -75,20 +80,17 @@ class Publisher:
 
     def _refused(self, task: TaskOut, error: BrokerError) -> None:
         """Its layers have failed; the query goes on without them."""
-        self._brain.counters.tasks_refused += 1
-        if task.owner is not None:
-            why = f"the broker refused the task: {error}"
-            task.owner.queries.on_refused(task.offset, task.layers, why)
+        self._counters.tasks_refused += 1
+        why = f"the broker refused the task: {error}"
+        self._owned.refused(task.claim, task.offset, task.layers, why)
 
     async def _dead_letter(self, letter: DeadLetterOut) -> None:
-        buried = partial(self._buried, letter)
-        await self._burial.record(letter.record, letter.reason, letter.stack, buried)
+        done = partial(self._lettered, letter)
+        await self._dead_letters.record(letter.record, letter.reason, letter.stack, done)
 
-    def _buried(self, letter: DeadLetterOut) -> None:
+    def _lettered(self, letter: DeadLetterOut) -> None:
         """A dead letter is safe: now its answer may go, or its offset is done."""
-        if letter.owner is None:
-            return
-        if letter.answer is None:
-            letter.owner.on_acked(letter.record.offset, None)
-        else:
+        if letter.answer is not None:
             self._in_flight.run(self._delivery.answer(letter.answer))
+        elif letter.claim is not None:
+            self._owned.acked(letter.claim, letter.record.offset, None)

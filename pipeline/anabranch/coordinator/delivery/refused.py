@@ -9,7 +9,7 @@ from anabranch.contract.codec import encode
 from anabranch.contract.events import Error
 from anabranch.coordinator.delivery.dead_letters import DeadLetters
 from anabranch.coordinator.query.answering import failure
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.counters import Counters
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.errors import RecordRefused
 from anabranch.kafka.transport import Acked
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 class Refused:
     """Whoever asked is told in a few hundred bytes; the answer itself becomes a dead letter."""
 
-    def __init__(self, brain: Brain, burial: DeadLetters) -> None:
-        self._brain = brain
-        self._burial = burial
+    def __init__(self, dead_letters: DeadLetters, counters: Counters) -> None:
+        self._dead_letters = dead_letters
+        self._counters = counters
 
     async def instead(
         self,
@@ -42,8 +42,8 @@ class Refused:
                 log.error("a query has no answer, not even that it failed: %s", error)
                 return None
             if error.alone:
-                self._brain.counters.answers_refused += 1
-                await self._burial.answer(out, error)
+                self._counters.answers_refused += 1
+                await self._dead_letters.answer(out, error)
                 out = _least(out, error)
             try:
                 return (await send(out)).offset
@@ -53,5 +53,5 @@ class Refused:
 
 def _least(out: AnswerOut, error: RecordRefused) -> AnswerOut:
     told = Error("internal", f"the broker refused the answer of {len(out.value):,} bytes: {error}")
-    failed = failure(out.key.decode(), told, epoch=out.owner.epoch, trace_id=None)
+    failed = failure(out.key.decode(), told, epoch=out.claim.epoch, trace_id=None)
     return out._replace(value=encode(failed), is_least=True)

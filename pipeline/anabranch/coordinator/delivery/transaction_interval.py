@@ -39,8 +39,8 @@ class TransactionInterval:
         between_s = min(max(_SHARE * self._took_s, least_s), _MOST_S)
         return max(0.0, self._began_s + between_s - self._now_s())
 
-    def begins(self) -> None:
+    def start(self) -> None:
         self._began_s = self._now_s()
 
-    def ended(self) -> None:
+    def finish(self) -> None:
         self._took_s = self._now_s() - self._began_s

@@ -7,14 +7,16 @@ bound of bytes is met. The order does not matter: a slot is replaced only by a l
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from anabranch.config.settings import Config
 from anabranch.contract.codec import decode
 from anabranch.contract.events import Partial
-from anabranch.coordinator.query.brain import Brain
-from anabranch.coordinator.query.cache_fill import cache_partial
+from anabranch.coordinator.query.cache_fill import CacheFill
+from anabranch.dispatch.layer_registry import LayerRegistry
 from anabranch.kafka.ranges import read_ranges
-from anabranch.kafka.topics import longest_ttl_ms
+from anabranch.kafka.topics import Topics, longest_ttl_ms
 from anabranch.kafka.transport import Reader, Record, TopicPartition
 from anabranch.runtime.containment import contained, ignore
 from anabranch.runtime.supervisor import Stage
@@ -41,11 +43,21 @@ class _Chunk(NamedTuple):
 class Backfill:
     """Reads partials of partitions that were taken over, from where the takeover began to read."""
 
-    def __init__(self, brain: Brain, reader: Reader) -> None:
-        self._brain = brain
+    def __init__(
+        self,
+        reader: Reader,
+        config: Config,
+        registry: LayerRegistry,
+        cache_fill: CacheFill,
+        now_ms: Callable[[], float],
+    ) -> None:
         self._reader = reader
+        self._topic = Topics(config.namespace).partials
+        self._registry = registry
+        self._cache_fill = cache_fill
+        self._now_ms = now_ms
         self._waiting: deque[tuple[int, int]] = deque()
-        self._configured_ttl_ms = longest_ttl_ms(brain.config)
+        self._configured_ttl_ms = longest_ttl_ms(config)
         self._records = _FIRST_RECORDS
 
     def want(self, partition: int, before: int) -> None:
@@ -73,7 +85,7 @@ class Backfill:
 
     async def _chunk(self, stage: Stage, number: int, before: int) -> _Chunk | None:
         """Fold the records just before an offset; None at the beginning."""
-        tp = TopicPartition(self._brain.topics.partials, number)
+        tp = TopicPartition(self._topic, number)
         start = max(before - self._records, (await self._reader.beginnings([tp]))[tp])
         if start >= before:
             return None
@@ -87,12 +99,12 @@ class Backfill:
 
     def _fold(self, record: Record) -> None:
         with contained(ignore):  # dead-lettered by whoever followed it
-            cache_partial(self._brain, record, decode(record.value, Partial), None)
+            self._cache_fill.partial(record, decode(record.value, Partial), None, self._now_ms())
 
     def _is_stale(self, timestamp_ms: int) -> bool:
-        announced_ms = self._brain.directory.longest_ttl_ms
+        announced_ms = self._registry.longest_ttl_ms
         longest_ms = max(self._configured_ttl_ms, announced_ms)
-        return timestamp_ms < self._brain.now_ms() - longest_ms
+        return timestamp_ms < self._now_ms() - longest_ms
 
 
 def _next(chunk: _Chunk) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from anabranch.coordinator.query.brain import Brain
 from anabranch.coordinator.query.partition import QueryPartition
 from anabranch.errors import BrokerUnavailable
 from anabranch.kafka.transport import Reader, TopicPartition
@@ -26,27 +25,31 @@ class EndWatch:
     """
 
     def __init__(
-        self, brain: Brain, reader: Reader, partitions: Mapping[int, QueryPartition]
+        self,
+        reader: Reader,
+        topic: str,
+        partitions: Mapping[int, QueryPartition],
+        now_ms: Callable[[], float],
     ) -> None:
-        self._brain = brain
         self._reader = reader
+        self._topic = topic
+        self._now_ms = now_ms
         self._partitions = partitions
 
     async def run(self, stage: Stage) -> None:
         """Stage: one look a second."""
-        topic = self._brain.topics.queries
         while True:
             stage.beat()
             await asyncio.sleep(_INTERVAL_S)
             watched = {
-                TopicPartition(topic, number): partition.stamps
+                TopicPartition(self._topic, number): partition.progress.stamps
                 for number, partition in self._partitions.items()
-                if partition.stamps.trusted
+                if partition.progress.stamps.trusted
             }
-            before_ms = self._brain.now_ms()
+            before_ms = self._now_ms()
             try:
                 ends = await self._reader.ends(watched.keys())
             except BrokerUnavailable:
                 continue  # others say so
             for tp, end in ends.items():
-                watched[tp].ended(end, before_ms)
+                watched[tp].saw_end(end, before_ms)

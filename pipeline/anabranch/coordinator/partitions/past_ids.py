@@ -12,28 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
 from anabranch.config.settings import CoordinatorConfig
 from anabranch.contract.codec import read_id
-from anabranch.coordinator.partitions.progress import Progress
+from anabranch.coordinator.progress.seen_ids import PastId
+from anabranch.coordinator.progress.window import Progress
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.transport import LOG_APPEND_TIME, Reader, Record, TopicPartition
 
-__all__ = ["MAX_BYTES", "PastId", "read_ids"]
+__all__ = ["MAX_BYTES", "read_ids"]
 
 MAX_BYTES: Final = 16_000_000
 """Of `queries`, for all partitions that are taken over at once: nothing is answered meanwhile."""
 _FIRST: Final = 16
 _GROWTH: Final = 8
-
-
-class PastId(NamedTuple):
-    """An id, when it was asked (on the broker's clock) and at which offset."""
-
-    id: str
-    at_ms: float
-    offset: int
 
 
 async def read_ids(

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from anabranch.config.settings import CoordinatorConfig
 from anabranch.contract.codec import decode
 from anabranch.contract.events import HEADER_OFFSET, Partial
 from anabranch.coordinator.partitions.past_ids import read_ids
-from anabranch.coordinator.partitions.progress import Bounds, Mark, Progress
-from anabranch.coordinator.partitions.progress import decode as decode_progress
-from anabranch.coordinator.partitions.restored import Restored
-from anabranch.coordinator.query.brain import Brain
-from anabranch.coordinator.query.cache_fill import cache_partial
+from anabranch.coordinator.progress.metadata import decode as decode_progress
+from anabranch.coordinator.progress.restored import Restored
+from anabranch.coordinator.progress.window import Bounds, Mark, Progress
+from anabranch.coordinator.query.cache_fill import CacheFill
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Committed, Headers, Reader, Record, TopicPartition
 from anabranch.runtime.containment import contained, ignore
 
-__all__ = ["progress_of", "read_back"]
+__all__ = ["Recovery", "progress_of"]
 
 log = logging.getLogger(__name__)
 
@@ -41,48 +41,89 @@ def progress_of(committed: Committed | None, beginning: int, end: int) -> Progre
     return progress.within(beginning, end)
 
 
-async def read_back(
-    reader: Reader, brain: Brain, takeovers: Mapping[int, Progress]
-) -> dict[int, Restored]:
-    """What is there of queries that are not done, to the present ends of all logs.
+class Recovery:
+    """Reads back what is there of partitions that are taken over.
 
-    Reads `results[p]` and `partials[p]` from each p's bounds, and of `queries[p]` the ids of those
-    that are done. Partials fill the cache on the way.
+    Args:
+        reader: used by takeovers only.
+        cache_fill: partials fill the cache on the way.
     """
-    topics, config = brain.topics, brain.config.coordinator
-    joined = [
-        TopicPartition(topic, p) for topic in (topics.results, topics.partials) for p in takeovers
-    ]
-    queries = [TopicPartition(topics.queries, p) for p in takeovers]
-    beginnings = await reader.beginnings([*joined, *queries])
-    ends = await reader.ends(joined)
-    ends |= await reader.ends(queries)  # later: no answer is to a query beyond
-    takeovers = await _known_again(reader, topics, takeovers, beginnings)
-    ids = await read_ids(reader, topics.queries, takeovers, beginnings, config, brain.now_ms())
-    restored = {
-        p: Restored(
-            progress,
-            Bounds(
-                ends[TopicPartition(topics.results, p)], ends[TopicPartition(topics.partials, p)]
-            ),
-            ends[TopicPartition(topics.queries, p)],
-            ids[p],
-            max_bytes=config.max_open_bytes // len(takeovers),
+
+    def __init__(
+        self,
+        reader: Reader,
+        topics: Topics,
+        config: CoordinatorConfig,
+        cache_fill: CacheFill,
+        now_ms: Callable[[], float],
+    ) -> None:
+        self._reader = reader
+        self._topics = topics
+        self._config = config
+        self._cache_fill = cache_fill
+        self._now_ms = now_ms
+
+    async def read_back(self, takeovers: Mapping[int, Progress]) -> dict[int, Restored]:
+        """What is there of queries that are not done, to the present ends of all logs.
+
+        Reads `results[p]` and `partials[p]` from each p's bounds, and of `queries[p]` the ids of
+        those that are done.
+        """
+        reader, topics = self._reader, self._topics
+        joined = [
+            TopicPartition(topic, p)
+            for topic in (topics.results, topics.partials)
+            for p in takeovers
+        ]
+        queries = [TopicPartition(topics.queries, p) for p in takeovers]
+        beginnings = await reader.beginnings([*joined, *queries])
+        ends = await reader.ends(joined)
+        ends |= await reader.ends(queries)  # later: no answer is to a query beyond
+        takeovers = await _known_again(reader, topics, takeovers, beginnings)
+        restored = await self._restore(takeovers, beginnings, ends)
+        ranges = {
+            tp: range(
+                max(_start(takeovers[tp.partition], tp, topics, ends[tp]), beginnings[tp]), ends[tp]
+            )
+            for tp in joined
+        }
+        async for record in read_ranges(reader, ranges):
+            if record.topic == topics.results:
+                _take_answer(restored[record.partition], record)
+            else:
+                self._take_partial(restored[record.partition], record)
+        return restored
+
+    async def _restore(
+        self,
+        takeovers: Mapping[int, Progress],
+        beginnings: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+    ) -> dict[int, Restored]:
+        """What the commits say, with the ids below them."""
+        topics, config = self._topics, self._config
+        ids = await read_ids(
+            self._reader, topics.queries, takeovers, beginnings, config, self._now_ms()
         )
-        for p, progress in takeovers.items()
-    }
-    ranges = {
-        tp: range(
-            max(_start(takeovers[tp.partition], tp, topics, ends[tp]), beginnings[tp]), ends[tp]
-        )
-        for tp in joined
-    }
-    async for record in read_ranges(reader, ranges):
-        if record.topic == topics.results:
-            _take_answer(restored[record.partition], record)
-        else:
-            _take_partial(brain, restored[record.partition], record)
-    return restored
+        return {
+            p: Restored(
+                progress,
+                Bounds(
+                    ends[TopicPartition(topics.results, p)],
+                    ends[TopicPartition(topics.partials, p)],
+                ),
+                ends[TopicPartition(topics.queries, p)],
+                ids[p],
+                max_bytes=config.max_open_bytes // len(takeovers),
+            )
+            for p, progress in takeovers.items()
+        }
+
+    def _take_partial(self, restored: Restored, record: Record) -> None:
+        with contained(ignore):  # dead-lettered by whoever read it first
+            partial = decode(record.value, Partial)
+            self._cache_fill.partial(record, partial, None, self._now_ms())
+            restored.add_partial(record, partial)
 
 
 async def _known_again(
@@ -152,10 +193,3 @@ def _offset_of(headers: Headers) -> int | None:
     named = (value for name, value in headers if name == HEADER_OFFSET)
     value = next(named, b"")
     return int(value) if len(value) <= _MAX_DIGITS and value.isdigit() else None
-
-
-def _take_partial(brain: Brain, restored: Restored, record: Record) -> None:
-    with contained(ignore):  # dead-lettered by whoever read it first
-        partial = decode(record.value, Partial)
-        cache_partial(brain, record, partial, None)
-        restored.add_partial(record, partial)

@@ -8,10 +8,11 @@ the next in the log may ask others, and those that hang would stop it for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Final
 
 from anabranch.config.settings import CoordinatorConfig
+from anabranch.coordinator.query.claim import Claim
 from anabranch.dispatch.routing import Outstanding
 
 __all__ = ["BACKLOG_MS", "Admission"]
@@ -27,7 +28,7 @@ for each slot of a live worker."""
 class Admission:
     """Queries that were started and are not acknowledged yet, of all partitions, in bytes.
 
-    A partition is itself, not its number: what is late for an owner before concerns no later one.
+    By the partition's claim: what is late for an owner before concerns no later one.
     What arrives for them counts too, and is taken whatever the bound says: it is what ends them.
 
     Args:
@@ -41,7 +42,7 @@ class Admission:
         self._max_bytes = config.max_open_bytes
         self._outstanding = outstanding
         self._slots = slots
-        self._sizes: dict[tuple[Hashable, int], int] = {}
+        self._sizes: dict[tuple[Claim, int], int] = {}
         self._bytes = 0
 
     @property
@@ -56,17 +57,17 @@ class Admission:
         sent = self._outstanding.total(self._outstanding.latest)
         return age_ms < BACKLOG_MS or sent < _LEAST or sent < _PER_SLOT * self._slots()
 
-    def add(self, partition: Hashable, offset: int, size_bytes: int) -> None:
+    def grow(self, claim: Claim, offset: int, size_bytes: int) -> None:
         """A query is started, or something arrived for it."""
-        place = partition, offset
+        place = claim, offset
         self._sizes[place] = self._sizes.get(place, 0) + size_bytes
         self._bytes += size_bytes
 
-    def remove(self, partition: Hashable, offset: int) -> None:
+    def remove(self, claim: Claim, offset: int) -> None:
         """A query is acknowledged."""
-        self._bytes -= self._sizes.pop((partition, offset), 0)
+        self._bytes -= self._sizes.pop((claim, offset), 0)
 
-    def drop(self, partition: Hashable) -> None:
+    def drop(self, claim: Claim) -> None:
         """A partition is somebody else's now."""
-        for place in [place for place in self._sizes if place[0] is partition]:
+        for place in [place for place in self._sizes if place[0] is claim]:
             self._bytes -= self._sizes.pop(place)

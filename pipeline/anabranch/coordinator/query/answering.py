@@ -7,14 +7,15 @@ from typing import Final, Literal
 from msgspec import structs
 
 from anabranch.aggregate.join import Join, JoinLayer
-from anabranch.aggregate.result_aggregator import LayerPart, Merged
+from anabranch.aggregate.result_aggregator import LayerPart, Merged, ResultAggregator
+from anabranch.config.settings import Config
 from anabranch.contract.bounds import clamped_ms
 from anabranch.contract.codec import MAX_VALUE_BYTES, encode
 from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, Error, Missing
-from anabranch.coordinator.query.brain import Brain
 from anabranch.coordinator.query.open_query import OpenQuery
+from anabranch.dispatch.layer_registry import LayerRegistry
 
-__all__ = ["attributes", "compose", "encode_bounded", "failure", "fitting"]
+__all__ = ["Composer", "attributes", "encode_bounded", "failure", "fitting"]
 
 MAX_TOLD_CHARS: Final = 1_000
 """Of an answer's reason, or its error."""
@@ -25,30 +26,100 @@ FEW_LAYERS: Final = 8
 NOT_SELECTED: Final = AnswerLayer(status="skipped", error="not selected")
 
 
-def compose(brain: Brain, open_query: OpenQuery, *, epoch: int, now_ms: float) -> Answer:
-    """The answer to a query whose join is over."""
-    query, join, decision = open_query.query, open_query.join, open_query.decision
-    merged = _remembered(brain, open_query) or _merge(brain, open_query)
-    status = _status(join)
-    layers = {name: _report(brain, open_query, layer) for name, layer in join.layers.items()}
-    layers |= dict.fromkeys(open_query.selection.left_out, NOT_SELECTED)
-    return Answer(
-        id=query.id,
-        status=status,
-        strategy=decision.strategy if decision else None,
-        reason=cut(decision.reason, MAX_TOLD_CHARS) if decision else "",
-        confidence=merged.confidence,
-        items=merged.items,
-        truncated=merged.truncated,
-        layers=layers,
-        missing=_missing(join),
-        agreement=merged.agreement,
-        estimated_ms=decision.estimated_ms if decision else None,
-        took_ms=round(max(0.0, now_ms - open_query.read_ms), 3),
-        attempt=epoch,
-        trace_id=open_query.trace.trace_id,
-        error=_error(join, open_query, now_ms) if status == "failed" else None,
-    )
+class Composer:
+    """Composes answers from joins that are over."""
+
+    def __init__(
+        self, aggregator: ResultAggregator, registry: LayerRegistry, config: Config
+    ) -> None:
+        self._aggregator = aggregator
+        self._registry = registry
+        self._config = config
+
+    def compose(self, open_query: OpenQuery, *, epoch: int, now_ms: float) -> Answer:
+        """The answer to a query whose join is over."""
+        query, join, decision = open_query.query, open_query.join, open_query.decision
+        merged = self._remembered(open_query) or self._merge(open_query)
+        status = _status(join)
+        layers = {name: self._report(open_query, layer) for name, layer in join.layers.items()}
+        layers |= dict.fromkeys(open_query.selection.left_out, NOT_SELECTED)
+        return Answer(
+            id=query.id,
+            status=status,
+            strategy=decision.strategy if decision else None,
+            reason=cut(decision.reason, MAX_TOLD_CHARS) if decision else "",
+            confidence=merged.confidence,
+            items=merged.items,
+            truncated=merged.truncated,
+            layers=layers,
+            missing=_missing(join),
+            agreement=merged.agreement,
+            estimated_ms=decision.estimated_ms if decision else None,
+            took_ms=round(max(0.0, now_ms - open_query.read_ms), 3),
+            attempt=epoch,
+            trace_id=open_query.trace.trace_id,
+            error=_error(join, open_query, now_ms) if status == "failed" else None,
+        )
+
+    def _merge(self, open_query: OpenQuery) -> Merged:
+        kind = self._config.type_config(open_query.query.type)
+        return self._aggregator.aggregate(
+            self._parts(open_query),
+            wanted=len(open_query.join.layers),
+            limit=open_query.query.limit,
+            fusion=kind.fusion,
+            weights=kind.weights,
+        )
+
+    def _remembered(self, open_query: OpenQuery) -> Merged | None:
+        """Of a memo; how far it can be trusted is asked anew, for it ages."""
+        memo = open_query.memo
+        if memo is None:
+            return None
+        confidence = self._aggregator.confidence(
+            self._parts(open_query), wanted=len(open_query.join.layers), agreement=memo.agreement
+        )
+        items: list[AnswerItem] = memo.items  # type: ignore[assignment]  # encoded already
+        return Merged(items, memo.truncated, memo.agreement, confidence)
+
+    def _parts(self, open_query: OpenQuery) -> list[LayerPart]:
+        layers = [layer for layer in open_query.join.layers.values() if layer.status == "ok"]
+        return [self._part(open_query, layer) for layer in layers]
+
+    def _part(self, open_query: OpenQuery, layer: JoinLayer) -> LayerPart:
+        """What counts of a layer; of one that was refreshed beside others, one of two."""
+        part = LayerPart(
+            layer=layer.name,
+            source=layer.source,
+            items=layer.items,
+            age_ms=layer.age_ms,
+            complete=layer.complete,
+            weight=self._registry.weight(layer.name),
+        )
+        if layer.fresh is None:
+            return part
+        fresh = LayerPart(
+            layer=layer.name,
+            source=open_query.refreshed_by(layer),
+            items=layer.fresh.items,
+            complete=layer.fresh.complete,
+            weight=part.weight,
+        )
+        return self._aggregator.resolve(part, fresh)
+
+    def _report(self, open_query: OpenQuery, layer: JoinLayer) -> AnswerLayer:
+        """How a layer stands in the answer: as the part of it that counts."""
+        if layer.fresh is None:
+            return layer.report()
+        part = self._part(open_query, layer)
+        if part.items is layer.items:
+            return layer.report()
+        return AnswerLayer(
+            source=part.source,
+            count=len(part.items),
+            age_ms=0,
+            took_ms=clamped_ms(layer.fresh.took_ms),
+        )
 
 
 def encode_bounded(answer: Answer) -> bytes:
@@ -103,71 +174,6 @@ def _terse(answer: Answer) -> Answer:
     }
     missing = [Missing(it.layer, cut(it.why, MAX_TERSE_CHARS)) for it in answer.missing]
     return structs.replace(answer, layers=layers, missing=missing)
-
-
-def _merge(brain: Brain, open_query: OpenQuery) -> Merged:
-    kind = brain.kind(open_query.query.type)
-    return brain.aggregator.aggregate(
-        _parts(brain, open_query),
-        wanted=len(open_query.join.layers),
-        limit=open_query.query.limit,
-        fusion=kind.fusion,
-        weights=kind.weights,
-    )
-
-
-def _remembered(brain: Brain, open_query: OpenQuery) -> Merged | None:
-    """Of a memo; how far it can be trusted is asked anew, for it ages."""
-    memo = open_query.memo
-    if memo is None:
-        return None
-    confidence = brain.aggregator.confidence(
-        _parts(brain, open_query), wanted=len(open_query.join.layers), agreement=memo.agreement
-    )
-    items: list[AnswerItem] = memo.items  # type: ignore[assignment]  # encoded already
-    return Merged(items, memo.truncated, memo.agreement, confidence)
-
-
-def _parts(brain: Brain, open_query: OpenQuery) -> list[LayerPart]:
-    layers = [layer for layer in open_query.join.layers.values() if layer.status == "ok"]
-    return [_part(brain, open_query, layer) for layer in layers]
-
-
-def _part(brain: Brain, open_query: OpenQuery, layer: JoinLayer) -> LayerPart:
-    """What counts of a layer; of one that was refreshed beside others, one of two."""
-    part = LayerPart(
-        layer=layer.name,
-        source=layer.source,
-        items=layer.items,
-        age_ms=layer.age_ms,
-        complete=layer.complete,
-        weight=brain.directory.weight(layer.name),
-    )
-    if layer.fresh is None:
-        return part
-    fresh = LayerPart(
-        layer=layer.name,
-        source=open_query.refreshed_by(layer),
-        items=layer.fresh.items,
-        complete=layer.fresh.complete,
-        weight=part.weight,
-    )
-    return brain.aggregator.resolve(part, fresh)
-
-
-def _report(brain: Brain, open_query: OpenQuery, layer: JoinLayer) -> AnswerLayer:
-    """How a layer stands in the answer: as the part of it that counts."""
-    if layer.fresh is None:
-        return layer.report()
-    part = _part(brain, open_query, layer)
-    if part.items is layer.items:
-        return layer.report()
-    return AnswerLayer(
-        source=part.source,
-        count=len(part.items),
-        age_ms=0,
-        took_ms=clamped_ms(layer.fresh.took_ms),
-    )
 
 
 def _status(join: Join) -> Literal["complete", "partial", "failed"]:

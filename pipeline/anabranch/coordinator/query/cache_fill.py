@@ -7,22 +7,25 @@ from typing import Final, NamedTuple
 
 from msgspec import Raw
 
+from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import Question
 from anabranch.cache.slots import Slot
 from anabranch.contract.bounds import MAX_SPAN_MS, clamped_ms
 from anabranch.contract.codec import MAX_VALUE_BYTES, encode
 from anabranch.contract.events import Answer, Item, LayerDescriptor, Partial, PartialResult
 from anabranch.coordinator.query.answering import fitting
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.query.invalidations import Invalidations
 from anabranch.coordinator.query.open_query import Memo, OpenQuery
+from anabranch.coordinator.query.speculation import Speculation
+from anabranch.dispatch.layer_registry import LayerRegistry
 from anabranch.kafka.transport import Record
 
-__all__ = ["cache_partial", "memoise"]
+__all__ = ["CacheFill"]
 
-MAX_MEMO_BYTES: Final = MAX_VALUE_BYTES // 2
-"""Whoever is answered from a memo gets it whole: it must fit into a record."""
 MEMO_BYTES: Final = 300
 """Of memory that a memo takes beside its items."""
+MAX_MEMO_BYTES: Final = MAX_VALUE_BYTES // 2
+"""Whoever is answered from a memo gets it whole: it must fit into a record."""
 
 
 class _Whole(NamedTuple):
@@ -34,59 +37,74 @@ class _Whole(NamedTuple):
     since_ms: float
 
 
-def cache_partial(
-    brain: Brain, record: Record, partial: Partial, open_query: OpenQuery | None
-) -> None:
-    """Keep what a partial brought; under its digest where the question is not known any more.
+class CacheFill:
+    """Puts into the cache what workers found, and what was answered from it alone."""
 
-    Only whole layers are kept: of a layer in shards the slot is filled when its join is. Layers
-    that nobody has announced are not kept. What the coordinator knows of an open query counts,
-    not what a worker wrote of it into the partial.
-    """
-    if not partial.key:
-        return
-    key: Question | str = partial.key
-    limit = partial.limit
-    generation = partial.generation
-    if open_query is None:
-        key = brain.guessing.question(partial.key) or partial.key
-    else:
-        if open_query.digest != partial.key:
-            return  # not the question that was asked: never under its key
-        key, limit = open_query.key, open_query.query.limit
-        generation = open_query.generation
-    if generation > brain.control_position:
-        return  # it lies, or `control` begins anew: what it missed cannot be known
-    slots = [
-        (result.layer, _slot(whole, layer, limit, generation))
-        for result in partial.results
-        if (whole := _whole(_came_ms(brain, record, open_query), result, open_query)) is not None
-        and (layer := brain.directory.descriptor(result.layer)) is not None
-    ]
-    for name, slot in slots:  # all of a partial is kept, or nothing
-        brain.cache.store(key, name, slot, brain.now_ms())
-    if open_query is not None:
-        brain.guessing.worked(sum(clamped_ms(result.took_ms) for result in partial.results))
+    def __init__(
+        self,
+        cache: CrossLayerCache,
+        registry: LayerRegistry,
+        invalidations: Invalidations,
+        speculation: Speculation,
+    ) -> None:
+        self._cache = cache
+        self._registry = registry
+        self._invalidations = invalidations
+        self._speculation = speculation
 
+    def partial(
+        self, record: Record, partial: Partial, open_query: OpenQuery | None, now_ms: float
+    ) -> None:
+        """Keep what a partial brought; under its digest where the question is not known any more.
 
-def memoise(brain: Brain, open_query: OpenQuery, answer: Answer) -> None:
-    """Keep the merged items of an answer that came from the cache alone."""
-    names = tuple(open_query.join.layers)
-    if open_query.memo is not None or len(open_query.slots) < len(names):
-        return
-    if fitting(answer) is not answer:
-        return  # more than a record holds, and maybe gigabytes
-    memo = Memo(
-        items=Raw(encode(answer.items)),
-        truncated=answer.truncated,
-        agreement=answer.agreement,
-        used=tuple({name for item in answer.items for name in item.layers}),
-        weighed=brain.directory.revision,
-    )
-    if len(memo.items) < MAX_MEMO_BYTES:
-        limit = open_query.query.limit
-        size_bytes = len(memo.items) + MEMO_BYTES
-        brain.cache.remember(open_query.key, names, limit, open_query.slots, memo, size_bytes)
+        Only whole layers are kept: of a layer in shards the slot is filled when its join is. Layers
+        that nobody has announced are not kept. What the coordinator knows of an open query counts,
+        not what a worker wrote of it into the partial.
+        """
+        if not partial.key:
+            return
+        key: Question | str = partial.key
+        limit, generation = partial.limit, partial.generation
+        if open_query is None:
+            key = self._speculation.question(partial.key) or partial.key
+        else:
+            if open_query.digest != partial.key:
+                return  # not the question that was asked: never under its key
+            key, limit = open_query.key, open_query.query.limit
+            generation = open_query.generation
+        if generation > self._invalidations.position:
+            return  # it lies, or `control` begins anew: what it missed cannot be known
+        came_ms = _came_ms(record, open_query, now_ms)
+        slots = [
+            (result.layer, _slot(whole, layer, limit, generation))
+            for result in partial.results
+            if (whole := _whole(came_ms, result, open_query)) is not None
+            and (layer := self._registry.descriptor(result.layer)) is not None
+        ]
+        for name, slot in slots:  # all of a partial is kept, or nothing
+            self._cache.store(key, name, slot, now_ms)
+        if open_query is not None:
+            took_ms = sum(clamped_ms(result.took_ms) for result in partial.results)
+            self._speculation.worked(took_ms)
+
+    def memoise(self, open_query: OpenQuery, answer: Answer) -> None:
+        """Keep the merged items of an answer that came from the cache alone."""
+        names = tuple(open_query.join.layers)
+        if open_query.memo is not None or len(open_query.slots) < len(names):
+            return
+        if fitting(answer) is not answer:
+            return  # more than a record holds, and maybe gigabytes
+        memo = Memo(
+            items=Raw(encode(answer.items)),
+            truncated=answer.truncated,
+            agreement=answer.agreement,
+            used=tuple({name for item in answer.items for name in item.layers}),
+            weighed=self._registry.revision,
+        )
+        if len(memo.items) < MAX_MEMO_BYTES:
+            limit = open_query.query.limit
+            size_bytes = len(memo.items) + MEMO_BYTES
+            self._cache.remember(open_query.key, names, limit, open_query.slots, memo, size_bytes)
 
 
 def _slot(whole: _Whole, layer: LayerDescriptor, limit: int, generation: int) -> Slot:
@@ -102,10 +120,10 @@ def _slot(whole: _Whole, layer: LayerDescriptor, limit: int, generation: int) ->
     )
 
 
-def _came_ms(brain: Brain, record: Record, open_query: OpenQuery | None) -> float:
+def _came_ms(record: Record, open_query: OpenQuery | None, now_ms: float) -> float:
     """When a partial was appended: whatever its stamp says, after its query and before now."""
     asked_ms = open_query.read_ms if open_query is not None else 0.0
-    return min(max(float(record.timestamp), asked_ms), brain.now_ms())
+    return min(max(float(record.timestamp), asked_ms), now_ms)
 
 
 def _whole(at_ms: float, result: PartialResult, open_query: OpenQuery | None) -> _Whole | None:

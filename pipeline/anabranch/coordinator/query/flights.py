@@ -7,8 +7,8 @@ loop, as telling may bring more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Callable, Collection, Iterable
+from typing import Final, Protocol, cast
 
 from anabranch.aggregate.join import JoinLayer
 from anabranch.cache.keys import Question
@@ -16,10 +16,7 @@ from anabranch.cache.single_flight import Flights, Lead, Ticket
 from anabranch.contract.events import PRIORITIES
 from anabranch.coordinator.query.open_query import OpenQuery
 
-if TYPE_CHECKING:
-    from anabranch.coordinator.query.partition import QueryPartition
-
-__all__ = ["MOST_TRIES", "SharedFetches"]
+__all__ = ["MOST_TRIES", "Listener", "SharedFetches"]
 
 MOST_TRIES: Final = 3
 """Fetches that a layer ends with an error before all who wait are told of it."""
@@ -28,12 +25,32 @@ Place = tuple[int, int]
 """(partition, offset) of a query."""
 
 
-class SharedFetches:
-    """Who fetches for whom, across the partitions of this coordinator."""
+class Listener(Protocol):
+    """The open queries of a partition, which are told what others' fetches bring."""
 
-    def __init__(self) -> None:
+    def on_served(self, offset: int, layer: JoinLayer, now_ms: float) -> None:
+        """Another query's fetch brought a layer that this one waits for."""
+        ...
+
+    def on_leading(self, offset: int, layer: str, now_ms: float) -> None:
+        """The query that fetched for this one is gone."""
+        ...
+
+    def on_forsaken(self, offset: int, now_ms: float) -> None:
+        """Nobody waits any more for what is fetched for a query that is answered."""
+        ...
+
+
+class SharedFetches:
+    """Who fetches for whom, across the partitions of this coordinator.
+
+    Args:
+        listener_of: the open queries of a partition that is ours, by its number.
+    """
+
+    def __init__(self, listener_of: Callable[[int], Listener | None]) -> None:
         self.flights = Flights()
-        self.partitions: Mapping[int, QueryPartition] = {}
+        self._listener_of = listener_of
         self._news: deque[tuple[Place, JoinLayer | str | None]] = deque()
         """Queries that are served by a layer, have to fetch one, or that nobody waits for."""
         self._refreshes: dict[tuple[Question, str], Place] = {}
@@ -49,8 +66,8 @@ class SharedFetches:
         role = self.flights.enter(open_query.key, layer, _ticket(open_query, now_ms))
         return isinstance(role, Lead)
 
-    def ended(self, open_query: OpenQuery, layer: JoinLayer, now_ms: float) -> None:
-        """A fetched layer has ended: serve those who wait for it, or let one of them lead.
+    def finish(self, open_query: OpenQuery, layer: JoinLayer, now_ms: float) -> None:
+        """A fetched layer is over: serve those who wait for it, or let one of them lead.
 
         What went wrong for one may go well for the next; after a few, all are told.
         """
@@ -63,11 +80,11 @@ class SharedFetches:
         else:
             self._lead(self.flights.fail(key, layer.name, place, now_ms, broke=broke))
 
-    def lost(self, open_query: OpenQuery, layer: str, now_ms: float) -> None:
+    def fail(self, open_query: OpenQuery, layer: str, now_ms: float) -> None:
         """A worker died that fetched this: who waits does not wait for that."""
         self._lead(self.flights.fail(open_query.key, layer, open_query.place, now_ms))
 
-    def left(
+    def leave(
         self, open_query: OpenQuery, now_ms: float, running: Collection[str] = ()
     ) -> Collection[str]:
         """A query is over: whoever it fetched for goes on without it.
@@ -84,18 +101,26 @@ class SharedFetches:
         self._news.extend((cast(Place, id_), None) for id_ in self.flights.forsaken())
         return self.flights.led_by(open_query.place)
 
-    def settle(self) -> None:
-        """Tell the news, and what telling it brings."""
+    def is_awaited(self, open_query: OpenQuery) -> bool:
+        """Whether others wait for what is fetched for this one."""
+        return bool(self.flights.led_by(open_query.place))
+
+    def drain(self, now_ms: float) -> None:
+        """Tell the news, and what telling it brings: to be called after an event, not inside it."""
         while self._news:
             (number, offset), news = self._news.popleft()
-            if (partition := self.partitions.get(number)) is None:
+            if (listener := self._listener_of(number)) is None:
                 continue
             if news is None:
-                partition.queries.on_forsaken(offset)
+                listener.on_forsaken(offset, now_ms)
             elif isinstance(news, str):
-                partition.queries.on_leading(offset, news)
+                listener.on_leading(offset, news, now_ms)
             else:
-                partition.queries.on_served(offset, news)
+                listener.on_served(offset, news, now_ms)
+
+    def shift(self, moved_ms: float, now_ms: float) -> None:
+        """The clock was set by `moved_ms` to `now_ms`."""
+        self.flights.shift(moved_ms, now_ms)
 
     def _lead(self, leads: Iterable[Lead]) -> None:
         self._news.extend((_place(lead.ticket), lead.layer) for lead in leads)

@@ -1,36 +1,33 @@
 """The open queries of one partition, from their reading to their answer, without I/O.
 
-The path of a query is `start` -> `planning.probe` -> `planning.plan` -> `_advance` -> `_answer`,
-with `take`, `on_served`, `on_leading`, `on_death` and `on_deadline` re-entering at `_advance`.
+The path of a query is `start` -> `CacheLookup.probe` -> `Planner.plan` -> `_advance` -> `_answer`;
+what happens to it meanwhile (`take` and `go_on`, `on_served`, `on_leading`, `on_death`,
+`on_deadline`) goes on at `_advance`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from functools import partial
-from typing import TYPE_CHECKING
 
 from anabranch.aggregate.join import JoinLayer
-from anabranch.contract.codec import MAX_VALUE_BYTES, encode
 from anabranch.contract.events import Error, PartialResult, Query, TaskLayer
-from anabranch.coordinator.background.worker_crashes import DEATHS
-from anabranch.coordinator.query.answering import attributes, compose, encode_bounded
-from anabranch.coordinator.query.brain import Brain
-from anabranch.coordinator.query.cache_fill import memoise
+from anabranch.contract.results import failed
+from anabranch.coordinator.query.answer_writer import AnswerWriter
+from anabranch.coordinator.query.cache_lookup import CacheLookup
+from anabranch.coordinator.query.claim import Claim
+from anabranch.coordinator.query.crash_tracker import DEATHS, CrashTracker
+from anabranch.coordinator.query.deadlines import Deadlines
+from anabranch.coordinator.query.dispatcher import Dispatcher
+from anabranch.coordinator.query.flights import SharedFetches
 from anabranch.coordinator.query.open_query import OpenQuery
-from anabranch.coordinator.query.outbox import AnswerOut, TaskOut
-from anabranch.coordinator.query.planning import choose_layers, plan, probe
-from anabranch.coordinator.query.telemetry_record import telemetry_record
-from anabranch.dispatch.attempts import Attempt, next_attempts
+from anabranch.coordinator.query.outbox import Outbox
+from anabranch.coordinator.query.planning import Planner
+from anabranch.coordinator.query.rejections import Rejections
 from anabranch.dispatch.routing import Route
-from anabranch.dispatch.tasks import bundle, task_layers
-from anabranch.errors import DecodeError
 from anabranch.kafka.transport import Record
 from anabranch.observe.spans import Trace
 from anabranch.runtime.containment import contained
-
-if TYPE_CHECKING:
-    from anabranch.coordinator.query.partition import QueryPartition
 
 __all__ = ["OpenQueries"]
 
@@ -39,12 +36,32 @@ class OpenQueries:
     """What is read and not answered of one partition.
 
     What an event brings to queries that share fetches with its own happens after it, never
-    inside it: whoever calls in here from outside calls `SharedFetches.settle` then.
+    inside it: the partition calls `SharedFetches.drain` then.
     """
 
-    def __init__(self, owner: QueryPartition, brain: Brain) -> None:
-        self._owner = owner
-        self._brain = brain
+    def __init__(
+        self,
+        claim: Claim,
+        lookup: CacheLookup,
+        planner: Planner,
+        dispatcher: Dispatcher,
+        fetches: SharedFetches,
+        crashes: CrashTracker,
+        writer: AnswerWriter,
+        rejections: Rejections,
+        deadlines: Deadlines,
+        outbox: Outbox,
+    ) -> None:
+        self._claim = claim
+        self._lookup = lookup
+        self._planner = planner
+        self._dispatcher = dispatcher
+        self._fetches = fetches
+        self._crashes = crashes
+        self._writer = writer
+        self._rejections = rejections
+        self._deadlines = deadlines
+        self._outbox = outbox
         self._open: dict[int, OpenQuery] = {}
         self._lingering: dict[int, OpenQuery] = {}
         """Answered early, and others wait for what is still fetched for them."""
@@ -76,114 +93,109 @@ class OpenQueries:
         arrived: Sequence[PartialResult],
     ) -> None:
         """A query was read; `arrived` is what had come for it before."""
-        brain = self._brain
         open_query = OpenQuery(
             query,
             record,
             trace,
-            choose_layers(brain, query),
+            self._planner.choose_layers(query),
             read_ms=now_ms,
-            deadline_ms=brain.intake.deadline_ms(query, asked_ms),
+            deadline_ms=self._planner.deadline_ms(query, asked_ms),
         )
         self._open[record.offset] = open_query
-        probe(brain, open_query, now_ms)
+        self._lookup.probe(open_query, now_ms)
         is_late = now_ms >= open_query.deadline_ms
         # Of a late one nothing is asked: it costs what an answer from the cache costs.
-        if not is_late and not plan(brain, open_query, now_ms):
+        if not is_late and not self._planner.plan(open_query, now_ms):
             self._unplanned[record.offset] = open_query
-            brain.deadlines.add(open_query.plan_by_ms, self._owner.number, record.offset)
+            self._watch(open_query, open_query.plan_by_ms)
         for result in arrived:
             open_query.join.accept(result, now_ms)
         if is_late:
             open_query.join.expire()
         elif open_query.join.open:
-            brain.deadlines.add(open_query.deadline_ms, self._owner.number, record.offset)
-        self._advance(open_query)
+            self._watch(open_query, open_query.deadline_ms)
+        self._advance(open_query, now_ms)
 
-    def take(self, open_query: OpenQuery, results: Sequence[PartialResult]) -> list[PartialResult]:
+    def take(
+        self, open_query: OpenQuery, results: Sequence[PartialResult], now_ms: float
+    ) -> list[PartialResult]:
         """Take what a partial brought; those results that count."""
-        return [result for result in results if self._accept(open_query, result)]
+        return [result for result in results if self._accept(open_query, result, now_ms)]
 
-    def go_on(self, open_query: OpenQuery, counted: Sequence[PartialResult]) -> None:
+    def go_on(self, open_query: OpenQuery, counted: Sequence[PartialResult], now_ms: float) -> None:
         """After `take`: tell those who wait for the same, then do what is due now."""
-        with self._contained(open_query):
-            for result in counted:
-                layer = open_query.join.layers[result.layer]
-                if layer.status != "open" and open_query.leading.get(result.layer):
-                    self._brain.sharing.ended(open_query, layer, self._brain.now_ms())
+        with self._contained(open_query, now_ms):
+            self._tell(open_query, counted, now_ms)
             if self.is_open(open_query.offset):
-                self._advance(open_query)
+                self._advance(open_query, now_ms)
             else:
-                self.on_forsaken(open_query.offset)
+                self.on_forsaken(open_query.offset, now_ms)
 
-    def on_deadline(self, offset: int) -> None:
+    def on_deadline(self, offset: int, now_ms: float) -> None:
         """A time that a query waits for has come; nothing happens if it was answered."""
-        now_ms = self._brain.now_ms()
         lingering = self._lingering.get(offset)
         if lingering is not None and now_ms >= lingering.deadline_ms:
-            self._let_go(lingering)
+            self._end_fetches(lingering, now_ms)
         if (open_query := self._open.get(offset)) is not None:
-            with self._contained(open_query):
+            with self._contained(open_query, now_ms):
                 self._wake(open_query, now_ms)
-        self._brain.sharing.settle()
 
-    def on_health(self) -> None:
+    def on_health(self, now_ms: float) -> None:
         """Layers may have been announced, or the time for that may be over."""
         for open_query in list(self._unplanned.values()):
-            with self._contained(open_query):
-                self._plan(open_query, self._brain.now_ms())
-        self._brain.sharing.settle()
+            with self._contained(open_query, now_ms):
+                self._plan(open_query, now_ms)
 
-    def on_served(self, offset: int, layer: JoinLayer) -> None:
+    def on_served(self, offset: int, layer: JoinLayer, now_ms: float) -> None:
         """Another query's fetch brought a layer that this one waits for."""
         if (open_query := self._open.get(offset)) is not None:
-            with self._contained(open_query):
+            with self._contained(open_query, now_ms):
                 open_query.join.layers[layer.name].share(layer)
-                self._advance(open_query)
+                self._advance(open_query, now_ms)
 
-    def on_leading(self, offset: int, layer: str) -> None:
+    def on_leading(self, offset: int, layer: str, now_ms: float) -> None:
         """The query that fetched for this one is gone: it fetches itself, if there is time."""
         open_query = self._open.get(offset)
-        if open_query is not None and self._brain.now_ms() < open_query.deadline_ms:
-            with self._contained(open_query):
+        if open_query is not None and now_ms < open_query.deadline_ms:
+            with self._contained(open_query, now_ms):
                 open_query.join.layers[layer].attempts.clear()
                 open_query.leading[layer] = True
-                self._advance(open_query)
+                self._advance(open_query, now_ms)
 
-    def on_forsaken(self, offset: int) -> None:
+    def on_forsaken(self, offset: int, now_ms: float) -> None:
         """Nobody waits any more for a layer that is still fetched for an answered query."""
         lingering = self._lingering.get(offset)
-        if lingering is not None and not self._brain.sharing.flights.led_by(lingering.place):
-            self._let_go(lingering)
+        if lingering is not None and not self._fetches.is_awaited(lingering):
+            self._end_fetches(lingering, now_ms)
 
-    def on_death(self, open_query: OpenQuery, routes: Set[Route]) -> None:
+    def on_death(self, open_query: OpenQuery, routes: Set[Route], now_ms: float) -> None:
         """A worker that read there died, and had this query: it may be one too many.
 
         Who waits for what it fetched does not wait for that any more.
         """
-        with self._contained(open_query):
-            for layer in {name for (name, _), at in open_query.routes.items() if at in routes}:
-                self._brain.sharing.lost(open_query, layer, self._brain.now_ms())
+        with self._contained(open_query, now_ms):
+            for layer in open_query.layers_at(routes):
+                self._fetches.fail(open_query, layer, now_ms)
             if self.is_open(open_query.offset):
-                self._advance(open_query)
-        self._brain.sharing.settle()
+                self._advance(open_query, now_ms)
 
-    def on_refused(self, offset: int, layers: Sequence[TaskLayer], why: str) -> None:
+    def on_refused(self, offset: int, layers: Sequence[TaskLayer], why: str, now_ms: float) -> None:
         """The broker took no task for these."""
         open_query = self._open.get(offset) or self._lingering.get(offset)
         if open_query is not None:
-            with self._contained(open_query):
-                self.go_on(open_query, self.take(open_query, [_failed(it, why) for it in layers]))
-        self._brain.sharing.settle()
+            with self._contained(open_query, now_ms):
+                results = [failed(layer, "error", why) for layer in layers]
+                self.go_on(open_query, self.take(open_query, results, now_ms), now_ms)
 
-    def give_up(self, open_query: OpenQuery, error: Exception) -> None:
+    def give_up(self, open_query: OpenQuery, now_ms: float, error: Exception) -> None:
         """Handling a query raised this: it ends; one that is answered ends without a word."""
         if self.is_open(open_query.offset):
-            self._owner.give_up(open_query.record, open_query.trace, error)
+            self.drop(open_query.offset, now_ms)
+            self._rejections.give_up(open_query.record, open_query.trace, error, now_ms)
         else:
-            self._let_go(open_query)
+            self._end_fetches(open_query, now_ms)
 
-    def drop(self, offset: int, running: Set[str] = frozenset()) -> None:
+    def drop(self, offset: int, now_ms: float, running: Set[str] = frozenset()) -> None:
         """A query is over: nothing of it is left here, nor where it meets others.
 
         But what is `running` for it goes on if others wait for that.
@@ -192,12 +204,10 @@ class OpenQueries:
         self._unplanned.pop(offset, None)
         if open_query is None:
             return
-        now_ms, routes = self._brain.now_ms(), open_query.routes
         if now_ms >= open_query.deadline_ms:
             running = frozenset()
-        awaited = self._brain.sharing.left(open_query, now_ms, running)
-        for slot in [slot for slot in routes if slot[0] not in awaited]:
-            self._brain.outstanding.ended(*routes.pop(slot))
+        awaited = self._fetches.leave(open_query, now_ms, running)
+        self._dispatcher.forget(open_query, but=awaited)
         for layer in awaited:
             open_query.join.layers[layer].reopen()
         if awaited:
@@ -205,152 +215,97 @@ class OpenQueries:
 
     def shift(self, moved_ms: float, now_ms: float) -> None:
         """The broker's clock was set: every query keeps the time that it had left."""
-        for open_query in (*self._open.values(), *self._lingering.values()):
+        for open_query in self.fetching():
             open_query.shift(moved_ms, now_ms)
 
-    def abandon(self) -> None:
+    def abandon(self, now_ms: float) -> None:
         """The partition is somebody else's: whatever was outstanding is forgotten."""
         for offset, open_query in list(self._open.items()):
-            self.drop(offset)
+            self.drop(offset, now_ms)
             open_query.trace.end("partition lost")
         for open_query in list(self._lingering.values()):
-            self._let_go(open_query)
-        self._brain.sharing.settle()
+            self._end_fetches(open_query, now_ms)
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 
-    def _contained(self, open_query: OpenQuery) -> contained:
-        return contained(partial(self.give_up, open_query))
+    def _contained(self, open_query: OpenQuery, now_ms: float) -> contained:
+        return contained(partial(self.give_up, open_query, now_ms))
+
+    def _watch(self, open_query: OpenQuery, until_ms: float) -> None:
+        self._deadlines.watch(until_ms, self._claim.number, open_query.offset)
 
     def _plan(self, open_query: OpenQuery, now_ms: float) -> None:
-        if plan(self._brain, open_query, now_ms):
+        if self._planner.plan(open_query, now_ms):
             del self._unplanned[open_query.offset]
-            self._advance(open_query)
+            self._advance(open_query, now_ms)
 
     def _wake(self, open_query: OpenQuery, now_ms: float) -> None:
         """Its deadline has come, or it has waited long enough for more than enough."""
         if now_ms >= open_query.deadline_ms:
             open_query.join.expire()
-            self._answer(open_query)
+            self._answer(open_query, now_ms)
         elif open_query.offset in self._unplanned:
             self._plan(open_query, now_ms)
         elif open_query.patient_until_ms is not None and now_ms >= open_query.patient_until_ms:
-            self._advance(open_query)
+            self._advance(open_query, now_ms)
 
-    def _advance(self, open_query: OpenQuery) -> None:
+    def _advance(self, open_query: OpenQuery, now_ms: float) -> None:
         """Answer if there is enough; otherwise make the attempts that are due."""
         join = open_query.join
         if join.open and open_query.offset in self._unplanned:
             return
-        if join.open and self._is_enough(open_query):
-            join.abandon("enough came from the other layers")
-        if not join.open:
-            self._answer(open_query)
-            return
-        now_ms = self._brain.now_ms()
-        if self._brain.mortality.is_quarantined(open_query.digest, now_ms):
-            self._condemn(open_query)
-            return
-        mine = [
-            attempt
-            for attempt in next_attempts(join, self._owner.epoch)
-            if self._leads(open_query, attempt, now_ms)
-        ]
-        for group, attempts in bundle(mine):
-            if self._brain.directory.partitions(group):
-                self._send(open_query, group, attempts)
-        if gone := [it for it in mine if not self._brain.directory.partitions(it.layer.group)]:
-            slots = [_failed(it, "its group was withdrawn meanwhile") for it in task_layers(gone)]
-            self.go_on(open_query, self.take(open_query, slots))
+        while True:
+            if join.open and self._is_enough(open_query, now_ms):
+                join.abandon("enough came from the other layers")
+            if not join.open:
+                self._answer(open_query, now_ms)
+                return
+            if self._crashes.is_quarantined(open_query.digest, now_ms):
+                self._quarantine(open_query, now_ms)
+                return
+            results = self._dispatcher.dispatch(open_query, self._claim, now_ms)
+            if not results:
+                return
+            self._tell(open_query, self.take(open_query, results, now_ms), now_ms)
 
-    def _is_enough(self, open_query: OpenQuery) -> bool:
+    def _is_enough(self, open_query: OpenQuery, now_ms: float) -> bool:
         """Coverage is met, and waiting for the rest does not pay any more."""
         before_ms = open_query.patient_until_ms
-        enough = open_query.is_enough(self._brain.now_ms())
+        enough = open_query.is_enough(now_ms)
         until_ms = open_query.patient_until_ms
         if until_ms is not None and until_ms != before_ms:
-            self._brain.deadlines.add(until_ms, self._owner.number, open_query.offset)
+            self._watch(open_query, until_ms)
         return enough
 
-    def _leads(self, open_query: OpenQuery, attempt: Attempt, now_ms: float) -> bool:
-        """Single-flight: the first attempt of a layer meets those of other queries."""
-        name = attempt.layer.name
-        if attempt.layer.refreshing:
-            attempt.layer.refreshing = self._brain.sharing.may_refresh(open_query, name)
-            return attempt.layer.refreshing
-        leads = open_query.leading.get(name)
-        if leads is None:
-            leads = self._brain.sharing.must_fetch(open_query, name, now_ms)
-            open_query.leading[name] = leads
-        return leads
-
-    def _send(self, open_query: OpenQuery, group: str, attempts: list[Attempt]) -> None:
-        brain = self._brain
-        partition = brain.outstanding.choose(group, brain.directory.partitions(group))
-        for attempt in attempts:
-            brain.outstanding.sent(group, partition)
-            open_query.routes[attempt.layer.name, attempt.shard] = (group, partition)
-        task = open_query.task(attempts)
-        if len(value := encode(task)) > MAX_VALUE_BYTES:
-            raise DecodeError(
-                f"what workers would be asked has {len(value):,} bytes, over {MAX_VALUE_BYTES:,}"
-            )
-        topic, offset = brain.topics.tasks(group, open_query.query.priority), open_query.offset
-        headers = open_query.headers
-        brain.outbox.tasks.append(
-            TaskOut(topic, partition, value, headers, self._owner, offset, task.layers)
-        )
-
-    def _accept(self, open_query: OpenQuery, result: PartialResult) -> bool:
-        route = open_query.routes.pop((result.layer, result.shard), None)
-        if route is not None:
-            self._brain.outstanding.ended(*route)
+    def _accept(self, open_query: OpenQuery, result: PartialResult, now_ms: float) -> bool:
+        self._dispatcher.arrived(open_query, result)
         if result.status in ("ok", "error"):
-            self._brain.mortality.survived(open_query.digest, result.layer)
-        return open_query.join.accept(result, self._brain.now_ms())
+            self._crashes.survived(open_query.digest, result.layer)
+        return open_query.join.accept(result, now_ms)
 
-    def _answer(self, open_query: OpenQuery) -> None:
+    def _tell(self, open_query: OpenQuery, counted: Sequence[PartialResult], now_ms: float) -> None:
+        """Those who wait for layers that are over now."""
+        for result in counted:
+            layer = open_query.join.layers[result.layer]
+            if layer.status != "open" and open_query.leading.get(result.layer):
+                self._fetches.finish(open_query, layer, now_ms)
+
+    def _answer(self, open_query: OpenQuery, now_ms: float) -> None:
         """What can fail comes first: until the last line the query is open, and can be given up."""
-        brain, now_ms = self._brain, self._brain.now_ms()
-        answer = compose(brain, open_query, epoch=self._owner.epoch, now_ms=now_ms)
-        out = AnswerOut(
-            self._owner,
-            open_query.offset,
-            open_query.query.id.encode(),
-            encode_bounded(answer),
-            open_query.headers,
-            open_query.query.reply_to,
-        )
-        memoise(brain, open_query, answer)
-        learned = telemetry_record(open_query, answer, now_ms, brain.selector.telemetry.speedups)
-        if learned is not None:
-            brain.selector.observe(learned)
-        open_query.trace.set(attributes(answer, open_query.join))
-        open_query.trace.end(answer.error.message if answer.error else None)
-        self.drop(open_query.offset, {layer for layer, _ in open_query.routes})
-        brain.outbox.answers.append(out)
+        out = self._writer.write(open_query, self._claim, now_ms)
+        self.drop(open_query.offset, now_ms, {layer for layer, _ in open_query.routes})
+        self._outbox.answers.append(out)
 
-    def _condemn(self, open_query: OpenQuery) -> None:
-        self._brain.mortality.gave_up(open_query.routes.values(), open_query.deadline_ms)
-        self.drop(open_query.offset)
+    def _quarantine(self, open_query: OpenQuery, now_ms: float) -> None:
+        self._crashes.gave_up(open_query.routes.values(), open_query.deadline_ms)
+        self.drop(open_query.offset, now_ms)
         told = Error("quarantined", f"{DEATHS} workers died while they had this question")
-        self._owner.reject(open_query.record, open_query.trace, told, open_query.query.id)
+        self._rejections.reject(
+            open_query.record, open_query.trace, told, open_query.query.id, now_ms
+        )
 
-    def _let_go(self, lingering: OpenQuery) -> None:
+    def _end_fetches(self, lingering: OpenQuery, now_ms: float) -> None:
         """Nobody waits any more for what was fetched for a query that is answered."""
         self._lingering.pop(lingering.offset, None)
-        for route in lingering.routes.values():
-            self._brain.outstanding.ended(*route)
-        lingering.routes.clear()
-        self._brain.sharing.left(lingering, self._brain.now_ms())
-
-
-def _failed(slot: TaskLayer, why: str) -> PartialResult:
-    return PartialResult(
-        layer=slot.layer,
-        shard=slot.shard,
-        shards=slot.shards,
-        attempt=slot.attempt,
-        status="error",
-        error=why,
-    )
+        self._dispatcher.forget(lingering)
+        self._fetches.leave(lingering, now_ms)

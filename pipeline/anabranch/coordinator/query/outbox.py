@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from anabranch.contract.events import TaskLayer
+from anabranch.coordinator.query.claim import Claim
+from anabranch.coordinator.query.counters import Counters
+from anabranch.kafka.dead_letters import stack_digest
 from anabranch.kafka.transport import Headers, Record
+from anabranch.runtime.containment import describe
 
-if TYPE_CHECKING:
-    from anabranch.coordinator.query.partition import QueryPartition
-
-__all__ = ["AnswerOut", "DeadLetterOut", "Outbox", "TaskOut"]
+__all__ = ["AnswerOut", "DeadLetterOut", "Effects", "Outbox", "TaskOut"]
 
 
 class TaskOut(NamedTuple):
@@ -21,8 +22,8 @@ class TaskOut(NamedTuple):
     partition: int
     value: bytes
     headers: Headers
-    owner: QueryPartition | None = None
-    """Told, with the next two, if the broker refuses it; None for what nobody has asked."""
+    claim: Claim | None = None
+    """Whose partition is told, with the next two, if the broker refuses it; nobody's: None."""
     offset: int = -1
     layers: Sequence[TaskLayer] = ()
 
@@ -30,7 +31,7 @@ class TaskOut(NamedTuple):
 class AnswerOut(NamedTuple):
     """An answer; its query's offset is done when `results` has acknowledged it."""
 
-    owner: QueryPartition
+    claim: Claim
     offset: int
     key: bytes
     value: bytes
@@ -47,16 +48,25 @@ class DeadLetterOut(NamedTuple):
     reason: str
     stack: str = ""
     """The error's `stack_digest`."""
-    owner: QueryPartition | None = None
+    claim: Claim | None = None
     answer: AnswerOut | None = None
+
+
+class Effects(NamedTuple):
+    """What is to be sent."""
+
+    tasks: list[TaskOut]
+    answers: list[AnswerOut]
+    dead_letters: list[DeadLetterOut]
 
 
 class Outbox:
     """Collects during a turn; emptied by the publisher after it."""
 
-    __slots__ = ("answers", "dead_letters", "tasks")
+    __slots__ = ("_counters", "answers", "dead_letters", "tasks")
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self.tasks: list[TaskOut] = []
         self.answers: list[AnswerOut] = []
         self.dead_letters: list[DeadLetterOut] = []
@@ -64,10 +74,24 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self.tasks or self.answers or self.dead_letters)
 
-    def take(self) -> Outbox:
+    def unreadable(self, record: Record, error: Exception) -> None:
+        """A record of no query's cannot be read or handled."""
+        self.dead_letter(record, describe(error), stack_digest(error))
+
+    def dead_letter(
+        self,
+        record: Record,
+        reason: str,
+        stack: str = "",
+        claim: Claim | None = None,
+        answer: AnswerOut | None = None,
+    ) -> None:
+        """A record becomes a dead letter; see `DeadLetterOut`."""
+        self._counters.dead_letters += 1
+        self.dead_letters.append(DeadLetterOut(record, reason, stack, claim, answer))
+
+    def take(self) -> Effects:
         """Everything collected so far, leaving this one empty."""
-        taken = Outbox()
-        taken.tasks, self.tasks = self.tasks, []
-        taken.answers, self.answers = self.answers, []
-        taken.dead_letters, self.dead_letters = self.dead_letters, []
+        taken = Effects(self.tasks, self.answers, self.dead_letters)
+        self.tasks, self.answers, self.dead_letters = [], [], []
         return taken

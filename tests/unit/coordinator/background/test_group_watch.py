@@ -53,8 +53,11 @@ def announced(*groups: str) -> LayerRegistry:
     return directory
 
 
+async def nobody_waits() -> None: ...
+
+
 async def watched(directory: LayerRegistry, lookups: Lookups, for_s: float) -> GroupWatch:
-    watch = GroupWatch(directory, Topics(""), lookups)  # type: ignore[arg-type]
+    watch = GroupWatch(directory, Topics(""), lookups, nobody_waits)  # type: ignore[arg-type]
     loop = asyncio.get_running_loop()
     task = loop.create_task(watch.run(Stage("groups", loop)))
     await asyncio.sleep(for_s)
@@ -85,7 +88,7 @@ class TestGroupWatch:
     def test_one_whose_topics_are_made_later_is_found(self) -> None:
         async def main() -> int:
             directory, lookups = announced("late"), Lookups()
-            watch = GroupWatch(directory, Topics(""), lookups)  # type: ignore[arg-type]
+            watch = GroupWatch(directory, Topics(""), lookups, nobody_waits)  # type: ignore[arg-type]
             loop = asyncio.get_running_loop()
             task = loop.create_task(watch.run(Stage("groups", loop)))
             await asyncio.sleep(10.0)
@@ -99,7 +102,7 @@ class TestGroupWatch:
     def test_one_that_misses_a_look_is_still_asked_and_one_that_is_gone_is_not(self) -> None:
         async def main() -> list[int]:
             directory, lookups = announced("io"), Lookups("io")
-            watch = GroupWatch(directory, Topics(""), lookups)  # type: ignore[arg-type]
+            watch = GroupWatch(directory, Topics(""), lookups, nobody_waits)  # type: ignore[arg-type]
             counts = []
             for there in (True, False, False, True, False, False, False):
                 lookups.there = set(Topics("").tasks_of("io")) if there else set()
@@ -113,7 +116,7 @@ class TestGroupWatch:
         async def main() -> tuple[bool, int]:
             directory, lookups = announced("io"), Lookups("io")
             lookups.away = True
-            watch = GroupWatch(directory, Topics(""), lookups)  # type: ignore[arg-type]
+            watch = GroupWatch(directory, Topics(""), lookups, nobody_waits)  # type: ignore[arg-type]
             loop = asyncio.get_running_loop()
             task = loop.create_task(watch.run(Stage("groups", loop)))
             await asyncio.sleep(2.0)
@@ -145,13 +148,13 @@ def test_orders_are_obeyed_at_once_whatever_dead_groups_are_announced() -> None:
         transport = broker.transport("c")
         async with Coordinator(config, transport=transport, clock=VirtualClock()) as coordinator:
             lookups = Lookups(takes_s=1.0)
-            coordinator._groups._producer = lookups  # type: ignore[assignment]
+            coordinator.parts.groups._producer = lookups  # type: ignore[assignment]
             await coordinator.ready()
             loop = asyncio.get_running_loop()
             begun = loop.time()
             order = encode(ControlRecord("invalidate", layer="x"))
             acked = await producer.send_and_wait(topics.control, order, key=b"x", partition=0)
-            await until(lambda: coordinator.brain.control_position > acked.offset)
+            await until(lambda: coordinator.query.invalidations.position > acked.offset)
             return loop.time() - begun
 
     assert run(main()) < 1.0
@@ -162,7 +165,7 @@ def test_a_group_that_is_withdrawn_meanwhile_costs_a_query_its_own_layers() -> N
     id_ = world.ask("a", "d", strategy="sequential")
     (first, *_) = world.asked()
     for name in ("d", "e", "f"):
-        world.brain.directory.learn(FakeRecord(None, key=f"layer/cpu/{name}".encode()), 0.0)
+        world.parts.registry.learn(FakeRecord(None, key=f"layer/cpu/{name}".encode()), 0.0)
     world.reply(first)
     world.after(1_000)
     assert world.answers[id_].status == "partial"

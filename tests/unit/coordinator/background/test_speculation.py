@@ -7,25 +7,24 @@ from records import FakeRecord
 from anabranch.config.settings import Config, CoordinatorConfig, TypeConfig
 from anabranch.contract.codec import decode, encode
 from anabranch.contract.events import Item, LayerDescriptor, Partial, PartialResult, Query, Task
-from anabranch.coordinator.partitions.progress import Bounds, Progress
-from anabranch.coordinator.partitions.restored import Restored
-from anabranch.coordinator.query.brain import Brain
-from anabranch.coordinator.query.partition import QueryPartition
+from anabranch.coordinator.progress.restored import Restored
+from anabranch.coordinator.progress.window import Bounds, Progress
+from anabranch.coordinator.wiring import QueryParts
 
 
 class Bench:
-    """A brain with one partition and one layer, and what it sends."""
+    """A coordinator with one partition and one layer, and what it sends."""
 
     def __init__(self, config: CoordinatorConfig) -> None:
         self.now_ms = 1_000_000.0
-        self.brain = Brain(
+        self.parts = QueryParts(
             Config(types={"t": TypeConfig(layers=["a"])}, coordinator=config), lambda: self.now_ms
         )
         announced = encode(LayerDescriptor("a", "default", ttl_ms=100_000))
-        self.brain.directory.learn(FakeRecord(announced, key=b"layer/default/a"), self.now_ms)
-        self.brain.directory.topics_exist("default", 4)
-        self.partition = QueryPartition(0, self.brain, Restored(Progress(0), Bounds(), 0))
-        self.brain.sharing.partitions = {0: self.partition}
+        self.parts.registry.learn(FakeRecord(announced, key=b"layer/default/a"), self.now_ms)
+        self.parts.registry.topics_exist("default", 4)
+        self.partition = self.parts.new_partition(0, Restored(Progress(0), Bounds(), 0))
+        self.parts.owned[0] = self.partition
         self.offset = self.partials = 0
 
     def ask(self, n: int, **params: object) -> None:
@@ -33,17 +32,17 @@ class Bench:
         query = Query(id=f"q{self.offset}", type="t", params={"n": n, **params})
         record = FakeRecord(encode(query), offset=self.offset, timestamp=int(self.now_ms))
         self.offset += 1
-        self.partition.on_query(record)
+        self.partition.on_query(record, self.now_ms)
         for _, task in self.tasks():
             if task.query:
                 self.work(task)
-        for answer in self.brain.outbox.take().answers:
+        for answer in self.parts.outbox.take().answers:
             self.partition.on_acked(answer.offset, answer.offset)
 
     def tasks(self) -> list[tuple[str, Task]]:
-        out = self.brain.outbox.tasks
+        out = self.parts.outbox.tasks
         self.guessed = [(t.topic, decode(t.value, Task)) for t in out]
-        self.brain.outbox.tasks = []
+        self.parts.outbox.tasks = []
         self.sent = [*getattr(self, "sent", []), *self.guessed]
         return self.guessed
 
@@ -57,7 +56,7 @@ class Bench:
             encode(partial), offset=self.partials, timestamp=int(self.now_ms), topic="partials"
         )
         self.partials += 1
-        self.partition.on_partial(record)
+        self.partition.on_partial(record, self.now_ms)
 
     def guesses(self) -> list[tuple[str, Task]]:
         return [(topic, task) for topic, task in self.sent if not task.query]
@@ -69,7 +68,7 @@ def test_nothing_is_guessed_unless_configured() -> None:
         bench.ask(1)
         bench.ask(2)
     assert not bench.guesses()
-    assert bench.brain.guessing.stats() == {"warming": {"on": 0.0}, "prefetch": {"on": 0.0}}
+    assert bench.parts.speculation.stats() == {"warming": {"on": 0.0}, "prefetch": {"on": 0.0}}
 
 
 def test_what_tends_to_follow_is_fetched_low_and_then_served_from_the_cache() -> None:
@@ -89,7 +88,7 @@ def test_what_tends_to_follow_is_fetched_low_and_then_served_from_the_cache() ->
     bench.sent = []
     bench.ask(2)
     assert not [t for _, t in bench.sent if t.params == {"n": 2}], "it was in the cache"
-    assert bench.brain.guessing.stats()["prefetch"]["came_true"] >= 1
+    assert bench.parts.speculation.stats()["prefetch"]["came_true"] >= 1
 
 
 def test_what_a_guess_brought_replaces_what_is_about_to_expire() -> None:
@@ -99,13 +98,13 @@ def test_what_a_guess_brought_replaces_what_is_about_to_expire() -> None:
     bench.ask(1)
     bench.ask(1)
     bench.now_ms += 80_000
-    assert [a.key[3] for a in bench.brain.cache.ageing(bench.now_ms)] == [1]
-    bench.brain.guessing.refresh()
+    assert [a.key[3] for a in bench.parts.cache.ageing(bench.now_ms)] == [1]
+    bench.parts.speculation.refresh(bench.now_ms)
     bench.tasks()
     ((topic, task),) = bench.guesses()
     assert topic.endswith(".low")
     bench.work(task)
-    assert not list(bench.brain.cache.ageing(bench.now_ms))
+    assert not list(bench.parts.cache.ageing(bench.now_ms))
     bench.now_ms += 50_000  # beyond the first result's life
     bench.sent = []
     bench.ask(1)
@@ -120,7 +119,7 @@ def test_large_questions_are_neither_learned_from_nor_refreshed() -> None:
         bench.ask(1, text="x" * 2_000)
         bench.ask(2, text="x" * 2_000)
     bench.now_ms += 80_000
-    assert len(list(bench.brain.cache.ageing(bench.now_ms))) == 2
-    bench.brain.guessing.refresh()
+    assert len(list(bench.parts.cache.ageing(bench.now_ms))) == 2
+    bench.parts.speculation.refresh(bench.now_ms)
     bench.tasks()
     assert not bench.guesses()

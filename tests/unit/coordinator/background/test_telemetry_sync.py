@@ -16,7 +16,7 @@ from anabranch.contract.plan import Decision, GroupLoad, PlanContext
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.background.telemetry_sync import TelemetrySync
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.wiring import QueryParts
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.kafka.transport import Record, TopicPartition
 from anabranch.layers.api import LayerSpec, Request, layer
@@ -57,8 +57,8 @@ async def with_history(
         client = Client(CONFIG, transport=broker.transport(process="client"))
         await stack.enter_async_context(client)
         await worker.ready()
-        await until(lambda: first.brain.directory.descriptor("quick"))
-        await until(lambda: first.ownership.resumed.is_set())
+        await until(lambda: first.query.registry.descriptor("quick"))
+        await until(lambda: first.parts.rebalance.resumed.is_set())
         for n in range(ASKED):
             await client.ask("t", {"n": n}, timeout_ms=5_000)
         await until(lambda: told(broker) >= ASKED)
@@ -79,7 +79,7 @@ def told(broker: MemoryBroker) -> int:
 def decide(of: Coordinator) -> Decision:
     descriptors = tuple(LayerDescriptor(name, "default") for name in ("slow", "quick"))
     context = PlanContext("q", "t", ("slow", "quick"), (), descriptors, {"default": GroupLoad(2)})
-    return of.brain.selector.decide(context)
+    return of.query.selector.decide(context)
 
 
 def test_one_that_comes_later_decides_like_its_peers() -> None:
@@ -89,14 +89,14 @@ def test_one_that_comes_later_decides_like_its_peers() -> None:
         async def compare(first: Coordinator) -> None:
             async with coordinator(broker, "c2") as second:
                 await second.ready()
-                first.brain.selector.telemetry.settle()
-                slow_ms = second.brain.profiler.latency_ms("slow")
-                assert slow_ms > 20 * second.brain.profiler.latency_ms("quick")
-                assert slow_ms == first.brain.profiler.latency_ms("slow")
+                first.query.selector.telemetry.settle()
+                slow_ms = second.query.profiler.latency_ms("slow")
+                assert slow_ms > 20 * second.query.profiler.latency_ms("quick")
+                assert slow_ms == first.query.profiler.latency_ms("slow")
                 mine, theirs = decide(second), decide(first)
                 assert (mine.strategy, mine.order) == (theirs.strategy, theirs.order)
                 assert mine.estimates == theirs.estimates
-                assert second.brain.graph.knows_type("t")
+                assert second.query.graph.knows_type("t")
 
         await with_history(broker, compare)
 
@@ -110,8 +110,8 @@ def test_one_that_was_there_learns_along() -> None:
         async with coordinator(broker, "c0") as beside:
 
             async def compare(_: Coordinator) -> None:
-                await until(lambda: beside.brain.graph.knows_type("t"))
-                assert beside.brain.profiler.latency_ms("slow") > 100
+                await until(lambda: beside.query.graph.knows_type("t"))
+                assert beside.query.profiler.latency_ms("slow") > 100
 
             await with_history(broker, compare)
 
@@ -151,7 +151,15 @@ def test_a_long_past_of_junk_keeps_nobody_from_starting_nor_from_working() -> No
     async def body() -> None:
         reader = EndlessPast()
         producer = MemoryBroker().transport().producer("p")
-        exchange = TelemetrySync(Brain(CONFIG, lambda: 0.0), producer, reader)  # type: ignore[arg-type]
+        parts = QueryParts(CONFIG, lambda: 0.0)
+        exchange = TelemetrySync(
+            parts.selector.telemetry,
+            parts.topics.telemetry,
+            producer,
+            reader,  # type: ignore[arg-type]
+            parts.outbox,
+            parts.counters,
+        )
         await exchange.start()
         loop = asyncio.get_running_loop()
         replayed, between = 0, set()

@@ -16,7 +16,8 @@ from anabranch.config.settings import Config, TypeConfig, WorkerConfig
 from anabranch.contract.codec import decode, encode
 from anabranch.contract.events import Answer, Item, MemberHealth
 from anabranch.coordinator import Coordinator
-from anabranch.coordinator.background.worker_crashes import DEATHS, CrashTracker, mourn
+from anabranch.coordinator.background.worker_crashes import WorkerCrashes
+from anabranch.coordinator.query.crash_tracker import DEATHS, CrashTracker
 from anabranch.coordinator.query.open_queries import OpenQueries
 from anabranch.coordinator.query.open_query import OpenQuery
 from anabranch.coordinator.query.outbox import DeadLetterOut
@@ -44,19 +45,24 @@ def worker(name: str, *, group: str = "io", state: str = "ready") -> MemberHealt
 
 def die(world: Hybrid, name: str, *, state: str = "ready") -> list[DeadLetterOut]:
     """A worker of `io` is heard of for the last time; what is given up at its death."""
-    heard(world.brain.directory, worker(name, state=state), world.now_ms, world.now_ms)
+    heard(world.parts.registry, worker(name, state=state), world.now_ms, world.now_ms)
     silence(world)
     before = len(world.letters)
     world.collect()
     return world.letters[before:]
 
 
+def look(world: Hybrid) -> None:
+    parts = world.parts
+    WorkerCrashes(parts.registry.members, parts.crashes, parts.owned).look(world.now_ms)
+
+
 def silence(world: Hybrid) -> None:
     """Nobody but the coordinator is heard for a while."""
     world.now_ms += 3_500
     for _ in range(4):
-        world.brain.directory.members.beat()
-    mourn(world.brain, world.partitions)
+        world.parts.registry.members.beat()
+    look(world)
 
 
 def told(letter: DeadLetterOut) -> Answer:
@@ -85,29 +91,29 @@ def test_a_thousand_that_say_they_read_the_same_and_die_cost_what_two_do(
         world.ask("a", n=n, **LONG)
     on_death = OpenQueries.on_death
 
-    def count(queries: OpenQueries, query: OpenQuery, routes: set[Route]) -> None:
+    def count(queries: OpenQueries, query: OpenQuery, routes: set[Route], now_ms: float) -> None:
         told.append(query.offset)
-        on_death(queries, query, routes)
+        on_death(queries, query, routes, now_ms)
 
     monkeypatch.setattr(OpenQueries, "on_death", count)
     for n in range(1_000):
-        heard(world.brain.directory, worker(f"w{n}"), world.now_ms, world.now_ms)
+        heard(world.parts.registry, worker(f"w{n}"), world.now_ms, world.now_ms)
     silence(world)
     assert sorted(told) == [offset for offset in range(20) for _ in range(2)]
     assert all(
-        len(mark.workers) <= 2 for marks in world.brain.mortality._marks.values() for mark in marks
+        len(mark.workers) <= 2 for marks in world.parts.crashes._marks.values() for mark in marks
     )
     for n in range(1_000):
-        heard(world.brain.directory, worker(f"w{n}"), world.now_ms, world.now_ms)
-    mourn(world.brain, world.partitions)
-    assert not world.brain.mortality._marks
+        heard(world.parts.registry, worker(f"w{n}"), world.now_ms, world.now_ms)
+    look(world)
+    assert not world.parts.crashes._marks
 
 
 def test_a_long_question_is_remembered_by_its_digest() -> None:
     world = Hybrid()
     world.ask("a", params={"text": "x" * 500_000}, **LONG)
     die(world, "w1")
-    assert [len(name) for name in world.brain.mortality._marks] == [64]
+    assert [len(name) for name in world.parts.crashes._marks] == [64]
 
 
 def test_it_is_not_asked_again_for_ten_minutes() -> None:
@@ -151,7 +157,7 @@ def test_workers_that_die_together_are_one_death() -> None:
     world = Hybrid()
     world.ask("a", **LONG)
     for name in ("w1", "w2", "w3", "w4"):
-        heard(world.brain.directory, worker(name), world.now_ms, world.now_ms)
+        heard(world.parts.registry, worker(name), world.now_ms, world.now_ms)
     assert die(world, "w5") == []
     assert die(world, "w6") == []
     assert len(die(world, "w7")) == 1
@@ -162,7 +168,7 @@ def test_only_what_the_worker_may_have_read_is_marked() -> None:
     world.ask("d", **LONG)  # of another group
     for name in ("w1", "w2"):
         die(world, name)
-    heard(world.brain.directory, worker("w3"), world.now_ms, world.now_ms)
+    heard(world.parts.registry, worker("w3"), world.now_ms, world.now_ms)
     world.now_ms += 1_500
     late = world.ask("a", **LONG)
     silence(world)
@@ -295,20 +301,20 @@ def test_another_process_under_the_same_name_is_another_death() -> None:
     world.ask("a", **LONG)
     for _ in range(DEATHS - 1):
         assert die(world, "w1") == []
-        heard(world.brain.directory, worker("w1", state="starting"), world.now_ms, world.now_ms)
+        heard(world.parts.registry, worker("w1", state="starting"), world.now_ms, world.now_ms)
     assert len(die(world, "w1")) == 1
 
 
 def test_one_that_is_started_again_at_once_under_its_name_has_died_all_the_same() -> None:
     world = Hybrid()
     world.ask("a", **LONG)
-    directory = world.brain.directory
+    directory = world.parts.registry
     for death in range(DEATHS):
         assert not world.letters
         heard(directory, worker("w1"), world.now_ms, world.now_ms)
         world.now_ms += APART_MS if death else 500
         heard(directory, worker("w1", state="starting"), world.now_ms, world.now_ms)
-        mourn(world.brain, world.partitions)
+        look(world)
         world.now_ms += APART_MS
         world.collect()
     assert len(world.letters) == 1
@@ -339,7 +345,7 @@ def test_a_coordinator_that_hears_nobody_concludes_nothing(seconds: float) -> No
             Coordinator(config, transport=broker.transport("c"), clock=clock) as coordinator,
             Client(config, transport=broker.transport("client")) as client,
         ):
-            await until(lambda: coordinator.brain.directory.descriptor("slow"))
+            await until(lambda: coordinator.query.registry.descriptor("slow"))
             asking = [
                 asyncio.create_task(client.ask("t", {"n": n}, timeout_ms=55_000)) for n in range(42)
             ]

@@ -29,8 +29,7 @@ def test_without_a_gap_nothing_is_asked() -> None:
             asked.append(1)
             return True
 
-        fencing = Fencing(clock, 3.0)
-        fencing.confirm = confirm
+        fencing = Fencing(clock, 3.0, confirm)
         running = asyncio.ensure_future(fencing.run(Stage("fencing", asyncio.get_running_loop())))
         for _ in range(10):
             await fencing.ensure_member()
@@ -49,8 +48,7 @@ def test_after_a_gap_it_is_confirmed_once_and_then_trusted() -> None:
             asked.append(1)
             return True
 
-        fencing = Fencing(clock, 3.0)
-        fencing.confirm = confirm
+        fencing = Fencing(clock, 3.0, confirm)
         await fencing.ensure_member()
         clock.asleep_s = 3.1
         await fencing.ensure_member()
@@ -67,8 +65,7 @@ def test_a_gap_that_the_stage_sees_first_is_not_forgotten() -> None:
         async def confirm() -> bool:
             raise GenerationLost("they went on")
 
-        fencing = Fencing(clock, 3.0)
-        fencing.confirm = confirm
+        fencing = Fencing(clock, 3.0, confirm)
         running = asyncio.ensure_future(fencing.run(Stage("fencing", asyncio.get_running_loop())))
         await asyncio.sleep(1.0)
         clock.asleep_s = 10.0
@@ -88,8 +85,7 @@ def test_what_could_not_be_confirmed_is_asked_again() -> None:
         async def confirm() -> bool:
             return answers.pop(0)
 
-        fencing = Fencing(clock, 3.0)
-        fencing.confirm = confirm
+        fencing = Fencing(clock, 3.0, confirm)
         await fencing.ensure_member()
         clock.asleep_s = 3.1
         await fencing.ensure_member()
@@ -110,8 +106,7 @@ def test_a_gap_while_it_is_being_confirmed_is_confirmed_too() -> None:
                 clock.asleep_s += 3.1
             return True
 
-        fencing = Fencing(clock, 3.0)
-        fencing.confirm = confirm
+        fencing = Fencing(clock, 3.0, confirm)
         await fencing.ensure_member()
         clock.asleep_s = 3.1
         await fencing.ensure_member()

@@ -58,10 +58,12 @@ class Pipeline:
 
     async def settled(self) -> None:
         """Every offset is done and committed."""
-        partitions = self.coordinator.ownership.partitions
-        await until(lambda: not any(p.open_count for p in partitions.values()))
+        partitions = self.coordinator.query.owned
+        await until(lambda: not any(p.progress.open_count for p in partitions.values()))
         await until(
-            lambda: all(p.written and p.written.offset == p.position for p in partitions.values())
+            lambda: all(
+                p.written and p.written.offset == p.progress.position for p in partitions.values()
+            )
         )
         assert self.coordinator._supervisor.failure is None
 
@@ -86,7 +88,7 @@ async def pipeline(mode: Mode) -> AsyncIterator[Pipeline]:
     ):
         await worker.ready()
         await coordinator.ready()
-        await until(lambda: coordinator.brain.directory.descriptor("big"))
+        await until(lambda: coordinator.query.registry.descriptor("big"))
         yield Pipeline(broker, coordinator, client)
 
 
@@ -109,7 +111,7 @@ def test_instead_of_an_answer_that_is_too_large_a_small_one_goes_out(mode: Mode)
         assert refused.error is not None
         assert refused.error.code == "internal"
         assert "refused the answer" in refused.error.message
-        assert made.coordinator.brain.counters.answers_refused == 1
+        assert made.coordinator.query.counters.answers_refused == 1
         (letter,) = made.letters()
         assert decode(letter.value, Answer).items[0].data == "x" * 5_000
         assert (await made.ask(bytes=6)).status == "complete"
@@ -155,7 +157,7 @@ def test_a_task_that_is_refused_fails_its_layer_at_once() -> None:
         assert good.status == "complete"
         assert refused.status == "failed"
         assert "refused the task" in refused.missing[0].why
-        assert made.coordinator.brain.outstanding.total("default") == 0
+        assert made.coordinator.query.outstanding.total("default") == 0
 
     through("at_least_once", body)
 
@@ -218,7 +220,7 @@ def test_a_dead_letter_that_fits_nowhere_is_counted_and_its_query_answered(mode:
         made.limit(TOPICS.dlq, 10)
         with pytest.raises(QueryRejected, match=r"no layers|not configured"):
             await made.client.ask("nobody knows this type", {}, timeout_ms=5_000)
-        assert made.coordinator.brain.counters.letters_lost == 1
+        assert made.coordinator.query.counters.letters_lost == 1
         assert (await made.ask(bytes=6)).status == "complete"
 
     through(mode, body)

@@ -20,11 +20,11 @@ class Clock:
 def waits_s(took_s: float, peers: int) -> float:
     """Between the beginnings of two transactions, the first of which took so long."""
     clock = Clock()
-    pace = TransactionInterval(clock, lambda: peers)
-    pace.begins()
+    interval = TransactionInterval(clock, lambda: peers)
+    interval.start()
     clock.s += took_s
-    pace.ended()
-    return took_s + pace.wait_s()
+    interval.finish()
+    return took_s + interval.wait_s()
 
 
 def test_what_comes_alone_waits_for_nobody() -> None:

@@ -45,14 +45,14 @@ def test_a_new_owner_answers_from_what_the_old_one_had_cached(
             await worker.ready()
             async with coordinator("c1") as first:
                 await first.ready()
-                await until(lambda: first.brain.directory.descriptor("a"))
+                await until(lambda: first.query.registry.descriptor("a"))
                 for n in range(questions):
                     await client.ask("t", {"n": n}, timeout_ms=20_000)
             await asyncio.sleep(away_s)
             async with coordinator("c2") as second:
                 await second.ready()
                 async with asyncio.timeout(600):
-                    await until(lambda: len(second.brain.cache) >= questions)
+                    await until(lambda: len(second.query.cache) >= questions)
                 answer = await client.ask("t", {"n": 0}, strategy="cache")
                 assert (answer.status, answer.strategy) == ("complete", "cache")
                 assert [item.id for item in answer.items] == ["urn:0"]

@@ -16,15 +16,15 @@ from anabranch.config.settings import Config, CoordinatorConfig, TypeConfig
 from anabranch.contract.codec import encode, read_id
 from anabranch.contract.events import HEADER_OFFSET, Partial, PartialResult, Query
 from anabranch.coordinator.partitions import past_ids
-from anabranch.coordinator.partitions.progress import Bounds, Mark, Progress
-from anabranch.coordinator.partitions.progress import encode as encode_progress
-from anabranch.coordinator.partitions.recovery import progress_of, read_back
-from anabranch.coordinator.partitions.restored import Restored
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator.partitions.recovery import Recovery, progress_of
+from anabranch.coordinator.progress.metadata import encode as encode_progress
+from anabranch.coordinator.progress.restored import Restored
+from anabranch.coordinator.progress.window import Bounds, Mark, Progress
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.coordinator.query.partition import QueryPartition
+from anabranch.coordinator.wiring import QueryParts
 from anabranch.kafka.topics import Topics
-from anabranch.kafka.transport import LOG_APPEND_TIME, Committed, Headers, TopicPartition
+from anabranch.kafka.transport import LOG_APPEND_TIME, Committed, Headers, Reader, TopicPartition
 from anabranch.testing.memory import MemoryBroker
 from anabranch.testing.memory.log import Log
 from anabranch.testing.virtual_time import EPOCH_MS, run
@@ -64,31 +64,31 @@ class Logs:
     def take_over(
         self, committed: Committed | None, config: CoordinatorConfig | None = None
     ) -> Restored:
-        """As `ownership` does."""
+        """As `Takeover` does."""
         claimed = progress_of(committed, self.queries.start, self.queries.stable_end)
         encode_progress(claimed)
         chosen = config or CONFIG.coordinator
         reader = self.broker.transport("c").reader("c")
-        brain = Brain(structs.replace(CONFIG, coordinator=chosen), lambda: NOW_MS)
-        read = run(read_back(reader, brain, {0: claimed}))
+        parts = QueryParts(structs.replace(CONFIG, coordinator=chosen), lambda: NOW_MS)
+        read = run(recovery(parts, reader).read_back({0: claimed}))
         encode_progress(read[0].progress)
         return read[0]
 
     def work_off(self, restored: Restored) -> tuple[QueryPartition, list[AnswerOut]]:
         """Read all that is left, and answer it: nobody has the layer."""
         now_ms = [NOW_MS]
-        brain = Brain(CONFIG, lambda: now_ms[0])
-        partition = QueryPartition(0, brain, restored)
+        parts = QueryParts(CONFIG, lambda: now_ms[0])
+        partition = parts.new_partition(0, restored)
         answers = []
-        for record in self.queries.read(partition.position, self.queries.end):
-            partition.on_query(record)
+        for record in self.queries.read(partition.progress.position, self.queries.end):
+            partition.on_query(record, now_ms[0])
         for _ in range(self.queries.end + 1):  # suspects take turns, one a commit
-            encode_progress(partition.snapshot())
-            partition.on_committed(partition.snapshot())
+            encode_progress(partition.progress.snapshot())
+            partition.on_committed(partition.progress.snapshot(), now_ms[0])
             now_ms[0] += 120_000
-            for _, offset in brain.deadlines.pop_due(now_ms[0]):
-                partition.queries.on_deadline(offset)
-            out = brain.outbox.take()
+            for _, offset in parts.deadlines.pop_due(now_ms[0]):
+                partition.on_deadline(offset, now_ms[0])
+            out = parts.outbox.take()
             for answer in [*out.answers, *(d.answer for d in out.dead_letters if d.answer)]:
                 answers.append(answer)
                 partition.on_acked(answer.offset, self.results.end + len(answers))
@@ -96,6 +96,11 @@ class Logs:
 
     def _log(self, topic: str) -> Log:
         return self.broker.log(TopicPartition(topic, 0))
+
+
+def recovery(parts: QueryParts, reader: Reader) -> Recovery:
+    config = parts.config.coordinator
+    return Recovery(reader, parts.topics, config, parts.cache_fill, parts.now_ms)
 
 
 def commit(progress: Progress) -> Committed:
@@ -163,8 +168,8 @@ def test_whatever_is_committed_and_held_what_is_unanswered_is_answered_once(
     assert made.queries.start <= progress.offset
     assert all(progress.offset <= done < made.queries.end for done in progress.completed)
     partition, answers = made.work_off(restored)
-    assert partition.position >= made.queries.end
-    assert partition.open_count == 0, "silence"
+    assert partition.progress.position >= made.queries.end
+    assert partition.progress.open_count == 0, "silence"
     answered = {
         (int(value), record.key)
         for record in made.results.read(0, made.results.end)
@@ -189,9 +194,9 @@ def test_lies_about_offsets_freeze_no_bounds(data: st.DataObject) -> None:
     made = data.draw(logs())
     partition, _ = made.work_off(made.take_over(data.draw(commits(made))))
     partition.on_acked(made.ask("later"), made.results.end + 40)
-    for record in made.queries.read(partition.position, made.queries.end):
-        partition.on_query(record)
-    bounds = partition.snapshot().bounds
+    for record in made.queries.read(partition.progress.position, made.queries.end):
+        partition.on_query(record, NOW_MS)
+    bounds = partition.progress.snapshot().bounds
     assert bounds is not None
     assert bounds.results > made.results.end
 
@@ -271,13 +276,14 @@ def test_results_that_lose_their_tail_while_they_are_written_lower_the_bounds(re
     for n in range(20):
         made.answer("x", 100 + n)
     before = structs.replace(progress, bounds=Bounds(20, 0))
-    partition = QueryPartition(0, Brain(CONFIG, lambda: NOW_MS), made.take_over(commit(before)))
-    for record in made.queries.read(partition.position, read):
-        partition.on_query(record)
-    assert partition.snapshot().bounds == Bounds(20, 0)
+    parts = QueryParts(CONFIG, lambda: NOW_MS)
+    partition = parts.new_partition(0, made.take_over(commit(before)))
+    for record in made.queries.read(partition.progress.position, read):
+        partition.on_query(record, NOW_MS)
+    assert partition.progress.snapshot().bounds == Bounds(20, 0)
     made.results.truncate(4)
     partition.on_acked(9, 4)
-    assert partition.snapshot().bounds == Bounds(5, 0)
+    assert partition.progress.snapshot().bounds == Bounds(5, 0)
 
 
 def test_reading_back_ends_where_a_log_ends_meanwhile() -> None:
@@ -296,7 +302,8 @@ def test_reading_back_ends_where_a_log_ends_meanwhile() -> None:
 
         reader.ends = then_lose_them  # type: ignore[method-assign]
         async with asyncio.timeout(60):
-            return await read_back(reader, Brain(CONFIG, lambda: NOW_MS), {0: progress})
+            parts = QueryParts(CONFIG, lambda: NOW_MS)
+            return await recovery(parts, reader).read_back({0: progress})
 
     assert not list(run(scenario())[0].ids(NOW_MS))[5:]
 

@@ -15,7 +15,7 @@ from anabranch.coordinator.query.answering import attributes
 
 def announce(scene: Hybrid, layer: str, weight: float, ttl_ms: int = TTL_MS) -> None:
     descriptor = LayerDescriptor(layer, "io", weight=weight, ttl_ms=ttl_ms)
-    scene._announce(scene.brain, f"layer/io/{layer}", encode(descriptor))
+    scene._announce(scene.parts, f"layer/io/{layer}", encode(descriptor))
 
 
 def order(scene: Hybrid, id_: str) -> list[str]:
@@ -44,7 +44,7 @@ class TestWeights:
     def test_the_type_s_weight_goes_before_it(self) -> None:
         scene = Hybrid()
         announce(scene, "b", 9.0)
-        scene.brain.kind("t").weights["b"] = 0.5
+        scene.parts.config.type_config("t").weights["b"] = 0.5
         assert order(scene, ask_both(scene)) == ["urn:of-a", "urn:of-b"]
 
     def test_what_is_remembered_follows_a_weight_that_is_announced_anew(self) -> None:
@@ -58,9 +58,9 @@ class TestWeights:
 
     def test_a_layer_announced_as_before_leaves_what_is_remembered(self) -> None:
         scene = Hybrid()
-        before = scene.brain.directory.revision
+        before = scene.parts.registry.revision
         announce(scene, "a", 1.0)
-        assert scene.brain.directory.revision == before
+        assert scene.parts.registry.revision == before
 
 
 class TestConfidence:
@@ -76,7 +76,7 @@ class TestConfidence:
         answers = scene.answers
         assert answers[young].confidence == pytest.approx(answers[first].confidence)
         assert answers[old].confidence == pytest.approx(answers[first].confidence / 2)
-        assert scene.brain.cache.stats()["memo_hits"] >= 2
+        assert scene.parts.cache.stats()["memo_hits"] >= 2
 
 
 def test_the_span_names_what_another_query_fetched() -> None:

@@ -16,9 +16,11 @@ from anabranch.contract.codec import decode, encode
 from anabranch.contract.events import Answer, Item, LayerDescriptor, Query
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.delivery.publisher import Publisher
-from anabranch.coordinator.partitions.progress import decode as decode_progress
+from anabranch.coordinator.progress.metadata import decode as decode_progress
 from anabranch.coordinator.query.admission import Admission
+from anabranch.coordinator.query.claim import Claim
 from anabranch.coordinator.query.partition import QueryPartition
+from anabranch.coordinator.query.planning import Planner
 from anabranch.dispatch.routing import Outstanding
 from anabranch.errors import StageFailed
 from anabranch.kafka.topics import Topics, ensure_topics
@@ -64,10 +66,10 @@ def most_open(config: Config, count: int, **fields: object) -> int:
     most = 0
     on_query = QueryPartition.on_query
 
-    def watch(self: QueryPartition, record: Record) -> None:
+    def watch(self: QueryPartition, record: Record, now_ms: float) -> None:
         nonlocal most
-        on_query(self, record)
-        most = max(most, len(self._brain.load._sizes))
+        on_query(self, record, now_ms)
+        most = max(most, len(self._admission._sizes))
 
     async def body() -> None:
         broker = MemoryBroker()
@@ -97,18 +99,19 @@ def test_a_query_larger_than_the_bound_is_read_alone() -> None:
 def test_what_arrives_counts_until_the_answer_is_acknowledged() -> None:
     bounds = CoordinatorConfig(max_open_queries=9, max_open_bytes=1_000)
     load = Admission(bounds, Outstanding(), lambda: 0)
-    load.add("p", 0, 400)
-    load.add("q", 0, 400)
+    p, q = Claim(0, 1), Claim(0, 2)
+    load.grow(p, 0, 400)
+    load.grow(q, 0, 400)
     assert not load.is_full
-    load.add("p", 0, 300)
+    load.grow(p, 0, 300)
     assert load.is_full
-    load.remove("p", 0)
+    load.remove(p, 0)
     assert not load.is_full
-    load.add("q", 1, 700)
+    load.grow(q, 1, 700)
     assert load.is_full
-    load.drop("q")
+    load.drop(q)
     assert not load.is_full
-    load.remove("q", 1)  # acknowledged after it was lost
+    load.remove(q, 1)  # acknowledged after it was lost
     assert not load.is_full
 
 
@@ -132,7 +135,7 @@ def test_nothing_is_planned_for_a_query_that_has_expired_when_it_is_read() -> No
     world = Hybrid()
     world.ask("a", n=1)
     world.reply("a")
-    with patch("anabranch.coordinator.query.open_queries.plan", side_effect=AssertionError):
+    with patch.object(Planner, "plan", side_effect=AssertionError):
         for fields in ({"n": 1}, {"n": 2}):
             id_ = late(world, **fields)
             answer = world.answers[id_]
@@ -146,9 +149,9 @@ def late(world: Hybrid, n: int) -> str:
     world.now_ms -= 5_000
     id_, partition = f"late{n}", world.partitions[0]
     value = encode(Query(id=id_, type="t", layers=["a"], params={"n": n}))
-    record = FakeRecord(value, offset=partition.position, timestamp=int(world.now_ms))
+    record = FakeRecord(value, offset=partition.progress.position, timestamp=int(world.now_ms))
     world.now_ms += 5_000
-    partition.on_query(record)
+    partition.on_query(record, world.now_ms)
     world.collect()
     return id_
 
@@ -181,15 +184,15 @@ def test_after_a_record_that_was_not_taken_no_later_one_of_its_partition_is() ->
         owner = coordinator(broker, CONFIG)
         on_query, flush = QueryPartition.on_query, Publisher.flush
 
-        def watch(self: QueryPartition, record: Record) -> None:
+        def watch(self: QueryPartition, record: Record, now_ms: float) -> None:
             if record.partition == 0:
                 read.append(record.offset)
-            on_query(self, record)
+            on_query(self, record, now_ms)
 
         async def between(self: Publisher) -> None:
-            partition, task = owner.ownership.partitions.get(0), asyncio.current_task()
+            partition, task = owner.query.owned.get(0), asyncio.current_task()
             is_reading = task is not None and task.get_name().endswith(": queries")
-            if is_reading and partition is not None and 0 < partition.position < 1_000:
+            if is_reading and partition is not None and 0 < partition.progress.position < 1_000:
                 partition.held = not partition.held
             await flush(self)
 
@@ -257,7 +260,7 @@ def takeovers_after(owners: int, end: Callable[[MemoryBroker, str], Awaitable[No
             for n in range(owners):
                 with suppress(StageFailed, asyncio.CancelledError):
                     async with coordinator(broker, CONFIG, f"c{n}") as owner:
-                        await until(lambda: owner._open_count() == 20)
+                        await until(lambda: owner.query.owned.open_count == 20)
                         await end(broker, f"c{n}")
         assert not answers(broker)
         commits = broker.group(f"{CONFIG.namespace}coordinators").committed.values()

@@ -8,12 +8,11 @@ from records import FakeRecord
 from anabranch.cache.slots import Slot
 from anabranch.contract.codec import encode
 from anabranch.contract.events import Partial, PartialResult
-from anabranch.coordinator.query.cache_fill import cache_partial
 
 
 def slot_of(scene: Hybrid, layer: str) -> Slot:
     held = [
-        record.slots[layer] for record in scene.brain.cache._records.values()
+        record.slots[layer] for record in scene.parts.cache._records.values()
         if layer in record.slots
     ]  # fmt: skip
     assert held, f"{layer} is not held"
@@ -119,5 +118,5 @@ class TestWhatAWorkerClaims:
             "q", 7, "t", "", 20, "0" * 64, 0, "w", [PartialResult("invented", items=found("a"))]
         )
         record = FakeRecord(b"", timestamp=int(scene.now_ms))
-        cache_partial(scene.brain, record, partial, None)
-        assert len(scene.brain.cache) == 0
+        scene.parts.cache_fill.partial(record, partial, None, scene.now_ms)
+        assert len(scene.parts.cache) == 0

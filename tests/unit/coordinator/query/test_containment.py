@@ -18,16 +18,20 @@ from anabranch.contract.codec import encode
 from anabranch.contract.events import HEADER_CLIENT, Partial, PartialResult, TaskLayer
 from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
-from anabranch.coordinator.background.speculation import Speculation
 from anabranch.coordinator.background.telemetry_sync import TelemetrySync
-from anabranch.coordinator.background.worker_crashes import CrashTracker
-from anabranch.coordinator.partitions import recovery
 from anabranch.coordinator.partitions.backfill import Backfill
-from anabranch.coordinator.partitions.progress import Bounds, Progress
-from anabranch.coordinator.partitions.restored import Restored
-from anabranch.coordinator.query import open_queries, partition, planning
+from anabranch.coordinator.partitions.recovery import Recovery
+from anabranch.coordinator.progress.restored import Restored
+from anabranch.coordinator.progress.window import Bounds, Progress
+from anabranch.coordinator.query import answer_writer, cache_lookup, dispatcher, open_queries
+from anabranch.coordinator.query.answering import Composer
+from anabranch.coordinator.query.cache_fill import CacheFill
+from anabranch.coordinator.query.cache_lookup import CacheLookup
+from anabranch.coordinator.query.crash_tracker import CrashTracker
 from anabranch.coordinator.query.flights import SharedFetches
 from anabranch.coordinator.query.open_query import OpenQuery, answer_headers
+from anabranch.coordinator.query.planning import Planner
+from anabranch.coordinator.query.speculation import Speculation
 from anabranch.dispatch.group_health import GroupHealth
 from anabranch.dispatch.intake import Intake
 from anabranch.dispatch.routing import Outstanding
@@ -42,38 +46,38 @@ from anabranch.testing.memory import MemoryBroker
 STEPS: list[tuple[Any, str]] = [
     (Tracer, "process"),
     (Intake, "read"),
-    (open_queries, "choose_layers"),
+    (Planner, "choose_layers"),
     (Intake, "deadline_ms"),
     (open_queries, "OpenQuery"),
-    (open_queries, "probe"),
-    (planning, "make_key"),
+    (CacheLookup, "probe"),
+    (cache_lookup, "make_key"),
     (CrossLayerCache, "probe"),
     (Speculation, "asked"),
-    (open_queries, "plan"),
+    (Planner, "plan"),
     (GroupHealth, "loads"),
     (AdaptiveStrategySelector, "decide"),
     (OpenQuery, "is_enough"),
     (CrashTracker, "is_quarantined"),
-    (open_queries, "next_attempts"),
+    (dispatcher, "next_attempts"),
     (SharedFetches, "must_fetch"),
-    (open_queries, "bundle"),
+    (dispatcher, "bundle"),
     (Outstanding, "choose"),
     (Outstanding, "sent"),
     (OpenQuery, "task"),
-    (open_queries, "encode"),
+    (dispatcher, "encode"),
     (Join, "accept"),
     (JoinLayer, "_settle"),
-    (partition, "cache_partial"),
+    (CacheFill, "partial"),
     (slots, "items_bytes"),
-    (SharedFetches, "ended"),
-    (open_queries, "compose"),
+    (SharedFetches, "finish"),
+    (Composer, "compose"),
     (ResultAggregator, "aggregate"),
-    (open_queries, "encode_bounded"),
-    (open_queries, "memoise"),
-    (open_queries, "telemetry_record"),
+    (answer_writer, "encode_bounded"),
+    (CacheFill, "memoise"),
+    (answer_writer, "telemetry_record"),
     (AdaptiveStrategySelector, "observe"),
     (CrashTracker, "survived"),
-    (open_queries, "attributes"),
+    (answer_writer, "attributes"),
 ]
 
 
@@ -122,14 +126,17 @@ def _goes_on(world: Hybrid, before: str) -> None:
     assert len(world.letters) == letters
 
 
-@pytest.mark.parametrize("name", ["compose", "encode_bounded", "telemetry_record"])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(Composer, "compose"), (answer_writer, "encode_bounded"), (answer_writer, "telemetry_record")],
+)
 def test_at_its_deadline_a_query_is_given_up_once(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str
 ) -> None:
     world = Hybrid()
     poison, other = world.ask("a"), world.ask("d", n=2, timeout_ms=2_000)
     with monkeypatch.context() as patch:
-        _failing(patch, open_queries, name, ZeroDivisionError())
+        _failing(patch, place, name, ZeroDivisionError())
         world.after(1_500)
     assert world.answers[poison].error is not None
     assert world.answers[poison].error.code == "internal"
@@ -186,12 +193,12 @@ def test_of_a_partial_that_cannot_be_kept_nothing_is_kept(monkeypatch: pytest.Mo
     world.tell(both)
     assert late in world.answers
     assert "StopIteration" in world.letters[-1].reason
-    assert world.brain.cache.stats()["slots"] == 0
+    assert world.parts.cache.stats()["slots"] == 0
 
 
-@pytest.mark.parametrize("name", ["cache_partial", "accept"])
+@pytest.mark.parametrize(("place", "name"), [(CacheFill, "partial"), (Join, "accept")])
 def test_a_query_that_is_answered_already_is_not_answered_again(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str
 ) -> None:
     """It is there only because others wait for what it fetches: they fetch it themselves."""
     world = Hybrid()
@@ -203,7 +210,6 @@ def test_a_query_that_is_answered_already_is_not_answered_again(
     sent = [sent for sent in world.sent if sent.slot.layer == "d"]
     world.sent.clear()
     with monkeypatch.context() as patch:
-        place: Any = partition if name == "cache_partial" else Join
         _failing(patch, place, name, RuntimeError())
         world.tell(_partial_of(world, sent))
     assert "RuntimeError" in world.letters[-1].reason
@@ -219,7 +225,8 @@ def test_a_task_that_is_refused_for_who_is_answered_is_told_to_those_who_wait() 
     world.reply("a", to=early)
     world.after(600)
     world.sent.clear()
-    world.partitions[0].queries.on_refused(0, [TaskLayer("d", attempt=(1, 1))], "too large")
+    layers = [TaskLayer("d", attempt=(1, 1))]
+    world.partitions[0].on_refused(0, layers, "too large", world.now_ms)
     world.collect()
     world.reply("d", to=patient)
     assert world.answers[patient].status == "complete"
@@ -242,20 +249,27 @@ def test_what_is_read_back_is_contained_too(monkeypatch: pytest.MonkeyPatch) -> 
     partial = FakeRecord(_partial_of(world, world.sent), topic="anabranch.partials")
     _failing(monkeypatch, slots, "items_bytes", OverflowError())
     restored = Restored(Progress(0), Bounds(), end=1)
-    recovery._take_partial(world.brain, restored, partial)
-    Backfill(world.brain, MemoryBroker().transport().reader("t"))._fold(partial)
+    parts, reader = world.parts, MemoryBroker().transport().reader("t")
+    config, cache_fill = parts.config, parts.cache_fill
+    recovery = Recovery(reader, parts.topics, config.coordinator, cache_fill, parts.now_ms)
+    recovery._take_partial(restored, partial)
+    Backfill(reader, config, parts.registry, cache_fill, parts.now_ms)._fold(partial)
     assert not restored.arrived(0, "q0.0")
-    assert not world.brain.outbox.dead_letters
+    assert not world.parts.outbox.dead_letters
 
 
 def test_a_batch_of_telemetry_that_cannot_be_learned_from_is_a_dead_letter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = Hybrid()
+    parts, transport = world.parts, MemoryBroker().transport()
     exchange = TelemetrySync(
-        world.brain,
-        MemoryBroker().transport().producer("t"),
-        MemoryBroker().transport().reader("t"),
+        parts.selector.telemetry,
+        parts.topics.telemetry,
+        transport.producer("t"),
+        transport.reader("t"),
+        parts.outbox,
+        parts.counters,
     )
     batch = encode(TelemetryBatch("peer", 1, Rows(layers=(LayerSum(0, "t", "parallel", "a"),))))
     with monkeypatch.context() as patch:
@@ -263,7 +277,7 @@ def test_a_batch_of_telemetry_that_cannot_be_learned_from_is_a_dead_letter(
         exchange._fold(FakeRecord(batch, topic="anabranch.telemetry"))
         exchange._replay(FakeRecord(batch, topic="anabranch.telemetry"))
     exchange._fold(FakeRecord(b"{", topic="anabranch.telemetry"))
-    reasons = [letter.reason for letter in world.brain.outbox.take().dead_letters]
+    reasons = [letter.reason for letter in world.parts.outbox.take().dead_letters]
     assert len(reasons) == 2
     assert "OverflowError" in reasons[0]
 

@@ -78,7 +78,7 @@ def test_one_result_serves_all_of_all_partitions() -> None:
     ids = [world.ask("d", at=n % 2) for n in range(MANY)]
     world.reply("d")
     assert {world.answers[id_].status for id_ in ids} == {"complete"}
-    assert len(world.brain.sharing.flights) == 0
+    assert len(world.parts.fetches.flights) == 0
 
 
 def test_a_lost_partition_leaves_its_fetches_to_others() -> None:
@@ -187,5 +187,5 @@ def test_who_would_be_answered_alone_is_answered_in_company(
     for id_, query in ids.items():
         if not query.early and took_ms + 1 < 0.9 * query.timeout_ms:
             assert world.answers[id_].status == "complete"
-    assert len(world.brain.sharing.flights) == 0
-    assert world.brain.outstanding.total("cpu") == 0
+    assert len(world.parts.fetches.flights) == 0
+    assert world.parts.outstanding.total("cpu") == 0

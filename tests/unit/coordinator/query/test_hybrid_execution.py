@@ -361,7 +361,7 @@ class TestErrorRecovery:
         world.deliver(late)
         assert world.answers[id_] is failed
         world.ask(late.slot.layer)
-        assert world.brain.counters.late_partials == 1
+        assert world.parts.counters.late_partials == 1
         assert world.sources("q0.1") == {late.slot.layer: "cache"}
 
     def test_a_repeated_partial_counts_once(self) -> None:
@@ -388,7 +388,7 @@ class TestErrorRecovery:
 
     def test_a_group_without_topics_is_sent_nothing(self) -> None:
         world = Hybrid()
-        world.brain.directory.topics_exist("cpu", 0)
+        world.parts.registry.topics_exist("cpu", 0)
         id_ = world.ask("a", "d")
         world.after(500)
         world.reply("a")
@@ -416,7 +416,7 @@ class TestErrorRecovery:
         id_ = world.ask("a", "d")
         world.tell(b"{")
         world.reply("a", "d")
-        assert world.brain.counters.dead_letters == 1
+        assert world.parts.counters.dead_letters == 1
         assert world.answers[id_].status == "complete"
 
     def test_work_outstanding_is_settled_with_the_answer(self) -> None:
@@ -424,7 +424,7 @@ class TestErrorRecovery:
         world.ask("a", "d", "f")
         world.reply("a")
         world.after(1_000)
-        assert [world.brain.outstanding.total(group) for group in ("io", "cpu")] == [0, 0]
+        assert [world.parts.outstanding.total(group) for group in ("io", "cpu")] == [0, 0]
 
 
 class TestConflicts:
@@ -485,7 +485,7 @@ class TestConflicts:
         world, _ = self.ageing(age_ms=8_000, ttl_ms=10_000, items=named(["urn:old"]))
         world.reply("a", items=named(items))
         world.reply("b")
-        batch = world.brain.selector.telemetry.take_batch()
+        batch = world.parts.selector.telemetry.take_batch()
         assert batch is not None
         rows = [row for row in batch.rows.layers if row.layer == "a"]
         assert sum(row.refreshed for row in rows) == 1
@@ -610,7 +610,7 @@ class TestSingleFlight:
         assert [sent.task.query for sent in world.sent] == [leader], "it is fetched twice"
         world.reply("d", to=leader)
         assert world.answers[waiter].status == "complete"
-        assert world.brain.outstanding.total("cpu") == 0
+        assert world.parts.outstanding.total("cpu") == 0
 
     def test_at_the_deadline_of_who_was_answered_early_one_of_the_waiters_leads(self) -> None:
         world = Hybrid(partitions=2)
@@ -635,7 +635,7 @@ class TestSingleFlight:
         world.reply("d", to=leader, status="error")
         world.reply("d", to=waiter)
         assert world.answers[waiter].status == "complete"
-        assert len(world.brain.sharing.flights) == 0
+        assert len(world.parts.fetches.flights) == 0
 
     def test_shards_that_came_before_and_after_their_leader_was_answered_make_one(self) -> None:
         world = Hybrid(partitions=2)
@@ -666,7 +666,7 @@ class TestSingleFlight:
         route = ("cpu", world.sent[0].partition)
         open_query = world.partitions[0].queries.find(0, leader)
         assert open_query is not None
-        world.partitions[0].queries.on_death(open_query, {route})
+        world.partitions[0].on_death(open_query, {route}, world.now_ms)
         world.collect()
         assert [sent.task.query for sent in world.sent] == [leader, waiter]
         world.ask("d", n=1, at=1)
@@ -682,7 +682,7 @@ class TestSingleFlight:
             world.reply("d", status="error", error=f"broke {n}")
         assert {world.answers[id_].layers["d"].error for id_ in ids[3:]} == {"broke 2"}
         assert not world.sent
-        assert len(world.brain.sharing.flights) == 0
+        assert len(world.parts.fetches.flights) == 0
 
     def test_what_is_refreshed_beside_a_miss_is_fetched_once(self) -> None:
         world = Hybrid(partitions=2)
@@ -699,7 +699,7 @@ class TestSingleFlight:
 
     def test_a_shared_execution_teaches_once(self) -> None:
         world = Hybrid(partitions=2)
-        batch = world.brain.selector.telemetry.take_batch
+        batch = world.parts.selector.telemetry.take_batch
         batch()
         ids = [world.ask("a", "d", at=n % 2) for n in range(200)]
         world.after(30)
@@ -731,7 +731,7 @@ class TestSingleFlight:
 
 class TestMemoisedAnswers:
     def memo_hits(self, world: Hybrid) -> int:
-        return int(world.brain.cache.stats()["memo_hits"])
+        return int(world.parts.cache.stats()["memo_hits"])
 
     def test_a_repeated_question_is_answered_from_the_merged_items(self) -> None:
         world = Hybrid()
@@ -819,7 +819,7 @@ class TestLearnedLayers:
         world = Hybrid()
         world.learn("d", asked=200, used=0)
         records: list[ExecutionTelemetry] = []
-        monkeypatch.setattr(world.brain.selector, "observe", records.append)
+        monkeypatch.setattr(world.parts.selector, "observe", records.append)
         for n in range(200):
             world.ask(type="learned", n=n)
         asked = {sent.task.query for sent in world.sent if sent.slot.layer == "d"}
@@ -1047,12 +1047,12 @@ class TestControlMadeAnew:
         for _ in range(5):
             world.invalidate(tags=["none"])
         world.cached("a")
-        world.brain.follow_control(0)
+        world.parts.invalidations.follow(0)
         id_ = world.ask("a")
         assert world.asked() == ["a"], "nobody knows what the old log would have said"
         world.reply("a", to=id_)
-        world.brain.cache.invalidate(generation=0, layer="a")
-        world.brain.follow_control(1)
+        world.parts.cache.invalidate(generation=0, layer="a")
+        world.parts.invalidations.follow(1)
         world.ask("a")
         assert world.asked() == ["a"], "a new order concerns what was looked up before it"
 
@@ -1060,7 +1060,7 @@ class TestControlMadeAnew:
         world = Hybrid()
         world.invalidate(tags=["none"])
         id_ = world.ask("a")
-        world.brain.follow_control(0)
+        world.parts.invalidations.follow(0)
         world.reply("a", to=id_)
         assert world.answers[id_].status == "complete"
         world.ask("a")

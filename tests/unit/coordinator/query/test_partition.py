@@ -23,12 +23,10 @@ from records import FakeRecord
 
 from anabranch.contract.codec import decode, encode
 from anabranch.contract.events import HEADER_OFFSET, Answer, Partial, PartialResult, Query, Task
-from anabranch.coordinator.partitions.progress import Bounds
-from anabranch.coordinator.partitions.progress import decode as decode_progress
-from anabranch.coordinator.partitions.progress import encode as encode_progress
-from anabranch.coordinator.query.cache_fill import cache_partial
+from anabranch.coordinator.progress.metadata import decode as decode_progress
+from anabranch.coordinator.progress.metadata import encode as encode_progress
+from anabranch.coordinator.progress.window import Bounds
 from anabranch.coordinator.query.outbox import AnswerOut
-from anabranch.coordinator.query.partition import QueryPartition
 
 
 class PartitionMachine(RuleBasedStateMachine):
@@ -40,18 +38,18 @@ class PartitionMachine(RuleBasedStateMachine):
 
     def _take_over(self) -> None:
         restored = self.world.restored()
-        self.brain = self.world.brain()
+        self.parts = self.world.parts()
         for record in self.world.partials[(restored.progress.bounds or Bounds()).partials :]:
-            cache_partial(self.brain, record, decode(record.value, Partial), None)
-        self.partition = QueryPartition(0, self.brain, restored)
-        self.brain.sharing.partitions = {0: self.partition}
+            found, now_ms = decode(record.value, Partial), self.world.now_ms
+            self.parts.cache_fill.partial(record, found, None, now_ms)
+        self.partition = self.parts.owned[0] = self.parts.new_partition(0, restored)
         self.world.commit = (
             restored.progress.offset,
             encode_progress(restored.progress)[0],
         )
 
     def _collect(self) -> None:
-        out = self.brain.outbox.take()
+        out = self.parts.outbox.take()
         self.world.in_flight += out.answers
         for task_out in out.tasks:
             task = decode(task_out.value, Task)
@@ -94,8 +92,8 @@ class PartitionMachine(RuleBasedStateMachine):
 
     @rule()
     def read_what_is_new(self) -> None:
-        for record in self.world.queries[self.partition.position :]:
-            self.partition.on_query(record)
+        for record in self.world.queries[self.partition.progress.position :]:
+            self.partition.on_query(record, self.world.now_ms)
         self._collect()
 
     @precondition(lambda self: self.world.tasks)
@@ -130,8 +128,8 @@ class PartitionMachine(RuleBasedStateMachine):
 
     @rule()
     def follow(self) -> None:
-        for record in self.world.partials[self.partition.partials_position :]:
-            self.partition.on_partial(record)
+        for record in self.world.partials[self.partition.progress.partials_position :]:
+            self.partition.on_partial(record, self.world.now_ms)
         self._collect()
 
     @precondition(lambda self: self.world.tasks)
@@ -149,18 +147,19 @@ class PartitionMachine(RuleBasedStateMachine):
         self.world.results.append((out.offset, decode(out.value, Answer)))
         headers = dict(out.headers)
         assert headers[HEADER_OFFSET] == b"%d" % out.offset
-        out.owner.on_acked(out.offset, len(self.world.results) - 1)
+        assert out.claim is self.partition.claim
+        self.partition.on_acked(out.offset, len(self.world.results) - 1)
 
     @rule()
     def commit(self) -> None:
-        progress = self.partition.snapshot()
+        progress = self.partition.progress.snapshot()
         self.world.commit = (progress.offset, encode_progress(progress)[0])
 
     @rule(ms=st.integers(1, 300))
     def time_passes(self, ms: int) -> None:
         self.world.now_ms += ms
-        for _, offset in self.brain.deadlines.pop_due(self.world.now_ms):
-            self.partition.queries.on_deadline(offset)
+        for _, offset in self.parts.deadlines.pop_due(self.world.now_ms):
+            self.partition.on_deadline(offset, self.world.now_ms)
         self._collect()
 
     @rule(landed=st.booleans())
@@ -189,7 +188,7 @@ class PartitionMachine(RuleBasedStateMachine):
     @invariant()
     def outstanding_work_is_never_negative(self) -> None:
         for group in ("io", "cpu"):
-            assert all(n >= 0 for n in self.brain.outstanding._slots.get(group, []))
+            assert all(n >= 0 for n in self.parts.outstanding._slots.get(group, []))
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -203,10 +202,10 @@ class PartitionMachine(RuleBasedStateMachine):
         assert set(answers) == set(range(len(self.world.queries))), "silence"
         for offset, answer in answers.items():
             self._check(self.world.wanted[offset], answer)
-        assert self.partition.open_count == 0
-        assert self.partition.snapshot().offset == len(self.world.queries)
+        assert self.partition.progress.open_count == 0
+        assert self.partition.progress.snapshot().offset == len(self.world.queries)
         for group in ("io", "cpu"):
-            assert self.brain.outstanding.total(group) == 0
+            assert self.parts.outstanding.total(group) == 0
 
     def _check(self, query: Query, answer: Answer) -> None:
         wanted = query.layers or list(LAYERS)

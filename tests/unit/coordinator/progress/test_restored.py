@@ -8,10 +8,10 @@ from records import FakeRecord
 
 from anabranch.contract.codec import encode
 from anabranch.contract.events import Partial, PartialResult, Query
-from anabranch.coordinator.partitions.progress import Bounds, Progress
-from anabranch.coordinator.partitions.progress import encode as encode_progress
 from anabranch.coordinator.partitions.recovery import progress_of
-from anabranch.coordinator.partitions.restored import Restored
+from anabranch.coordinator.progress.metadata import encode as encode_progress
+from anabranch.coordinator.progress.restored import Restored
+from anabranch.coordinator.progress.window import Bounds, Progress
 from anabranch.errors import TopicError
 from anabranch.kafka.transport import Committed
 
@@ -93,7 +93,7 @@ def test_a_record_at_an_old_offset_is_an_error() -> None:
     world.ask("a", n=1)
     partition = world.partitions[0]
     with pytest.raises(TopicError, match="goes on at 0, but was read up to 1"):
-        partition.on_query(world._queries[0][0])
+        partition.on_query(world._queries[0][0], world.now_ms)
 
 
 def test_what_is_kept_for_queries_to_be_read_is_bounded_and_nobody_waits_for_the_rest() -> None:

@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anabranch.coordinator.partitions.progress import (
-    MAX_METADATA_BYTES,
-    Bounds,
-    Mark,
-    Progress,
-    Window,
-    decode,
-    encode,
-)
+from anabranch.coordinator.progress.metadata import MAX_METADATA_BYTES, decode, encode
+from anabranch.coordinator.progress.window import Bounds, Mark, Progress, Window
 
 offsets = st.integers(0, 2**40)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 from msgspec import structs
 from partition_world import World
@@ -9,12 +11,13 @@ from records import FakeRecord
 
 from anabranch.contract.codec import decode, encode
 from anabranch.contract.events import Answer, Query
-from anabranch.coordinator.partitions.progress import Progress
-from anabranch.coordinator.partitions.progress import decode as decode_progress
-from anabranch.coordinator.partitions.progress import encode as encode_progress
-from anabranch.coordinator.query.brain import Brain
+from anabranch.coordinator import wiring
+from anabranch.coordinator.progress.metadata import decode as decode_progress
+from anabranch.coordinator.progress.metadata import encode as encode_progress
+from anabranch.coordinator.progress.suspects import MAX_TRIALS, PATIENCE, SuspectQueue, Suspects
+from anabranch.coordinator.progress.window import Progress
 from anabranch.coordinator.query.partition import QueryPartition
-from anabranch.coordinator.query.suspects import MAX_TRIALS, PATIENCE, Court, Trials
+from anabranch.coordinator.wiring import QueryParts
 from anabranch.kafka.transport import Record
 
 
@@ -25,10 +28,10 @@ class DiedError(Exception):
 class Crashing(QueryPartition):
     """A coordinator whose code dies of one query."""
 
-    def _read(self, record: Record) -> None:
+    def _read(self, record: Record, now_ms: float) -> None:
         if b"poison" in (record.value or b""):
             raise DiedError
-        super()._read(record)
+        super()._read(record, now_ms)
 
 
 def ask(world: World, *ids: str) -> None:
@@ -38,15 +41,17 @@ def ask(world: World, *ids: str) -> None:
         world.queries.append(FakeRecord(encode(query), offset=offset, timestamp=int(world.now_ms)))
 
 
-def take_over(world: World) -> tuple[Brain, QueryPartition]:
-    """As `ownership` does: raise epoch and counter, commit, read back."""
+def take_over(world: World) -> tuple[QueryParts, QueryPartition]:
+    """As `Takeover` does: raise epoch and counter, commit, read back."""
     restored = world.restored()
     restored.end = len(world.queries)
     progress = restored.progress
     restored.progress = structs.replace(progress, takeovers=progress.takeovers + 1)
     world.commit = (progress.offset, encode_progress(restored.progress)[0])
-    brain = world.brain()
-    return brain, Crashing(0, brain, restored)
+    parts = world.parts()
+    with patch.object(wiring, "QueryPartition", Crashing):
+        parts.owned[0] = parts.new_partition(0, restored)
+    return parts, parts.owned[0]
 
 
 def live(world: World, turns: int = 20) -> int:
@@ -54,26 +59,26 @@ def live(world: World, turns: int = 20) -> int:
 
     How many commits it took until all were answered.
     """
-    brain, partition = take_over(world)
+    parts, partition = take_over(world)
     needed = 0
     for turn in range(turns):
-        for record in world.queries[partition.position :]:
-            partition.on_query(record)
+        for record in world.queries[partition.progress.position :]:
+            partition.on_query(record, world.now_ms)
         commit(world, partition)
-        if acknowledge(world, brain, partition):
+        if acknowledge(world, parts, partition):
             needed = turn + 1
     return needed
 
 
 def commit(world: World, partition: QueryPartition) -> None:
-    progress = partition.snapshot()
+    progress = partition.progress.snapshot()
     world.commit = (progress.offset, encode_progress(progress)[0])
-    partition.on_committed(progress)
+    partition.on_committed(progress, world.now_ms)
 
 
-def acknowledge(world: World, brain: Brain, partition: QueryPartition) -> list[str]:
+def acknowledge(world: World, parts: QueryParts, partition: QueryPartition) -> list[str]:
     """What was answered."""
-    out = brain.outbox.take()
+    out = parts.outbox.take()
     answers = [*out.answers, *(d.answer for d in out.dead_letters if d.answer)]
     for answer in answers:
         world.results.append((answer.offset, decode(answer.value, Answer)))
@@ -111,8 +116,8 @@ def test_two_unlucky_takeovers_put_nothing_on_trial() -> None:
     for _ in range(2):
         _, partition = take_over(world)
         for record in world.queries:
-            partition.on_query(record)
-        assert partition.snapshot().trial is None
+            partition.on_query(record, world.now_ms)
+        assert partition.progress.snapshot().trial is None
 
 
 def test_a_suspect_waits_until_the_commit_names_it() -> None:
@@ -120,14 +125,14 @@ def test_a_suspect_waits_until_the_commit_names_it() -> None:
     ask(world, "a", "b")
     take_over(world)
     take_over(world)
-    brain, partition = take_over(world)
+    parts, partition = take_over(world)
     for record in world.queries:
-        partition.on_query(record)
-    assert not brain.outbox
-    progress = partition.snapshot()
+        partition.on_query(record, world.now_ms)
+    assert not parts.outbox
+    progress = partition.progress.snapshot()
     assert (progress.trial, progress.trials) == (0, 1)
-    partition.on_committed(progress)
-    assert [out.key for out in brain.outbox.take().answers] == [b"a"]
+    partition.on_committed(progress, world.now_ms)
+    assert [out.key for out in parts.outbox.take().answers] == [b"a"]
 
 
 @pytest.mark.parametrize("trials", [1, 2, 3])
@@ -140,8 +145,8 @@ def test_the_count_of_trials_survives_its_owners(trials: int) -> None:
         with pytest.raises(DiedError):
             live(world)
     _, partition = take_over(world)
-    partition.on_query(world.queries[0])
-    assert partition.snapshot().trials == trials + 1
+    partition.on_query(world.queries[0], world.now_ms)
+    assert partition.progress.snapshot().trials == trials + 1
 
 
 def test_a_poisoned_query_among_a_thousand_is_found_and_only_that_one() -> None:
@@ -170,13 +175,13 @@ def test_new_queries_do_not_wait_for_suspects_nor_what_the_owner_cannot_have_had
     ask(world, *(f"q{n}" for n in range(20_100)))
     for _ in range(PATIENCE):
         take_over(world)
-    brain, partition = take_over(world)
+    parts, partition = take_over(world)
     ask(world, "new")
     for record in world.queries:
-        partition.on_query(record)
-    answered = acknowledge(world, brain, partition)
+        partition.on_query(record, world.now_ms)
+    answered = acknowledge(world, parts, partition)
     assert answered == [*(f"q{n}" for n in range(20_000, 20_100)), "new"]
-    assert not brain.load.is_full, "those who wait for their trial keep nobody from being read"
+    assert not parts.admission.is_full, "those who wait for their trial keep nobody from being read"
 
 
 def test_one_that_kills_late_is_found_whatever_is_answered_beside_it() -> None:
@@ -184,49 +189,51 @@ def test_one_that_kills_late_is_found_whatever_is_answered_beside_it() -> None:
     query = Query(id="late", type="t", layers=["a"], timeout_ms=60_000)
     world.queries.append(FakeRecord(encode(query), offset=0, timestamp=int(world.now_ms)))
     for life in range(PATIENCE):
-        brain, partition = take_over(world)
+        parts, partition = take_over(world)
         ask(world, f"q{life}")
         for record in world.queries:
-            partition.on_query(record)
-        assert acknowledge(world, brain, partition) == [f"q{life}"]
+            partition.on_query(record, world.now_ms)
+        assert acknowledge(world, parts, partition) == [f"q{life}"]
         commit(world, partition)
     _, partition = take_over(world)
     for record in world.queries:
-        partition.on_query(record)
-    assert partition.snapshot().trial == 0
+        partition.on_query(record, world.now_ms)
+    assert partition.progress.snapshot().trial == 0
 
 
 def test_suspects_that_wait_are_bounded_in_bytes_too_over_all_partitions() -> None:
-    court, after_three = Court(max_bytes=10), Progress(0, takeovers=PATIENCE + 1)
-    first, second = (Trials(after_three, end=99, court=court, most=99) for _ in range(2))
+    queue, after_three = SuspectQueue(max_bytes=10), Progress(0, takeovers=PATIENCE + 1)
+    first, second = (Suspects(after_three, end=99, queue=queue, most=99) for _ in range(2))
     for offset in range(3):
-        assert first.suspects(offset)
-        first.wait(FakeRecord(b"1234", offset=offset))
-    assert not first.suspects(3)
-    assert not second.suspects(0)
-    offset, trials, group = first.fate
-    assert len(first.committed(Progress(0, trial=offset, trials=trials, group=group))) == 1
-    assert second.suspects(0)
-    second.wait(FakeRecord(b"1234", offset=0))
-    assert not second.suspects(1)
+        assert first.must_wait(offset)
+        first.hold_back(FakeRecord(b"1234", offset=offset))
+    assert not first.must_wait(3)
+    assert not second.must_wait(0)
+    offset, trials, group = first.trial
+    assert len(first.to_start(Progress(0, trial=offset, trials=trials, group=group))) == 1
+    assert second.must_wait(0)
+    second.hold_back(FakeRecord(b"1234", offset=0))
+    assert not second.must_wait(1)
     first.abandon()
-    assert second.suspects(1)
+    assert second.must_wait(1)
     first.abandon()
     second.abandon()
-    assert court.has_room
+    assert queue.has_room
 
 
 def test_what_its_owner_did_not_survive_is_tried_by_halves() -> None:
-    trials = Trials(Progress(0, trial=4, trials=1, group=8), end=99, court=Court(), most=99)
+    suspects = Suspects(
+        Progress(0, trial=4, trials=1, group=8), end=99, queue=SuspectQueue(), most=99
+    )
     groups = []
     for offset in range(4, 40):
-        trials.wait(FakeRecord(b"", offset=offset))
+        suspects.hold_back(FakeRecord(b"", offset=offset))
     for _ in range(4):
-        offset, count, group = trials.fate
-        started = trials.committed(Progress(0, trial=offset, trials=count, group=group))
+        offset, count, group = suspects.trial
+        started = suspects.to_start(Progress(0, trial=offset, trials=count, group=group))
         groups.append([record.offset for record in started])
         for record in started:
-            trials.survived(record.offset)
+            suspects.survived(record.offset)
     assert groups == [[4, 5, 6, 7], [8, 9, 10, 11], [*range(12, 20)], [*range(20, 36)]]
 
 
@@ -241,12 +248,12 @@ def test_a_death_in_the_middle_of_a_trial_is_remembered_whatever_was_answered_be
         world.commit[0],
         encode_progress(structs.replace(decode_progress(*world.commit), takeovers=0))[0],
     )
-    brain, partition = take_over(world)
+    parts, partition = take_over(world)
     commit(world, partition)  # before anything is read
     for record in world.queries:
-        partition.on_query(record)
-    assert not brain.outbox
-    assert partition.snapshot().trials == 2
+        partition.on_query(record, world.now_ms)
+    assert not parts.outbox
+    assert partition.progress.snapshot().trials == 2
 
 
 def test_a_rebalance_in_the_middle_of_a_trial_is_no_death() -> None:
@@ -256,10 +263,10 @@ def test_a_rebalance_in_the_middle_of_a_trial_is_no_death() -> None:
         take_over(world)
     for _ in range(2 * MAX_TRIALS):
         _, partition = take_over(world)
-        partition.on_query(world.queries[0])
-        partition.calm()
+        partition.on_query(world.queries[0], world.now_ms)
+        partition.progress.clear_suspicion()
         commit(world, partition)
-    assert partition.snapshot().trials == 0
+    assert partition.progress.snapshot().trials == 0
     live(world)
     ((_, answer),) = world.results
     assert answer.error is not None
@@ -267,15 +274,15 @@ def test_a_rebalance_in_the_middle_of_a_trial_is_no_death() -> None:
 
 
 def test_a_process_tries_one_group_at_a_time_whatever_its_partition() -> None:
-    court = Court()
+    queue = SuspectQueue()
     after_three = Progress(0, takeovers=PATIENCE + 1)
-    first, second = (Trials(after_three, end=9, court=court, most=9) for _ in range(2))
-    first.wait(FakeRecord(b"", offset=3))
-    second.wait(FakeRecord(b"", offset=5))
-    assert (first.fate[0], second.fate[0]) == (3, None)
-    first.committed(Progress(0, trial=3, trials=1))
+    first, second = (Suspects(after_three, end=9, queue=queue, most=9) for _ in range(2))
+    first.hold_back(FakeRecord(b"", offset=3))
+    second.hold_back(FakeRecord(b"", offset=5))
+    assert (first.trial[0], second.trial[0]) == (3, None)
+    first.to_start(Progress(0, trial=3, trials=1))
     first.survived(3)
-    assert (first.fate[0], second.fate[0]) == (None, 5)
-    second.adjourn()  # its partition went to somebody else
-    first.wait(FakeRecord(b"", offset=4))
-    assert first.fate[0] == 4
+    assert (first.trial[0], second.trial[0]) == (None, 5)
+    second.end_trial()  # its partition went to somebody else
+    first.hold_back(FakeRecord(b"", offset=4))
+    assert first.trial[0] == 4

@@ -39,7 +39,7 @@ class Stamps:
         """Whether they are the broker's at all."""
         self._ends: deque[_End] = deque(maxlen=_MAX_ENDS)
 
-    def ended(self, offset: int, at_ms: float) -> None:
+    def saw_end(self, offset: int, at_ms: float) -> None:
         """At that time (on the broker's clock) there was nothing at this offset or beyond."""
         if self._ends and self._ends[-1].offset >= offset:
             self._ends.pop()

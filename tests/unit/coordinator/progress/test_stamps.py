@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import FakeRecord
 
-from anabranch.coordinator.partitions.stamps import Stamps
+from anabranch.coordinator.progress.stamps import Stamps
 from anabranch.kafka.transport import CREATE_TIME
 
 SLACK_MS = 100.0
@@ -29,7 +29,7 @@ class Partition:
     def arrive(self, skew_ms: float, after_ms: float, delay_ms: float) -> tuple[float, float]:
         """When a query was asked, and when that is taken to be."""
         self.looked_ms += 1_000
-        self.stamps.ended(self._end, self.looked_ms)
+        self.stamps.saw_end(self._end, self.looked_ms)
         asked_ms = self.looked_ms + after_ms
         record = FakeRecord(b"", offset=self._end, timestamp=int(asked_ms + skew_ms))
         self._end += 1
@@ -82,7 +82,7 @@ def test_whoever_is_next_knows_it_from_the_commit() -> None:
 
 def test_a_backlog_is_as_old_as_its_stamps_say() -> None:
     stamps = Stamps()
-    stamps.ended(10, START_MS)
+    stamps.saw_end(10, START_MS)
     old = FakeRecord(b"", offset=9, timestamp=int(START_MS - HOUR_MS))
     assert stamps.asked_ms(old, START_MS + 1) == START_MS - HOUR_MS
     assert stamps.behind_ms == 0

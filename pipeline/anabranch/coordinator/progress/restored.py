@@ -1,18 +1,17 @@
-"""What a takeover reads back, and what a partition remembers of the ids it saw."""
+"""What a takeover reads back."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from anabranch.config.settings import CoordinatorConfig
 from anabranch.contract.codec import read_id
 from anabranch.contract.events import Partial, PartialResult
-from anabranch.coordinator.partitions.past_ids import PastId
-from anabranch.coordinator.partitions.progress import Bounds, Progress
+from anabranch.coordinator.progress.seen_ids import PastId
+from anabranch.coordinator.progress.window import Bounds, Progress
 from anabranch.kafka.transport import Record
 
-__all__ = ["Restored", "SeenIds"]
+__all__ = ["Restored"]
 
 
 class Restored:
@@ -106,32 +105,3 @@ class Restored:
         if again:
             self._last = max(self._last, offset)
         return again
-
-
-class SeenIds:
-    """Ids of queries, each with its offset, for `dedupe_window_ms` and at most so many."""
-
-    def __init__(self, config: CoordinatorConfig, past: Iterable[PastId]) -> None:
-        self._window_ms = config.dedupe_window_ms
-        self._max_ids = config.dedupe_max_ids
-        self._moved_ms = 0.0
-        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        for id_, at_ms, offset in past:
-            self._seen.setdefault(id_, (at_ms, offset))
-
-    def is_repeat(self, id_: str, offset: int, now_ms: float) -> bool:
-        """Whether this id was seen at another offset; it is remembered either way."""
-        seen, now_ms = self._seen, now_ms - self._moved_ms
-        while seen:
-            oldest, (at_ms, _) = next(iter(seen.items()))
-            if at_ms > now_ms - self._window_ms and len(seen) < self._max_ids:
-                break
-            del seen[oldest]
-        if id_ in seen:
-            return seen[id_][1] != offset
-        seen[id_] = (now_ms, offset)
-        return False
-
-    def shift(self, moved_ms: float) -> None:
-        """The clock was set: the window is one of time that has passed."""
-        self._moved_ms += moved_ms
