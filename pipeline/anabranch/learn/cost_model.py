@@ -68,6 +68,9 @@ class CostModel:
 
     Every update of a cell, whichever the arm, makes what its other arms said count less: an arm
     that is not taken drifts back to its prior and is tried again when that looks better.
+
+    Attributes:
+        revision: rises whenever an estimate may have changed.
     """
 
     def __init__(self, priors: CostPriors | None = None, *, max_cells: int = 4_096) -> None:
@@ -75,6 +78,7 @@ class CostModel:
         self._arms: Cells[str] = Cells(GAMMA_ARM, 1)
         self._cells: Cells[tuple[tuple[str, ...], int]] = Cells(GAMMA_CELL, max_cells)
         self._means: dict[Arm, _ArmMeans] = {}
+        self.revision = 0
 
     def part(
         self,
@@ -115,6 +119,7 @@ class CostModel:
         self._arms.add("", row.bucket, row.arm, values)
         self._cells.add((row.layers, row.load), row.bucket, row.arm, values)
         self._means.clear()
+        self.revision += 1
 
     def fold_layer(self, row: LayerSum) -> None:
         """Single layers are the profiler's."""
@@ -127,6 +132,7 @@ class CostModel:
         self._arms.forget_after(bucket)
         self._cells.forget_after(bucket)
         self._means.clear()
+        self.revision += 1
 
     def _arm(self, arm: Arm) -> _ArmMeans:
         """Means over all cells, drawn to 0 (residual) and ln 2 (error) while there are few."""

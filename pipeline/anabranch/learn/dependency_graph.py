@@ -126,6 +126,11 @@ class DependencyGraph:
         rest = tuple(layer for layer in left_out if layer != tried)
         return LayerSelection((*kept, tried), rest, tried)
 
+    @property
+    def revision(self) -> int:
+        """Rises whenever a parallelization benefit may have changed."""
+        return self._profiler.revision
+
     def knows_type(self, query_type: str) -> bool:
         """Whether at least `min_samples` queries of the type were seen."""
         return self._types.get(query_type, 0) >= self.min_samples

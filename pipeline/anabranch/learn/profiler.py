@@ -26,6 +26,11 @@ ALL: Final = "*"
 class PerformanceProfiler(Protocol):
     """What is known of single layers. Latencies are without the wait in a queue."""
 
+    @property
+    def revision(self) -> int:
+        """Rises whenever any of it changes."""
+        ...
+
     def latency_ms(self, layer: str, arm: str | None = None) -> float:
         """Latency, of all arms or under one; the median of the others if unknown."""
         ...
@@ -50,6 +55,7 @@ class LayerProfiler:
         self._cells: Cells[str] = Cells(GAMMA, max_layers)
         self._arms: Cells[tuple[str, str]] = Cells(GAMMA, 4 * max_layers)
         self._typical: float | None = None
+        self.revision = 0
 
     def fold_layer(self, row: LayerSum) -> None:
         """Learn from sums of one layer."""
@@ -57,6 +63,7 @@ class LayerProfiler:
         self._cells.add(row.layer, row.bucket, ALL, values)
         self._arms.add((row.layer, row.arm), row.bucket, ALL, values)
         self._typical = None
+        self.revision += 1
 
     def fold_plan(self, row: PlanSum) -> None:
         """Plans say nothing about single layers."""
@@ -69,6 +76,7 @@ class LayerProfiler:
         self._cells.forget_after(bucket)
         self._arms.forget_after(bucket)
         self._typical = None
+        self.revision += 1
 
     def latency_ms(self, layer: str, arm: str | None = None) -> float:
         """Latency, of all arms or under one; the median of the others if unknown."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, Protocol
-
-from msgspec.structs import replace
 
 from anabranch.contract.plan import Arm, Decision, PlanContext
 from anabranch.contract.telemetry import ExecutionTelemetry
@@ -16,6 +15,8 @@ from anabranch.learn.folding import Fold
 from anabranch.learn.name_filter import NameFilter
 from anabranch.learn.profiler import PerformanceProfiler
 from anabranch.select.plans import ARMS, Plan, Plans, slowest
+from anabranch.select.prepared_plans import PreparedPlans
+from anabranch.select.reasons import FASTEST, NEXT_BEST, apart, reason
 
 __all__ = ["AdaptiveStrategySelector"]
 
@@ -23,9 +24,7 @@ Mode = Literal["rules", "learned", "shadow"]
 
 EXPLORE: Final = 0.01
 """Share of learned choices that try another arm, so that its cost stays known."""
-MAX_DECIMALS: Final = 6
-_FASTEST: Final = "it is expected to be fastest"
-_NEXT_BEST: Final = "SEQUENTIAL cannot start, and this is next best"
+_TRIED: Final = "it is tried, to know its cost"
 
 
 class HitRate(Protocol):
@@ -93,7 +92,7 @@ class AdaptiveStrategySelector:
             names=names,
             now_ms=now_ms,
         )
-        self._profiler = profiler
+        self._prepared = PreparedPlans(profiler, dep_graph, self.cost_model)
         self._graph = dep_graph
         self._cache = cache
         self._cache_threshold = cache_threshold
@@ -111,13 +110,11 @@ class AdaptiveStrategySelector:
             return _from_cache(f"all {len(context.cached)} wanted layers are cached and fresh")
         if context.strategy == "cache":
             return _from_cache(f"cache was asked for: {_missing(context)} left out", 0.5)
-        novel = not self._graph.knows_type(context.type)
-        plans = Plans(context, self._profiler, self.cost_model, novel=novel)
         if context.strategy != "auto":
-            return self._decision(plans, plans.by_arm[context.strategy], "it was asked for")
-        if self.mode == "learned":
-            return self._explored(context, plans, plans.best(), _FASTEST)
-        return self._ruled(context, plans)
+            return self._usual(self._prepared.of(context), 0)
+        if self.mode != "learned" and (decision := self._enough_cached(context)) is not None:
+            return decision
+        return self._explored(context, self._prepared.of(context))
 
     def observe(self, record: ExecutionTelemetry) -> None:
         """Learn from an answered query."""
@@ -130,18 +127,59 @@ class AdaptiveStrategySelector:
             found["cache.hit_rate"] = self._cache.hit_rate
         return found
 
-    def _ruled(self, context: PlanContext, plans: Plans) -> Decision:
+    def _enough_cached(self, context: PlanContext) -> Decision | None:
+        """By the original's rule: to leave the rest out, if so much is cached."""
         share = len(context.cached) / max(1, len(context.wanted))
-        if share > self._cache_threshold and share >= context.min_coverage:
-            cached, least = apart(100 * share, 100 * self._cache_threshold)
-            what = f"{cached}% of the layers are cached, over {least}%"
-            return _from_cache(f"{what}: {_missing(context)} left out", share)
-        arm, why = self._tree(plans)
-        decision = self._explored(context, plans, plans.by_arm[arm], why)
-        if self.mode == "rules":
-            return decision
-        best = slowest(plans.best())
-        return replace(decision, shadow=best.arm, shadow_ms=best.estimated_ms)
+        if share <= self._cache_threshold or share < context.min_coverage:
+            return None
+        cached, least = apart(100 * share, 100 * self._cache_threshold)
+        what = f"{cached}% of the layers are cached, over {least}%"
+        return _from_cache(f"{what}: {_missing(context)} left out", share)
+
+    def _explored(self, context: PlanContext, plans: Plans) -> Decision:
+        """The plan that is best, or for a small share of queries whichever arm their id draws.
+
+        Only plans that can start, and are expected within the deadline, are tried.
+        """
+        share = self._explore
+        count = bisect_right(plans.costs, context.remaining_ms) if share > 0 else 0
+        if count and (number := draw(context.query, 3)) < share:
+            tried = plans.cheapest(count)
+            plan = tried[int(number / share * count)]
+            if plan != self._best(plans)[0]:
+                probability = share * tried.count(plan) / count
+                return self._decision(plans, plan, _TRIED, probability, explored=True)
+        return self._usual(plans, count)
+
+    def _usual(self, plans: Plans, count: int) -> Decision:
+        """For the best plan, where that many might be tried in its place."""
+        decision = plans.decisions.get(count)
+        if decision is None:
+            best, why = self._best(plans)
+            probability = 1.0
+            if count:
+                share = self._explore
+                probability = share * plans.cheapest(count).count(best) / count + (1 - share)
+            decision = plans.decisions[count] = self._decision(plans, best, why, probability)
+        return decision
+
+    def _best(self, plans: Plans) -> tuple[Plan, str]:
+        """The plan to be taken, and why."""
+        if plans.best is None:
+            plans.best = self._choose(plans)
+        return plans.best
+
+    def _choose(self, plans: Plans) -> tuple[Plan, str]:
+        if plans.strategy != "auto" and plans.strategy != "cache":
+            return plans.by_arm[plans.strategy], "it was asked for"
+        if self.mode == "learned":
+            best, why = plans.fastest(), FASTEST
+        else:
+            arm, why = self._tree(plans)
+            best = plans.by_arm[arm]
+        if plans.stuck and best == plans.by_arm["sequential"]:
+            return plans.fastest_together(), NEXT_BEST
+        return best, why
 
     def _tree(self, plans: Plans) -> tuple[Arm, str]:
         """The original's tree for what is not in the cache."""
@@ -159,51 +197,29 @@ class AdaptiveStrategySelector:
             return "distributed", f"they cost {cost} ms, over {limit}"
         return "sequential", f"they cost {cost} ms, not over {limit}, and {why}"
 
-    def _explored(self, context: PlanContext, plans: Plans, best: Plan, why: str) -> Decision:
-        """`best`, or for a small share of queries whichever arm their id draws.
-
-        Only plans that can start, and are expected within the deadline, are tried.
-        """
-        if plans.stuck and best == plans.by_arm["sequential"]:
-            best, why = plans.best_together(), _NEXT_BEST
-        share = self._explore
-        if share <= 0:
-            return self._decision(plans, best, why)
-        costs, limit = plans.estimates, context.remaining_ms
-        arms = ARMS[1:] if plans.stuck else ARMS
-        tried = [plans.by_arm[arm] for arm in arms if costs[arm] <= limit]
-        if not tried:
-            return self._decision(plans, best, why)
-        number = draw(context.query, 3)
-        plan = tried[int(number / share * len(tried))] if number < share else best
-        probability = share * tried.count(plan) / len(tried) + (1 - share) * (plan == best)
-        if plan == best:
-            return self._decision(plans, best, why, probability)
-        return self._decision(plans, plan, "it is tried, to know its cost", probability, True)
-
     def _decision(
-        self, plans: Plans, plan: Plan, why: str, probability: float = 1.0, explored: bool = False
+        self, plans: Plans, plan: Plan, why: str, probability: float, *, explored: bool = False
     ) -> Decision:
         longest = slowest(plan)
         arm: Arm = longest.arm
-        arms: dict[str, Arm]
-        estimates = plans.estimates
-        if arm == "sequential":
-            arms = dict.fromkeys((part.group for part in plans.by_arm["parallel"]), arm)
-        else:
-            arms = {part.group: part.arm for part in plan}
+        shadow = slowest(plans.fastest()) if self._is_shadowed(plans) else None
         return Decision(
             strategy=arm,
-            arms=arms,
+            arms=plans.arms(plan),
             order=plans.order,
             confidence=self.cost_model.accuracy(arm),
-            reason=_reason(plans, plan, why),
+            reason=reason(plans, plan, why),
             estimated_ms=longest.estimated_ms,
-            estimates=estimates,
+            estimates=plans.estimates,
             probability=probability,
             parts=plan,
             explored=explored,
+            shadow=shadow.arm if shadow else None,
+            shadow_ms=shadow.estimated_ms if shadow else None,
         )
+
+    def _is_shadowed(self, plans: Plans) -> bool:
+        return self.mode == "shadow" and plans.strategy == "auto"
 
 
 def _from_cache(reason: str, confidence: float = 1.0) -> Decision:
@@ -212,36 +228,3 @@ def _from_cache(reason: str, confidence: float = 1.0) -> Decision:
 
 def _missing(context: PlanContext) -> str:
     return ", ".join(layer.layer for layer in context.missing)
-
-
-def _reason(plans: Plans, plan: Plan, why: str) -> str:
-    """One sentence, with the numbers that were compared."""
-    what = " and ".join(
-        [f"{part.arm} for {', '.join(part.layers)} ({part.estimated_ms:.0f} ms)" for part in plan]
-    )
-    workers = [f"{group} has {'one' if n else 'no'} worker" for group, n in plans.workers.items()]
-    return f"{what}: {why} ({'; '.join([_numbers(plans, plan, why), *workers])})"
-
-
-def _numbers(plans: Plans, plan: Plan, why: str) -> str:
-    """Estimates; where plans were compared, dearer for arms whose estimates err more than its."""
-    costs = list(plans.estimates.values())
-    if why in (_FASTEST, _NEXT_BEST):
-        scale, compared = plans.risk(plan), list(plans.by_arm.values())
-        if plan not in compared:
-            compared.append(plan)
-        costs = [plans.weighed_ms(known) / scale for known in compared]
-    alone, together, spread, *others = apart(*costs)
-    this = "".join([f", this {ms}" for ms in others])
-    return f"expected ms: sequential {alone}, parallel {together}, distributed {spread}{this}"
-
-
-def apart(*numbers: float, decimals: int = 0) -> list[str]:
-    """Numbers as text, with as many decimals as it takes to tell different ones apart."""
-    for places in range(decimals, MAX_DECIMALS + 1):
-        form = f".{places}f"
-        texts = [format(number, form) for number in numbers]
-        distinct = len(set(texts))
-        if distinct == len(texts) or distinct == len(set(numbers)):
-            break
-    return texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from anabranch.contract.plan import Arm, GroupLoad, PlanContext, PlanPart
+from anabranch.contract.plan import Arm, Decision, GroupLoad, PlanContext, PlanPart
 from anabranch.learn.cost_model import CostModel
 from anabranch.learn.profiler import PerformanceProfiler
 
@@ -30,14 +30,22 @@ class Plans:
         workers: by group, where there are too few of them to spread work over.
         stuck: groups without a worker, while others have some: SEQUENTIAL cannot start, for it
             would wait there for what could have been asked elsewhere.
+        costs: estimates of those that can start, smallest first.
+        strategy: what the query asks for.
+        best: the plan to be taken and why, once the selector chose it.
+        decisions: for it, by how many plans may be tried in its place.
     """
 
-    __slots__ = ("_costs", "by_arm", "estimates", "latency", "stuck", "workers")
+    __slots__ = (
+        "_model", "best", "by_arm", "costs", "decisions", "estimates", "latency", "strategy",
+        "stuck", "workers",
+    )  # fmt: skip
 
     def __init__(
-        self, context: PlanContext, profiler: PerformanceProfiler, costs: CostModel, *, novel: bool
+        self, context: PlanContext, profiler: PerformanceProfiler, model: CostModel, *, novel: bool
     ) -> None:
-        self._costs = costs
+        self._model = model
+        self.strategy = context.strategy
         self.latency: dict[str, float] = {}
         self.workers: dict[str, int] = {}
         groups: dict[str, list[str]] = {}
@@ -61,6 +69,9 @@ class Plans:
             "parallel": cost_ms(parallel),
             "distributed": cost_ms(distributed),
         }
+        self.costs = sorted([self.estimates[arm] for arm in self._startable])
+        self.best: tuple[Plan, str] | None = None
+        self.decisions: dict[int, Decision] = {}
 
     def _by_group(
         self,
@@ -75,10 +86,10 @@ class Plans:
             load = loads.get(group, IDLE)
             layers = tuple(sorted(names))
             latencies = [self.latency[name] for name in layers]
-            part = self._costs.part(group, "parallel", layers, latencies, load.queue_ms, novel)
+            part = self._model.part(group, "parallel", layers, latencies, load.queue_ms, novel)
             parallel.append(part)
             if load.workers >= least_workers:
-                part = self._costs.part(
+                part = self._model.part(
                     group, "distributed", layers, latencies, load.queue_ms, novel
                 )
             else:
@@ -92,20 +103,31 @@ class Plans:
         waits = sum([loads.get(group, IDLE).queue_ms * len(groups[group]) for group in groups])
         layers, latencies = tuple(sorted(self.latency)), list(self.latency.values())
         wait = waits / len(layers)
-        return self._costs.part("", "sequential", layers, latencies, wait, novel)
+        return self._model.part("", "sequential", layers, latencies, wait, novel)
 
     @property
     def order(self) -> tuple[str, ...]:
         """Missing layers, cheapest first."""
         return tuple(sorted(self.latency, key=self.latency.__getitem__))
 
-    def best(self) -> Plan:
+    def arms(self, plan: Plan) -> dict[str, Arm]:
+        """Arm by worker group; SEQUENTIAL names every group."""
+        if plan[0].arm == "sequential":
+            return dict.fromkeys([part.group for part in self.by_arm["parallel"]], "sequential")
+        return {part.group: part.arm for part in plan}
+
+    def cheapest(self, count: int) -> list[Plan]:
+        """So many of those that can start, whose estimates are `costs`."""
+        limit = self.costs[count - 1]
+        return [self.by_arm[arm] for arm in self._startable if self.estimates[arm] <= limit]
+
+    def fastest(self) -> Plan:
         """The cheaper arm in each group, or SEQUENTIAL if that is cheaper than the dearest."""
-        plan = self.best_together()
+        plan = self.fastest_together()
         alone = self.by_arm["sequential"]
         return alone if self.weighed_ms(alone) <= self.weighed_ms(plan) else plan
 
-    def best_together(self) -> Plan:
+    def fastest_together(self) -> Plan:
         """The cheaper arm in each group, all groups at once."""
         together, apart = self.by_arm["parallel"], self.by_arm["distributed"]
         if len(together) == 1:
@@ -119,10 +141,14 @@ class Plans:
     def risk(self, plan: Plan) -> float:
         """By what the estimate of the part that decides a plan's cost is raised."""
         dearest = plan[0] if len(plan) == 1 else max(plan, key=self._weighed_ms)
-        return self._costs.risk(dearest.arm)
+        return self._model.risk(dearest.arm)
+
+    @property
+    def _startable(self) -> tuple[Arm, ...]:
+        return ARMS[1:] if self.stuck else ARMS
 
     def _weighed_ms(self, part: PlanPart) -> float:
-        return part.estimated_ms * self._costs.risk(part.arm)
+        return part.estimated_ms * self._model.risk(part.arm)
 
 
 def cost_ms(plan: Sequence[PlanPart]) -> float:

@@ -18,8 +18,9 @@ from anabranch.contract.plan import Arm, Decision, GroupLoad, PlanContext
 from anabranch.contract.telemetry import LayerOutcome, telemetry_of
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.profiler import LayerProfiler
-from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector, apart
+from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
 from anabranch.select.plans import ARMS
+from anabranch.select.reasons import apart
 
 IO_CPU = {"a": "io", "b": "io", "c": "cpu"}
 
