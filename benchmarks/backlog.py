@@ -109,7 +109,7 @@ async def ask(client: Client, n: int, partition: int) -> float | None:
 async def bench(kafka: LocalKafka, backlog: Backlog) -> dict[str, Any]:
     settings = SETTINGS.format(
         namespace="backlog.", mode="at_least_once", bootstrap=kafka.bootstrap,
-        partitions=PARTITIONS, delay_ms=0,
+        partitions=PARTITIONS, delays_ms=(0, 0, 0),
     )  # fmt: skip
     async with Processes() as processes:
         settings += f"[coordinator]\nmax_timeout_ms = {HOUR_MS}\n"

@@ -45,13 +45,17 @@ RIVALS: Mapping[str, tuple[str, ...]] = {
 """Whom each is set against."""
 
 
+Delays = tuple[int, int, int]
+"""What each layer waits, in milliseconds."""
+
+
 class Place(NamedTuple):
     """Where contenders are started, what their topics begin with, how long their layers wait."""
 
     processes: Processes
     bootstrap: str
     prefix: str
-    delay_ms: int
+    delays_ms: Delays
 
     def make_topics(self, *names: str) -> None:
         create_topics(self.bootstrap, *(f"{self.prefix}{name}" for name in names))
@@ -92,7 +96,7 @@ async def anabranch(place: Place, mode: str, suffix: str) -> list[Contender]:
     namespace = f"{place.prefix}{mode}."
     settings = SETTINGS.format(
         namespace=namespace, mode=mode, bootstrap=place.bootstrap,
-        partitions=PARTITIONS, delay_ms=place.delay_ms,
+        partitions=PARTITIONS, delays_ms=place.delays_ms,
     )  # fmt: skip
     both = await start_anabranch(place.processes, settings)
     ends = (f"{namespace}queries", f"{namespace}results")
@@ -132,13 +136,12 @@ async def peer(
     """A peer's two processes, and its topics."""
     short = name.replace(" ", "-")
     place.make_topics(*(f"{short}.{letter}" for letter in "qtpr"))
-    prefix, delay_ms = f"{place.prefix}{short}", str(place.delay_ms)
-    both = [
-        await place.processes.start(
-            role, *command, place.bootstrap, prefix, word, delay_ms, *options
-        )
-        for role, word in (("gathers", "gather"), ("layers", "layers"))
-    ]
+    prefix = f"{place.prefix}{short}"
+    waits = ",".join(map(str, place.delays_ms))
+    both = []
+    for role, word in (("gathers", "gather"), ("layers", "layers")):
+        given = (place.bootstrap, prefix, word, waits, *options)
+        both.append(await place.processes.start(role, *command, *given))
     return [Contender(name, f"{prefix}.q", f"{prefix}.r", fresh, both, COMPLETE, warm_s)]
 
 
@@ -172,7 +175,7 @@ ALL = tuple(name for names in GROUPS for name in names)
 
 @asynccontextmanager
 async def started(
-    start: Start, bootstrap: str, turn: int, delay_ms: int
+    start: Start, bootstrap: str, turn: int, delays_ms: Delays
 ) -> AsyncIterator[list[Contender]]:
     """Contenders with topics of their own, which go with them: nobody idles beside another.
 
@@ -183,7 +186,7 @@ async def started(
     prefix = f"t{turn}."
     try:
         async with Processes() as processes:
-            yield await start(Place(processes, bootstrap, prefix, delay_ms))
+            yield await start(Place(processes, bootstrap, prefix, delays_ms))
     finally:
         delete_topics(bootstrap, prefix)
 

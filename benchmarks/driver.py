@@ -180,7 +180,7 @@ class Driver:
 
     def _spent_s(self) -> dict[str, float]:
         spent = {child.role: cpu_s(child.pid) for child in self._contender.processes}
-        return spent | {"broker": cpu_s(self._broker)}
+        return spent | {"broker": cpu_s(self._broker), "driver": time.process_time()}
 
     async def __aenter__(self) -> Self:
         await self._consumer.start()

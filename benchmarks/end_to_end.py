@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import uvloop
 from contenders import ALL, RIVALS
 from driver import Contender, Driver
 from results import Column, Results, show, write
-from turns import Measure, Turns, add_only
+from turns import Measure, Turns, add_arguments
 
 from anabranch.dev.local_kafka import LocalKafka
 
@@ -29,6 +28,7 @@ COLUMNS = (
     Column("cpu_us_gathers", "gathering", 0, compared=False),
     Column("cpu_us_layers", "layers", 0, compared=False),
     Column("cpu_us_broker", "broker", 0, compared=False),
+    Column("cpu_us_driver", "driver", 0, compared=False),
     Column("p50_ms", "p50 ms", 1),
     Column("p99_ms", "p99 ms", 1),
     Column("third_p50_ms", "1/3: p50 ms", 1),
@@ -40,13 +40,13 @@ COLUMNS = (
 def measuring(seconds: float) -> Measure:
     """Measures with so many seconds for each part: saturated, at a rate, at a third of capacity."""
 
-    async def measure(driver: Driver, _: Contender) -> dict[str, float]:
+    async def measure(driver: Driver, contender: Contender) -> dict[str, float]:
         saturated = await driver.saturate(seconds)
         slowly = await driver.at_rate(RATE_PER_S, seconds)
         third = await driver.at_rate(saturated.per_s / 3, seconds)
         return {
             "per_s": saturated.per_s,
-            "cpu_us": sum(us for role, us in saturated.cpu_us.items() if role != "broker"),
+            "cpu_us": sum(saturated.cpu_us[process.role] for process in contender.processes),
             **{f"cpu_us_{role}": us for role, us in saturated.cpu_us.items()},
             "p50_ms": quantile_ms(slowly, 0.5),
             "p99_ms": quantile_ms(slowly, 0.99),
@@ -67,12 +67,9 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_only(parser, ALL)
-    parser.add_argument("--delay-ms", type=int, default=0, help="what a layer waits")
-    parser.add_argument("--repetitions", type=int, default=5)
+    add_arguments(parser, ALL, delays_ms="0", repetitions=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each of three parts")
     parser.add_argument("--quick", action="store_true", help="one repetition of 1.5 seconds")
-    parser.add_argument("--out", type=Path, help="where the report is written, as JSON")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.repetitions, arguments.seconds = 1, 1.5
@@ -81,7 +78,8 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     given = parsed()
-    results = Results(f"end_to_end-{given.delay_ms}ms", delay_ms=given.delay_ms, s=given.seconds)
+    waits = "-".join(map(str, sorted(set(given.delay_ms))))
+    results = Results(f"end_to_end-{waits}ms", delay_ms=waits, seconds=given.seconds)
     with LocalKafka() as kafka:
         turns = Turns(kafka, results, measuring(given.seconds), bound_s=5 * given.seconds + 120)
         uvloop.run(turns.run(given.only, given.repetitions, given.delay_ms))

@@ -2,7 +2,7 @@
 
     python benchmarks/killed.py [--only parallel,handwritten] [--repetitions 5]
 
-2,000 queries come at 1,000/s; after half of them the coordinator (a peer's gatherer) gets a
+2,000 queries come at 500/s; after half of them the coordinator (a peer's gatherer) gets a
 SIGKILL. Lost is what has no answer when nothing more comes for 20 seconds, doubled is every answer
 beyond the first. The longest silence is how long nobody got an answer meanwhile.
 """
@@ -14,18 +14,17 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import uvloop
 from contenders import ALL
 from driver import Contender, Driver
 from results import Column, Results, show, write
-from turns import Turns, add_only
+from turns import Turns, add_arguments
 
 from anabranch.dev.local_kafka import LocalKafka
 
-COUNT, RATE_PER_S = 2_000, 1_000
+COUNT, RATE_PER_S = 2_000, 500
 PATIENCE_S = 20.0
 DOUBLED_S = 1.0
 """What is answered twice may come late."""
@@ -84,12 +83,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_only(parser, CONTENDERS)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--delay-ms", type=int, default=10, help="what a layer waits")
-    parser.add_argument("--out", type=Path, help="where the report is written, as JSON")
+    add_arguments(parser, CONTENDERS, delays_ms="50,100,150", repetitions=3)
     arguments = parser.parse_args()
-    results = Results("killed", delay_ms=arguments.delay_ms, queries=COUNT)
+    waits = ",".join(map(str, arguments.delay_ms))
+    results = Results("killed", delay_ms=waits, queries=COUNT)
     with LocalKafka() as kafka:
         turns = Turns(kafka, results, measure, bound_s=BOUND_S)
         uvloop.run(turns.run(arguments.only, arguments.repetitions, arguments.delay_ms))

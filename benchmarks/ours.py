@@ -25,13 +25,13 @@ queue = 6000
 layers = ["a", "b", "c"]
 [layers.a]
 plugin = "scatter_layers:Scatter"
-delay_ms = {delay_ms}
+delay_ms = {delays_ms[0]}
 [layers.b]
 plugin = "scatter_layers:Scatter"
-delay_ms = {delay_ms}
+delay_ms = {delays_ms[1]}
 [layers.c]
 plugin = "scatter_layers:Scatter"
-delay_ms = {delay_ms}
+delay_ms = {delays_ms[2]}
 """
 """With room for a full window: how many layers wait at once is not what is measured."""
 

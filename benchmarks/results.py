@@ -132,20 +132,21 @@ def write(report: Report, path: Path | None) -> Path:
 
 
 def show(report: Report, columns: Sequence[Column]) -> None:
-    """Print the ratios, and below the medians that they were formed of."""
+    """Print ratios, if there are any, and figures; with the spread of what comes first."""
     console = Console(width=160)
     console.print(said_of(report))
-    if any(report.ratios.values()):
+    has_ratios = any(report.ratios.values())
+    if has_ratios:
         compared = [each for each in columns if each.compared]
         table = _table(["", "/", *(each.title for each in compared)])
         for name, rivals in report.ratios.items():
             for rival, figures in rivals.items():
                 table.add_row(name, rival, *(_ratio(figures.get(e.figure)) for e in compared))
         console.print("ratios, in brackets least and most", table)
-    table = _table(["", *(each.title for each in columns)])
+    table, cell = _table(["", *(each.title for each in columns)]), _median if has_ratios else _cell
     for name, figures in report.rows.items():
-        table.add_row(name, *(_median(figures.get(e.figure), e.digits) for e in columns))
-    console.print("what they were formed of", table)
+        table.add_row(name, *(cell(figures.get(e.figure), e.digits) for e in columns))
+    console.print("what they are formed of" if has_ratios else "in brackets least and most", table)
 
 
 def said_of(report: Report) -> str:
@@ -166,9 +167,12 @@ def _table(titles: Sequence[str]) -> Table:
 
 
 def _ratio(got: Spread | None) -> str:
+    return _cell(got, 2 if got is None or got.median < 10 else 1 if got.median < 100 else 0)
+
+
+def _cell(got: Spread | None, digits: int) -> str:
     if got is None:
         return ""
-    digits = 2 if got.median < 10 else 1 if got.median < 100 else 0
     low, middle, high = (f"{value:,.{digits}f}" for value in (got.min, got.median, got.max))
     return middle if low == high else f"{middle} ({low}-{high})"
 

@@ -7,8 +7,9 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import product
+from pathlib import Path
 
-from contenders import GROUPS, Start, started
+from contenders import GROUPS, Delays, Start, started
 from driver import Contender, Driver, Stuck
 from processes import NotReady
 from results import Results
@@ -40,19 +41,19 @@ class Turns:
         self._progress = Progress(console=Console(stderr=True), transient=True)
         self._bar = TaskID(0)
 
-    async def run(self, wanted: Collection[str], repetitions: int, delay_ms: int) -> None:
-        """Measure each that is wanted so often. `delay_ms`: what their layers wait."""
+    async def run(self, wanted: Collection[str], repetitions: int, delays_ms: Delays) -> None:
+        """Measure each that is wanted so often."""
         self._bar = self._progress.add_task("", total=repetitions * len(wanted))
         with self._progress:
             for turn, (names, start) in product(range(repetitions), GROUPS.items()):
                 left = [name for name in names if name in wanted and name not in self._out]
                 if left:
-                    await self._group(left, start, turn, delay_ms)
+                    await self._group(left, start, turn, delays_ms)
 
-    async def _group(self, left: Sequence[str], start: Start, turn: int, delay_ms: int) -> None:
+    async def _group(self, left: Sequence[str], start: Start, turn: int, delays_ms: Delays) -> None:
         self._progress.update(self._bar, description=f"starting {left[0]}")
         try:
-            async with started(start, self._kafka.bootstrap, turn, delay_ms) as contenders:
+            async with started(start, self._kafka.bootstrap, turn, delays_ms) as contenders:
                 for contender in contenders:
                     if contender.name in left:
                         self._progress.update(self._bar, description=contender.name)
@@ -79,8 +80,10 @@ class Turns:
             self._results.drop(name)
 
 
-def add_only(parser: argparse.ArgumentParser, known: Sequence[str]) -> None:
-    """`--only`, which takes some of the known names; all of them by default."""
+def add_arguments(
+    parser: argparse.ArgumentParser, known: Sequence[str], *, delays_ms: str, repetitions: int
+) -> None:
+    """`--only`, `--delay-ms`, `--repetitions` and `--out`, with their defaults."""
 
     def some(text: str) -> list[str]:
         chosen = [name.strip() for name in text.split(",")]
@@ -90,3 +93,18 @@ def add_only(parser: argparse.ArgumentParser, known: Sequence[str]) -> None:
 
     said = f"some of: {', '.join(known)}"
     parser.add_argument("--only", type=some, default=list(known), help=said)
+    said = "what layers wait: all the same, or each of three"
+    parser.add_argument("--delay-ms", type=delays_of, default=delays_ms, help=said)
+    parser.add_argument("--repetitions", type=int, default=repetitions)
+    parser.add_argument("--out", type=Path, help="where the report is written, as JSON")
+
+
+def delays_of(text: str) -> Delays:
+    """`10` for all, or `10,20,30`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    first, *others = map(int, text.split(","))
+    second, third = others or (first, first)
+    return first, second, third

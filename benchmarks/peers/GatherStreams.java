@@ -1,6 +1,6 @@
 // Scatter-gather on Kafka Streams: queries to tasks, tasks to partials, partials joined by key.
 //
-//     java GatherStreams BOOTSTRAP PREFIX gather|layers DELAY_MS [--changelog]
+//     java GatherStreams BOOTSTRAP PREFIX gather|layers DELAYS_MS [--changelog]
 //
 // at_least_once, commits every 100 ms, an in-memory store for joins that are under way. By default
 // Kafka Streams writes such a store to a changelog topic, from which it is restored after a crash;
@@ -11,11 +11,12 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.time.Duration;
-import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.PriorityQueue;
 import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
 import org.apache.kafka.common.serialization.Serdes;
@@ -79,41 +80,43 @@ public final class GatherStreams {
 
   /** A task becomes a partial, after the layer's time. */
   private static final class Layer extends Step {
-    private final long delayMs;
-    private final ArrayDeque<Record<byte[], byte[]>> waiting = new ArrayDeque<>();
-    private final ArrayDeque<Long> due = new ArrayDeque<>();
+    private record Due(long atMs, Record<byte[], byte[]> task) {}
 
-    Layer(long delayMs) {
-      this.delayMs = delayMs;
+    private final Map<String, Long> delaysMs;
+    private final PriorityQueue<Due> waiting =
+        new PriorityQueue<>(Comparator.comparingLong(Due::atMs));
+
+    Layer(Map<String, Long> delaysMs) {
+      this.delaysMs = delaysMs;
     }
 
     @Override
     public void init(ProcessorContext<byte[], byte[]> context) {
       super.init(context);
-      if (delayMs > 0) {
+      if (!delaysMs.isEmpty()) {
         context.schedule(Duration.ofMillis(1), PunctuationType.WALL_CLOCK_TIME, this::answerDue);
       }
     }
 
     @Override
     public void process(Record<byte[], byte[]> record) {
-      if (delayMs == 0) {
-        answer(record);
+      JsonNode task = decode(record.value());
+      if (delaysMs.isEmpty()) {
+        answer(record, task);
         return;
       }
-      waiting.add(record);
-      due.add(context.currentSystemTimeMs() + delayMs);
+      long delayMs = delaysMs.get(task.get("layer").asText());
+      waiting.add(new Due(context.currentSystemTimeMs() + delayMs, record));
     }
 
     private void answerDue(long nowMs) {
-      while (!due.isEmpty() && due.peek() <= nowMs) {
-        due.poll();
-        answer(waiting.poll());
+      while (!waiting.isEmpty() && waiting.peek().atMs() <= nowMs) {
+        Record<byte[], byte[]> record = waiting.poll().task();
+        answer(record, decode(record.value()));
       }
     }
 
-    private void answer(Record<byte[], byte[]> record) {
-      JsonNode task = decode(record.value());
+    private void answer(Record<byte[], byte[]> record, JsonNode task) {
       ObjectNode partial = JSON.createObjectNode();
       String layer = task.get("layer").asText();
       partial.put("id", task.get("id").asText()).put("layer", layer);
@@ -159,10 +162,10 @@ public final class GatherStreams {
     }
   }
 
-  private static Topology layers(String prefix, long delayMs) {
+  private static Topology layers(String prefix, Map<String, Long> delaysMs) {
     Topology made = new Topology();
     made.addSource("tasks", prefix + ".t");
-    made.addProcessor("layer", () -> new Layer(delayMs), "tasks");
+    made.addProcessor("layer", () -> new Layer(delaysMs), "tasks");
     return made.addSink("partials", prefix + ".p", "layer");
   }
 
@@ -177,6 +180,16 @@ public final class GatherStreams {
     made.addStateStore(
         changelog ? joins.withLoggingEnabled(Map.of()) : joins.withLoggingDisabled(), "join");
     return made.addSink("results", prefix + ".r", "join");
+  }
+
+  /** What each layer waits; empty if none does. */
+  private static Map<String, Long> delays(String given) {
+    String[] numbers = given.split(",");
+    Map<String, Long> delaysMs = new HashMap<>();
+    for (int i = 0; i < LAYERS.length; i++) {
+      delaysMs.put(LAYERS[i], Long.parseLong(numbers[i]));
+    }
+    return delaysMs.values().stream().allMatch(ms -> ms == 0) ? Map.of() : delaysMs;
   }
 
   private static Properties settings(String bootstrap, String prefix, String role) {
@@ -207,7 +220,7 @@ public final class GatherStreams {
         new KafkaStreams(
             role.equals("gather")
                 ? gather(prefix, changelog)
-                : layers(prefix, Long.parseLong(arguments[3])),
+                : layers(prefix, delays(arguments[3])),
             settings(bootstrap, prefix, role));
     CountDownLatch ended = new CountDownLatch(1);
     streams.setStateListener(

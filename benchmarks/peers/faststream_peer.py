@@ -1,6 +1,6 @@
 """Scatter-gather on FastStream: in batches, and as its documentation shows it.
 
-    python faststream_peer.py BOOTSTRAP PREFIX gather|layers DELAY_MS [--batch]
+    python faststream_peer.py BOOTSTRAP PREFIX gather|layers DELAYS_MS [--batch]
 
 acks=all, idempotent; offsets are committed by FastStream after the handler has returned. Only where
 single messages wait for layers, they are acknowledged first: nothing else lets the messages of one
@@ -21,7 +21,9 @@ from scatter_gather import (
     LAYERS,
     Arguments,
     Partial,
+    Task,
     arguments,
+    by_layer,
     decode_partial,
     decode_query,
     decode_task,
@@ -86,19 +88,21 @@ def gather_singly(broker: KafkaBroker, topics: Topics, common: dict[str, Any]) -
 
 
 def layers_singly(
-    broker: KafkaBroker, topics: Topics, common: dict[str, Any], delay_s: float
+    broker: KafkaBroker, topics: Topics, common: dict[str, Any], delays_s: dict[str, float]
 ) -> None:
     """One message, one handler call, one publish; overlapping where they wait."""
-    if delay_s:
+    if delays_s:
         common = common | {"ack_policy": AckPolicy.ACK_FIRST, "max_workers": OVERLAPPING}
 
     @broker.subscriber(topics.tasks, **common)
     async def answer(message: KafkaMessage) -> None:
-        if delay_s:
-            await asyncio.sleep(delay_s)
         record = message.raw_message
-        partial = encode(found(decode_task(record.value)))
-        await broker.publish(partial, topics.partials, key=record.key, partition=record.partition)
+        task = decode_task(record.value)
+        if delays_s:
+            await asyncio.sleep(delays_s[task.layer])
+        await broker.publish(
+            encode(found(task)), topics.partials, key=record.key, partition=record.partition
+        )
 
 
 async def publish(broker: KafkaBroker, topic: str, out: list[tuple[Any, bytes]]) -> None:
@@ -135,16 +139,19 @@ def gather_batches(broker: KafkaBroker, topics: Topics, common: dict[str, Any]) 
 
 
 def layers_batches(
-    broker: KafkaBroker, topics: Topics, common: dict[str, Any], delay_s: float
+    broker: KafkaBroker, topics: Topics, common: dict[str, Any], delays_s: dict[str, float]
 ) -> None:
-    """A batch of messages, one handler call, its publishes together."""
+    """A batch of messages, one handler call, the publishes of each layer together."""
+
+    async def respond(layer: str, group: list[tuple[Any, Task]]) -> None:
+        if delays_s:
+            await asyncio.sleep(delays_s[layer])  # of all at once: they came together
+        await publish(broker, topics.partials, [(r, encode(found(task))) for r, task in group])
 
     @broker.subscriber(topics.tasks, **common)
     async def answer(message: KafkaMessage) -> None:
-        if delay_s:
-            await asyncio.sleep(delay_s)  # of all at once: they came together
-        out = [(record, encode(found(decode_task(record.value)))) for record in message.raw_message]
-        await publish(broker, topics.partials, out)
+        given = ((record, decode_task(record.value)) for record in message.raw_message)
+        await asyncio.gather(*(respond(layer, group) for layer, group in by_layer(given)))
 
 
 def application(given: Arguments, *, in_batches: bool) -> FastStream:
@@ -159,7 +166,7 @@ def application(given: Arguments, *, in_batches: bool) -> FastStream:
     if given.role == "gather":
         (gather_batches if in_batches else gather_singly)(broker, topics, common)
     else:
-        (layers_batches if in_batches else layers_singly)(broker, topics, common, given.delay_s)
+        (layers_batches if in_batches else layers_singly)(broker, topics, common, given.delays_s)
     app = FastStream(broker, logger=None)
 
     @app.after_startup

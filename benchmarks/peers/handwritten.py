@@ -1,6 +1,6 @@
 """Scatter-gather by hand on aiokafka, tuned: batches all the way, commits beside fetching.
 
-    python handwritten.py BOOTSTRAP PREFIX gather|layers DELAY_MS
+    python handwritten.py BOOTSTRAP PREFIX gather|layers DELAYS_MS
 
 A query's offset is committed once its answer is acknowledged, so that a gatherer that was killed
 asks again. Left out is what a competent user leaves out: deadlines, retries, a cache, dead
@@ -21,7 +21,9 @@ from scatter_gather import (
     LAYERS,
     Arguments,
     Partial,
+    Task,
     arguments,
+    by_layer,
     decode_partial,
     decode_query,
     decode_task,
@@ -83,33 +85,40 @@ class Gatherer:
 class Layers:
     """Tasks to partials."""
 
-    def __init__(self, bootstrap: str, prefix: str, delay_s: float) -> None:
+    def __init__(self, bootstrap: str, prefix: str, delays_s: dict[str, float]) -> None:
         self._results = f"{prefix}.p"
-        self._delay_s = delay_s
+        self._delays_s = delays_s
         self._pipe = Pipe(bootstrap, f"{prefix}-layers", [f"{prefix}.t"])
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        await self._pipe.run(self._handle if self._delay_s else self._answer)
+        await self._pipe.run(self._handle)
 
     async def _handle(self, tp: TopicPartition, records: Sequence[Any]) -> None:
-        task = asyncio.create_task(self._answer(tp, records))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        given = [(record, decode_task(record.value)) for record in records]
+        if not self._delays_s:
+            await self._answer(tp, given)
+            return
+        for layer, group in by_layer(given):
+            task = asyncio.create_task(self._answer(tp, group, self._delays_s[layer]))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
 
-    async def _answer(self, tp: TopicPartition, records: Sequence[Any]) -> None:
-        if self._delay_s:
-            await asyncio.sleep(self._delay_s)  # of all at once: they came together
-        out = [(record.key, encode(found(decode_task(record.value)))) for record in records]
+    async def _answer(
+        self, tp: TopicPartition, given: Sequence[tuple[Any, Task]], delay_s: float = 0.0
+    ) -> None:
+        if delay_s:
+            await asyncio.sleep(delay_s)  # of all at once: they came together
+        out = [(record.key, encode(found(task))) for record, task in given]
         acks = await self._pipe.send_batch(self._results, tp.partition, out)
-        self._pipe.close_when(acks, [(tp, record.offset) for record in records])
+        self._pipe.close_when(acks, [(tp, record.offset) for record, _ in given])
 
 
 async def main(given: Arguments) -> None:
     if given.role == "gather":
         await Gatherer(given.bootstrap, given.prefix).run()
     else:
-        await Layers(given.bootstrap, given.prefix, given.delay_s).run()
+        await Layers(given.bootstrap, given.prefix, given.delays_s).run()
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ gathers and one that runs the layers, on the topics `<prefix>.q`, `.t`, `.p` and
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 LAYERS = ("a", "b", "c")
 ITEMS = 3
+
+T = TypeVar("T")
 
 
 class Query(Struct, gc=False):
@@ -65,6 +68,14 @@ def tasks(query: Query) -> list[Task]:
     return [Task(query.id, layer, query.params["n"]) for layer in LAYERS]
 
 
+def by_layer(given: Iterable[tuple[T, Task]]) -> list[tuple[str, list[tuple[T, Task]]]]:
+    """Tasks of each layer, with what they came in: they wait together."""
+    groups: dict[str, list[tuple[T, Task]]] = defaultdict(list)
+    for record, task in given:
+        groups[task.layer].append((record, task))
+    return list(groups.items())
+
+
 def found(task: Task) -> Partial:
     """What a layer finds."""
     items = [Item(f"urn:{task.layer}:{task.n}:{i}", 1.0 / (i + 1)) for i in range(ITEMS)]
@@ -80,15 +91,18 @@ def joined(partials: Iterable[Partial]) -> Answer:
 
 
 class Arguments(NamedTuple):
-    """BOOTSTRAP PREFIX gather|layers DELAY_MS, as every peer takes them."""
+    """BOOTSTRAP PREFIX gather|layers DELAYS_MS, as every peer takes them."""
 
     bootstrap: str
     prefix: str
     role: str
-    delay_s: float
+    delays_s: dict[str, float]
+    """What each layer waits; empty if none does."""
 
 
 def arguments(argv: list[str]) -> Arguments:
     """Those of the command line."""
-    bootstrap, prefix, role, delay_ms = argv
-    return Arguments(bootstrap, prefix, role, int(delay_ms) / 1000)
+    bootstrap, prefix, role, delays_ms = argv
+    delays_s = [int(ms) / 1000 for ms in delays_ms.split(",")]
+    waits = dict(zip(LAYERS, delays_s, strict=True)) if any(delays_s) else {}
+    return Arguments(bootstrap, prefix, role, waits)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from results import LAST, Column, Report, Results, Spread, show, write
-from turns import add_only
+from turns import add_arguments, delays_of
 
 
 def measured() -> Results:
@@ -60,11 +60,25 @@ def test_ratios_are_printed_with_their_spread(capsys: pytest.CaptureFixture[str]
     assert "| ours   |        30 |   5 |" in printed
 
 
+def test_without_rivals_the_figures_are_printed_with_their_spread(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show(measured().report({}), (Column("per_s", "queries/s", 1),))
+    assert "30.0 (10.0-90.0) |" in capsys.readouterr().out
+
+
 def test_only_known_contenders_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
-    add_only(parser, ("a b", "c"))
+    add_arguments(parser, ("a b", "c"), delays_ms="0", repetitions=1)
     assert parser.parse_args([]).only == ["a b", "c"]
     assert parser.parse_args(["--only", "c, a b"]).only == ["c", "a b"]
     with pytest.raises(SystemExit):
         parser.parse_args(["--only", "c,d"])
     assert "unknown: d" in capsys.readouterr().err
+
+
+def test_layers_wait_alike_or_each_for_itself() -> None:
+    assert delays_of("10") == (10, 10, 10)
+    assert delays_of("10,20,30") == (10, 20, 30)
+    with pytest.raises(ValueError, match="values to unpack"):
+        delays_of("10,20")
