@@ -11,7 +11,7 @@ waiters leads, and the caller is told which.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Final
 
 from msgspec import Struct
@@ -72,7 +72,7 @@ class Ticket(Struct, frozen=True, gc=False):
         )
 
 
-class Lead(Struct, frozen=True):
+class Lead(Struct, frozen=True, gc=False):
     """Fetch a layer: for the ticket itself, and for whoever waits for it."""
 
     key: Question
@@ -80,7 +80,7 @@ class Lead(Struct, frozen=True):
     ticket: Ticket
 
 
-class Join(Struct, frozen=True):
+class Join(Struct, frozen=True, gc=False):
     """Wait for what `leader` fetches."""
 
     key: Question
@@ -89,26 +89,20 @@ class Join(Struct, frozen=True):
     leader: Ticket
 
 
-class _Flight:
-    """A fetch under way, and who waits for it; heirs are found without looking at everybody."""
+class _Waiters:
+    """Who waits for a flight; heirs are found without looking at everybody."""
 
-    def __init__(self, leader: Ticket, started_ms: float, failures: int) -> None:
-        self.leader = leader
-        self.started_ms = started_ms
-        self.orphaned = False
-        """Its leader needs it no more: it is for those who wait."""
-        self.failures = failures
-        """Fetches for those who wait that the layer itself ended without a result."""
-        self.waiting: dict[Hashable, Ticket] = {}
+    def __init__(self) -> None:
+        self.tickets: dict[Hashable, Ticket] = {}
         self._heirs: list[tuple[float, int, Ticket]] = []
         """Whoever waits, most time left first, and some who have left."""
         self._boarded = 0
         self._wants = (0, 0, 0)
         """What a leader needs at most to be good enough for everybody."""
 
-    def board(self, ticket: Ticket) -> None:
+    def add(self, ticket: Ticket) -> None:
         """One more waits."""
-        self.waiting[ticket.id] = ticket
+        self.tickets[ticket.id] = ticket
         self._boarded += 1
         heapq.heappush(self._heirs, (-ticket.deadline_ms, self._boarded, ticket))
         limit, urgency, generation = self._wants
@@ -118,22 +112,71 @@ class _Flight:
             max(generation, ticket.generation),
         )
 
-    def leave(self, ticket: Hashable) -> Ticket | None:
-        """One waits no more; None if it did not wait here."""
-        left = self.waiting.pop(ticket, None)
-        if left is not None and len(self._heirs) > 2 * len(self.waiting) + _MOST_GONE:
-            self._heirs = [heir for heir in self._heirs if self.waiting.get(heir[2].id) is heir[2]]
+    def remove(self, ticket: Hashable) -> bool:
+        """One waits no more; False if it did not wait here."""
+        if self.tickets.pop(ticket, None) is None:
+            return False
+        if len(self._heirs) > 2 * len(self.tickets) + _MOST_GONE:
+            self._heirs = [heir for heir in self._heirs if self.tickets.get(heir[2].id) is heir[2]]
             heapq.heapify(self._heirs)
-        return left
+        return True
 
     def heir(self) -> Ticket | None:
         """Who has most time left of those who wait."""
         while self._heirs:
             ticket = self._heirs[0][2]
-            if self.waiting.get(ticket.id) is ticket:
+            if self.tickets.get(ticket.id) is ticket:
                 return ticket
             heapq.heappop(self._heirs)
         return None
+
+    def are_suited_by(self, leader: Ticket) -> bool:
+        """Whether everybody may wait for what this one begins to fetch."""
+        limit, urgency, generation = self._wants
+        return (
+            leader.limit >= limit and leader.urgency >= urgency and leader.generation >= generation
+        )
+
+
+class _Flight(Struct):
+    """A fetch under way; most are for their leader alone.
+
+    Attributes:
+        failures: fetches for those who wait that the layer itself ended without a result.
+        orphaned: its leader needs it no more: it is for those who wait.
+    """
+
+    leader: Ticket
+    started_ms: float
+    failures: int = 0
+    orphaned: bool = False
+    waiters: _Waiters | None = None
+
+    @property
+    def waiting(self) -> tuple[Ticket, ...]:
+        """Whoever waits."""
+        return tuple(self.waiters.tickets.values()) if self.waiters is not None else ()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody does."""
+        return self.waiters is not None and bool(self.waiters.tickets)
+
+    def board(self, ticket: Ticket) -> None:
+        """One more waits."""
+        if self.waiters is None:
+            self.waiters = _Waiters()
+        self.waiters.add(ticket)
+
+    def leave(self, ticket: Hashable) -> bool:
+        """One waits no more; False if it did not wait here."""
+        return self.waiters is not None and self.waiters.remove(ticket)
+
+    def has(self, ticket: Hashable) -> bool:
+        """Whether it leads or waits here."""
+        return self.leader.id == ticket or (
+            self.waiters is not None and ticket in self.waiters.tickets
+        )
 
     def pass_to(self, heir: Ticket, now_ms: float) -> None:
         """One of those who wait begins to fetch."""
@@ -144,16 +187,9 @@ class _Flight:
         """The clock was set: everybody has as much time left as before."""
         self.leader = self.leader.shifted(moved_ms, now_ms)
         self.started_ms = moved(self.started_ms, moved_ms, now_ms)
-        waiting, self.waiting, self._heirs = self.waiting, {}, []
-        for ticket in waiting.values():
+        waiting, self.waiters = self.waiting, None
+        for ticket in waiting:
             self.board(ticket.shifted(moved_ms, now_ms))
-
-    def suits_all(self, leader: Ticket) -> bool:
-        """Whether everybody may wait for what this one begins to fetch."""
-        limit, urgency, generation = self._wants
-        return (
-            leader.limit >= limit and leader.urgency >= urgency and leader.generation >= generation
-        )
 
 
 Place = tuple[Question, str]
@@ -164,7 +200,6 @@ class Flights:
 
     def __init__(self) -> None:
         self._flights: dict[Place, list[_Flight]] = {}
-        self._places: dict[Hashable, set[Place]] = {}
         self._forsaken: list[Hashable] = []
         self.joined = 0
         """Fetches that were spared so far: tickets that waited and were served."""
@@ -176,21 +211,22 @@ class Flights:
             ValueError: it is there already.
         """
         place = (key, layer)
-        places = self._places.setdefault(ticket.id, set())
-        if place in places:
+        flights = self._flights.get(place)
+        if flights is None:
+            self._flights[place] = [_Flight(ticket, ticket.asked_ms)]
+            return Lead(key, layer, ticket)
+        if any(flight.has(ticket.id) for flight in flights):
             raise ValueError(f"{ticket.id} has entered for {layer} before")
-        places.add(place)
         return self._board(place, ticket, ticket.asked_ms)
 
     def succeed(self, key: Question, layer: str, leader: Hashable) -> tuple[Ticket, ...]:
         """The leader's result is there: end its flight, and say who is served by it."""
         flight = self._end((key, layer), leader)
-        if flight is None:
+        if flight is None or flight.waiters is None:
             return ()
-        for ticket in flight.waiting.values():
-            self._forget(ticket, (key, layer))
-        self.joined += len(flight.waiting)
-        return tuple(flight.waiting.values())
+        served = flight.waiting
+        self.joined += len(served)
+        return served
 
     def fail(
         self, key: Question, layer: str, leader: Hashable, now_ms: float, *, broke: bool = False
@@ -205,11 +241,11 @@ class Flights:
         """
         place = (key, layer)
         flight = self._end(place, leader)
-        if flight is None:
+        if flight is None or flight.waiters is None:
             return ()
         flight.failures += broke
-        heir = flight.heir()
-        if heir is None or heir.deadline_ms <= now_ms or not flight.suits_all(heir):
+        heir = flight.waiters.heir()
+        if heir is None or heir.deadline_ms <= now_ms or not flight.waiters.are_suited_by(heir):
             return self._board_anew(place, flight, now_ms)
         others = self._flights.setdefault(place, [])
         if any(heir.may_join(other.leader, other.started_ms, now_ms) for other in others):
@@ -220,27 +256,35 @@ class Flights:
 
     def failures(self, key: Question, layer: str, leader: Hashable) -> int:
         """Fetches before this one, for those who wait now, that the layer itself ended."""
-        flights = self._flights.get((key, layer), ())
-        return next((flight.failures for flight in flights if flight.leader.id == leader), 0)
+        flight = self._led(key, layer, leader)
+        return flight.failures if flight is not None else 0
 
     def leave(
-        self, ticket: Hashable, now_ms: float, running: Collection[str] = ()
+        self,
+        key: Question,
+        layers: Iterable[str],
+        ticket: Hashable,
+        now_ms: float,
+        running: Collection[str] = (),
     ) -> tuple[Lead, ...]:
         """A query is answered, cancelled, or at its deadline: it neither waits nor leads.
 
-        Returns who fetches now what it led. But a fetch of layers that are `running` goes on for
-        those who wait: the flight outlives its leader, until the caller tells how it ended or
-        that the query leaves again, or nobody waits any more (`forsaken`).
+        `layers` are those for which it has entered. Returns who fetches now what it led. But a
+        fetch of layers that are `running` goes on for those who wait: the flight outlives its
+        leader, until the caller tells how it ended or that the query leaves again, or nobody waits
+        any more (`forsaken`).
         """
         leads: list[Lead] = []
-        for place in tuple(self._places.get(ticket, ())):
-            led = next((f for f in self._flights[place] if f.leader.id == ticket), None)
+        for layer in layers:
+            if (key, layer) not in self._flights:
+                continue
+            led = self._led(key, layer, ticket)
             if led is None:
-                self._stop_waiting(place, ticket)
-            elif place[1] in running and led.waiting:
+                self._stop_waiting((key, layer), ticket)
+            elif layer in running and led.is_awaited:
                 led.orphaned = True
             else:
-                leads += self.fail(*place, ticket, now_ms)
+                leads += self.fail(key, layer, ticket, now_ms)
         return tuple(leads)
 
     def forsaken(self) -> list[Hashable]:
@@ -254,23 +298,23 @@ class Flights:
             for flight in flights:
                 flight.shift(moved_ms, now_ms)
 
-    def led_by(self, ticket: Hashable) -> set[str]:
-        """Layers that a query fetches for others too, or might."""
-        return {
-            layer
-            for key, layer in self._places.get(ticket, ())
-            if any(flight.leader.id == ticket for flight in self._flights[key, layer])
-        }
+    def led_by(self, key: Question, layers: Iterable[str], ticket: Hashable) -> set[str]:
+        """Those of `layers` that a query fetches for others too, or might."""
+        return {layer for layer in layers if self._led(key, layer, ticket) is not None}
 
     def waiting(self, key: Question, layer: str, leader: Hashable) -> tuple[Ticket, ...]:
         """Who waits for what a leader fetches."""
-        for flight in self._flights.get((key, layer), ()):
-            if flight.leader.id == leader:
-                return tuple(flight.waiting.values())
-        return ()
+        flight = self._led(key, layer, leader)
+        return flight.waiting if flight is not None else ()
 
     def __len__(self) -> int:
         return sum(map(len, self._flights.values()))
+
+    def _led(self, key: Question, layer: str, leader: Hashable) -> _Flight | None:
+        for flight in self._flights.get((key, layer), ()):
+            if flight.leader.id == leader:
+                return flight
+        return None
 
     def _board(self, place: Place, ticket: Ticket, now_ms: float, failures: int = 0) -> Lead | Join:
         """The latest flight is looked at first: it is the likeliest to have time enough."""
@@ -281,42 +325,32 @@ class Flights:
                 return Join(*place, ticket, flight.leader)
         if len(flights) < _MOST_FLIGHTS:
             flights.append(_Flight(ticket, now_ms, failures))
-        else:
-            self._forget(ticket, place)
         return Lead(*place, ticket)
 
     def _board_anew(self, place: Place, flight: _Flight, now_ms: float) -> tuple[Lead, ...]:
         """Everybody who waited looks for another flight, those with most time left first."""
-        boarded = []
-        for ticket in sorted(flight.waiting.values(), key=lambda ticket: -ticket.deadline_ms):
-            if ticket.deadline_ms > now_ms:
-                boarded.append(self._board(place, ticket, now_ms, flight.failures))
-            else:
-                self._forget(ticket, place)
+        boarded = [
+            self._board(place, ticket, now_ms, flight.failures)
+            for ticket in sorted(flight.waiting, key=lambda ticket: -ticket.deadline_ms)
+            if ticket.deadline_ms > now_ms
+        ]
         return tuple(role for role in boarded if isinstance(role, Lead))
 
     def _end(self, place: Place, leader: Hashable) -> _Flight | None:
-        flights = self._flights.get(place, [])
-        for flight in flights:
+        flights = self._flights.get(place, ())
+        for n, flight in enumerate(flights):
             if flight.leader.id == leader:
-                flights.remove(flight)
-                if not flights:
+                if len(flights) == 1:
                     del self._flights[place]
-                self._forget(flight.leader, place)
+                else:
+                    del self._flights[place][n]
                 return flight
         return None
 
     def _stop_waiting(self, place: Place, ticket: Hashable) -> None:
         for flight in self._flights[place]:
-            if (waiter := flight.leave(ticket)) is not None:
-                self._forget(waiter, place)
-                if flight.orphaned and not flight.waiting:
+            if flight.leave(ticket):
+                if flight.orphaned and not flight.is_awaited:
                     self._forsaken.append(flight.leader.id)
                     self._end(place, flight.leader.id)
                 return
-
-    def _forget(self, ticket: Ticket, place: Place) -> None:
-        places = self._places[ticket.id]
-        places.discard(place)
-        if not places:
-            del self._places[ticket.id]

@@ -3,6 +3,7 @@
 Estimates with constants for CPython on 64 bits. To walk over every value of a result would cost
 ten times what decoding it does, so a few of its items are walked over, and the others are taken
 to be like them, by their length as JSON; of large ones the marks in their JSON are counted instead.
+Data that was not decoded is its JSON.
 `tests/unit/cache/test_sizes.py` holds all this against what is really allocated.
 """
 
@@ -12,6 +13,8 @@ import re
 from collections.abc import Sequence
 from sys import getsizeof
 from typing import Any, Final
+
+from msgspec import Raw
 
 from anabranch.contract.codec import encode
 from anabranch.contract.events import Item
@@ -36,6 +39,8 @@ TALLY_BYTES: Final = 100
 """A tally with its place in a table; its name is that of a slot."""
 _ITEM_BYTES: Final = 64
 """An item with its score, beside its id and data."""
+_RAW_BYTES: Final = 160
+"""An item with its score and undecoded data that is its own, beside its id and the data's JSON."""
 _LIST_BYTES: Final = 56
 _WALKED_BYTES: Final = 8_000
 _LONG_TEXT_BYTES: Final = 64
@@ -50,6 +55,10 @@ def items_bytes(items: Sequence[Item]) -> int:
     """Of a list of items."""
     if not items:
         return _LIST_BYTES
+    if items[0].data.__class__ is Raw:
+        raw = [_RAW_BYTES + len(it.data) + getsizeof(it.id) for it in items if type(it.data) is Raw]
+        if len(raw) == len(items):
+            return _LIST_BYTES + sum(raw)
     encoded = encode(items)
     if len(items) <= 3:
         return _LIST_BYTES + _taken(items, encoded)

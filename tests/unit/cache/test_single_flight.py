@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -15,6 +16,15 @@ from anabranch.cache.single_flight import Flights, Join, Lead, Ticket
 
 KEY = make_key("factual", "", {"text": "why"})
 OTHER = make_key("factual", "", {"text": "who"})
+
+
+LAYERS = ("graph", "semantic")
+
+
+def leave(
+    flights: Flights, id: int, now_ms: float, running: Collection[str] = ()
+) -> tuple[Lead, ...]:
+    return flights.leave(KEY, LAYERS, id, now_ms, running)
 
 
 def ticket(id: int, **changes: Any) -> Ticket:
@@ -139,7 +149,7 @@ def test_a_waiter_that_leaves_is_not_served() -> None:
     flights = Flights()
     for id in (1, 2, 3):
         flights.enter(KEY, "graph", ticket(id))
-    assert flights.leave(2, 10.0) == ()
+    assert leave(flights, 2, 10.0) == ()
     assert [t.id for t in flights.succeed(KEY, "graph", 1)] == [3]
 
 
@@ -148,7 +158,7 @@ def test_a_leader_that_leaves_hands_over_everything_it_led() -> None:
     for layer in ("graph", "semantic"):
         flights.enter(KEY, layer, ticket(1))
         flights.enter(KEY, layer, ticket(2))
-    leads = flights.leave(1, 10.0)
+    leads = leave(flights, 1, 10.0)
     assert {(lead.layer, lead.ticket.id) for lead in leads} == {("graph", 2), ("semantic", 2)}
 
 
@@ -157,13 +167,13 @@ def test_one_query_may_lead_one_layer_and_wait_for_another() -> None:
     flights.enter(KEY, "graph", ticket(1))
     flights.enter(KEY, "graph", ticket(2))
     flights.enter(KEY, "semantic", ticket(2))
-    assert flights.leave(2, 10.0) == ()
+    assert leave(flights, 2, 10.0) == ()
     assert flights.waiting(KEY, "graph", 1) == ()
     assert len(flights) == 1
 
 
 def test_leaving_without_having_entered_changes_nothing() -> None:
-    assert Flights().leave(1, 0.0) == ()
+    assert leave(Flights(), 1, 0.0) == ()
 
 
 def test_entering_twice_is_refused() -> None:
@@ -177,9 +187,9 @@ def test_whose_own_deadline_has_come_does_not_begin_to_fetch() -> None:
     flights = Flights()
     for id, deadline_ms in ((1, 500.0), (2, 500.0), (3, 499.0)):
         flights.enter(KEY, "graph", ticket(id, deadline_ms=deadline_ms))
-    assert flights.leave(1, 500.0) == ()
+    assert leave(flights, 1, 500.0) == ()
     assert len(flights) == 0
-    assert flights.leave(2, 500.0) == ()
+    assert leave(flights, 2, 500.0) == ()
 
 
 def test_of_many_who_suit_nobody_each_fetches_for_itself() -> None:
@@ -187,8 +197,8 @@ def test_of_many_who_suit_nobody_each_fetches_for_itself() -> None:
     for id in range(100):
         assert isinstance(flights.enter(KEY, "graph", ticket(id, limit=1 + id)), Lead)
     assert len(flights) == single_flight._MOST_FLIGHTS
-    assert flights.leave(99, 10.0) == ()
-    assert flights.leave(0, 10.0) == ()
+    assert leave(flights, 99, 10.0) == ()
+    assert leave(flights, 0, 10.0) == ()
 
 
 def test_handing_over_and_leaving_look_at_few() -> None:
@@ -219,7 +229,7 @@ def _comparisons(count: int) -> int:
         base = ticket(id, deadline_ms=1_000.0 + count - id)
         flights.enter(KEY, "graph", Counted(*(getattr(base, f) for f in base.__struct_fields__)))
     for id in range(count):
-        flights.leave(id, 10.0)
+        leave(flights, id, 10.0)
     assert len(flights) == 0
     return compared
 
@@ -228,17 +238,17 @@ def test_a_flight_outlives_its_leader_while_its_fetch_runs() -> None:
     flights = Flights()
     for id in (1, 2, 3):
         flights.enter(KEY, "graph", ticket(id))
-    assert flights.leave(1, 10.0, {"graph"}) == ()
-    assert flights.led_by(1) == {"graph"}
+    assert leave(flights, 1, 10.0, {"graph"}) == ()
+    assert flights.led_by(KEY, LAYERS, 1) == {"graph"}
     assert isinstance(flights.enter(KEY, "graph", ticket(4)), Join)
     assert [t.id for t in flights.succeed(KEY, "graph", 1)] == [2, 3, 4]
-    assert flights.led_by(1) == set()
+    assert flights.led_by(KEY, LAYERS, 1) == set()
 
 
 def test_a_flight_for_nobody_ends_with_its_leader() -> None:
     flights = Flights()
     flights.enter(KEY, "graph", ticket(1))
-    assert flights.leave(1, 10.0, {"graph"}) == ()
+    assert leave(flights, 1, 10.0, {"graph"}) == ()
     assert len(flights) == 0
 
 
@@ -316,7 +326,7 @@ class FlightsMachine(RuleBasedStateMachine):
     def outlive(self, data: st.DataObject) -> None:
         """The leader is answered; its fetch goes on, if anybody waits for it."""
         leader = data.draw(st.sampled_from(sorted(self.leads)))
-        assert self.flights.leave(leader, self.now_ms, {"graph"}) == ()
+        assert leave(self.flights, leader, self.now_ms, {"graph"}) == ()
         self.outlived.add(leader)
         self._forsake()
 
@@ -330,7 +340,7 @@ class FlightsMachine(RuleBasedStateMachine):
         followers = [w for w, by in self.follows.items() if by == gone]
         was_leader = self.leads.pop(gone, None) is not None
         if leaves:
-            leads = self.flights.leave(gone, self.now_ms)
+            leads = leave(self.flights, gone, self.now_ms)
             if self.follows.pop(gone, None) is not None:
                 self._forsake()
         else:
@@ -360,18 +370,19 @@ class FlightsMachine(RuleBasedStateMachine):
 
     def _find_new_leaders(self, followers: list[int]) -> None:
         for waiter in followers:
-            due = self.tickets[waiter].deadline_ms <= self.now_ms
-            if waiter in self.follows and due and waiter not in self.flights._places:
+            if waiter not in self.follows:
+                continue
+            by = [
+                leader
+                for leader in self.leads
+                if self.tickets[waiter] in self.flights.waiting(KEY, "graph", leader)
+            ]
+            if not by and self.tickets[waiter].deadline_ms <= self.now_ms:
                 del self.follows[waiter]  # its own deadline has come as well
-            elif waiter in self.follows:
-                by = [
-                    leader
-                    for leader in self.leads
-                    if self.tickets[waiter] in self.flights.waiting(KEY, "graph", leader)
-                ]
-                assert len(by) == 1, "it waits for nobody"
-                self.follows[waiter] = by[0]
-                self.since[waiter] = self.now_ms
+                continue
+            assert len(by) == 1, "it waits for nobody"
+            self.follows[waiter] = by[0]
+            self.since[waiter] = self.now_ms
 
     @invariant()
     def each_flight_has_exactly_one_leader(self) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from sys import getsizeof
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.invalidation import Invalidations
@@ -88,6 +90,37 @@ def test_what_is_counted_is_what_is_taken(kind: str, entry: str) -> None:
     tracemalloc.stop()
     assert len(cache) == count
     assert 0.7 * taken < cache.size_bytes < 1.3 * taken
+
+
+class Undecoded(Item, frozen=True, gc=False):
+    """As a coordinator reads it."""
+
+    data: Raw = Raw(b"null")
+
+
+@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize("most", [1, 20])
+def test_data_that_was_not_decoded_is_counted_as_its_json(kind: str, most: int) -> None:
+    rng = random.Random(4)
+    decoder = msgspec.json.Decoder(list[Undecoded])
+    values = [
+        encode([Item(f"urn:{n}:{i}", rng.random(), DATA[kind](rng)) for i in range(most)])
+        for n in range(COUNT // most)
+    ]
+    gc.collect()
+    tracemalloc.start()
+    decoded = [decoder.decode(value) for value in values]
+    found = [[Undecoded(it.id, it.score, it.data.copy()) for it in items] for items in decoded]
+    del decoded
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 0.8 * taken < sum(map(items_bytes, found)) < 1.2 * taken
+
+
+def test_items_of_both_kinds_are_counted_too() -> None:
+    mixed = [Undecoded("urn:a", 1.0, Raw(b'"x"')), Item("urn:b", 1.0, "x" * 1_000)]
+    assert items_bytes(mixed) > 1_000
 
 
 @pytest.mark.parametrize("entry", ["long", "tagged"])

@@ -73,10 +73,9 @@ class SharedFetches:
         """
         key, place = open_query.key, open_query.place
         broke = layer.status != "timeout"
-        tries = self.flights.failures(key, layer.name, place) + 1
-        if layer.whole or (broke and tries >= MOST_TRIES):
-            served = self.flights.succeed(key, layer.name, place)
-            self._news.extend((_place(ticket), layer) for ticket in served)
+        if layer.whole or (broke and self._tries(open_query, layer) >= MOST_TRIES):
+            for ticket in self.flights.succeed(key, layer.name, place):
+                self._news.append((_place(ticket), layer))
         else:
             self._lead(self.flights.fail(key, layer.name, place, now_ms, broke=broke))
 
@@ -91,19 +90,20 @@ class SharedFetches:
 
         Of the layers that are still `running` for it, those that others wait for.
         """
-        for name, layer in open_query.join.layers.items():
-            place = open_query.key, name
-            if layer.source == "cache" and self._refreshes.get(place) == open_query.place:
-                del self._refreshes[place]
+        key, place = open_query.key, open_query.place
+        if self._refreshes:
+            for name, layer in open_query.join.layers.items():
+                if layer.source == "cache" and self._refreshes.get((key, name)) == place:
+                    del self._refreshes[key, name]
         if not open_query.leading:
             return ()
-        self._lead(self.flights.leave(open_query.place, now_ms, running))
+        self._lead(self.flights.leave(key, open_query.leading, place, now_ms, running))
         self._news.extend((cast(Place, id_), None) for id_ in self.flights.forsaken())
-        return self.flights.led_by(open_query.place)
+        return self.flights.led_by(key, running, place) if running else ()
 
     def is_awaited(self, open_query: OpenQuery) -> bool:
         """Whether others wait for what is fetched for this one."""
-        return bool(self.flights.led_by(open_query.place))
+        return bool(self.flights.led_by(open_query.key, open_query.leading, open_query.place))
 
     def drain(self, now_ms: float) -> None:
         """Tell the news, and what telling it brings: to be called after an event, not inside it."""
@@ -121,6 +121,9 @@ class SharedFetches:
     def shift(self, moved_ms: float, now_ms: float) -> None:
         """The clock was set by `moved_ms` to `now_ms`."""
         self.flights.shift(moved_ms, now_ms)
+
+    def _tries(self, open_query: OpenQuery, layer: JoinLayer) -> int:
+        return self.flights.failures(open_query.key, layer.name, open_query.place) + 1
 
     def _lead(self, leads: Iterable[Lead]) -> None:
         self._news.extend((_place(lead.ticket), lead.layer) for lead in leads)
