@@ -15,8 +15,8 @@ from anabranch.cache.keys import make_key
 from anabranch.contract.events import Partial
 from anabranch.coordinator.delivery.at_least_once import AtLeastOnce
 from anabranch.coordinator.partitions import recovery
+from anabranch.coordinator.progress.dedupe_window import DedupeWindow
 from anabranch.coordinator.progress.restored import Restored
-from anabranch.coordinator.progress.seen_ids import SeenIds
 from anabranch.coordinator.progress.stamps import Stamps
 from anabranch.coordinator.progress.window import Progress, Window
 from anabranch.coordinator.query.cache_fill import CacheFill
@@ -50,7 +50,7 @@ def ignore_deadlines(patch: Patch) -> None:
 
 
 def answer_repeats(patch: Patch) -> None:
-    patch.setattr(SeenIds, "is_repeat", lambda self, id_, offset, now_ms: False)
+    patch.setattr(DedupeWindow, "is_repeat", lambda self, id_, offset, now_ms: False)
 
 
 def forget_ids_at_a_takeover(patch: Patch) -> None:

@@ -118,7 +118,7 @@ class Coordinator(Service):
             ("telemetry", partial(parts.telemetry.run, parts.signals.caught_up, parts.may_resume)),
             ("backfill", parts.backfill.run),
             ("stats", parts.stats.run),
-            ("guesses", parts.refresher.run),
+            ("refresh", parts.refresher.run),
             ("topics", parts.topic_watch.run),
             ("ends", parts.end_watch.run),
         ):

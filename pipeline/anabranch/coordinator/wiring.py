@@ -36,8 +36,8 @@ from anabranch.coordinator.partitions.rebalance import Rebalance
 from anabranch.coordinator.partitions.recovery import Recovery
 from anabranch.coordinator.partitions.takeover import Takeover
 from anabranch.coordinator.partitions.topic_watch import TopicWatch
+from anabranch.coordinator.progress.dedupe_window import DedupeWindow
 from anabranch.coordinator.progress.restored import Restored
-from anabranch.coordinator.progress.seen_ids import SeenIds
 from anabranch.coordinator.progress.suspects import SuspectQueue, Suspects
 from anabranch.coordinator.progress.tracker import ProgressTracker
 from anabranch.coordinator.query.admission import Admission
@@ -171,7 +171,7 @@ class QueryParts:
         """A partition that is ours from now on, under a claim of its own."""
         config, progress = self.config.coordinator, restored.progress
         claim = Claim(number, progress.epoch)
-        ids = SeenIds(config, restored.ids(self.now_ms()))
+        ids = DedupeWindow(config, restored.ids(self.now_ms()))
         rejections = Rejections(claim, ids, self.outbox, self.counters)
         most = config.max_open_queries
         suspects = Suspects(progress, restored.end, self.suspects, most)

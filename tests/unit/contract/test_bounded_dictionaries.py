@@ -18,7 +18,7 @@ from anabranch.contract.bounds import remember
 from anabranch.contract.codec import encode
 from anabranch.contract.events import ComponentStats, LayerDescriptor, MemberHealth
 from anabranch.contract.rows import QuerySum
-from anabranch.coordinator.progress.seen_ids import SeenIds
+from anabranch.coordinator.progress.dedupe_window import DedupeWindow
 from anabranch.coordinator.query import crash_tracker
 from anabranch.coordinator.query.crash_tracker import CrashTracker
 from anabranch.dispatch import group_health, released_epochs
@@ -171,7 +171,7 @@ def deaths(count: int) -> int:
 
 
 def ids(count: int) -> int:
-    held = SeenIds(CoordinatorConfig(dedupe_max_ids=100), ())
+    held = DedupeWindow(CoordinatorConfig(dedupe_max_ids=100), ())
     for n in range(count):
         held.is_repeat(f"q{n}", n, 0.0)
     return len(held._seen)

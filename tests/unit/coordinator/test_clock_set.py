@@ -19,7 +19,7 @@ from anabranch.contract.rows import LayerSum, Rows
 from anabranch.contract.telemetry import TelemetryBatch
 from anabranch.coordinator import Coordinator
 from anabranch.coordinator.background.worker_crashes import CrashTracker
-from anabranch.coordinator.progress.seen_ids import SeenIds
+from anabranch.coordinator.progress.dedupe_window import DedupeWindow
 from anabranch.dispatch.layer_registry import LayerRegistry
 from anabranch.kafka.topics import Topics, ensure_topics
 from anabranch.layers.api import LayerSpec, Request, layer
@@ -159,7 +159,7 @@ class TestLearning:
 
 class TestWhatWaits:
     def test_ids_are_remembered_for_time_that_has_passed(self) -> None:
-        ids = SeenIds(CoordinatorConfig(dedupe_window_ms=60_000), ())
+        ids = DedupeWindow(CoordinatorConfig(dedupe_window_ms=60_000), ())
         assert not ids.is_repeat("q", 1, 1_000_000.0)
         ids.shift(HOUR_MS)
         assert ids.is_repeat("q", 2, 1_000_000.0 + HOUR_MS + 59_000)

@@ -33,27 +33,27 @@ def measure(body: Callable[[Heartbeat], Awaitable[None]]) -> tuple[int, float]:
         producer = broker.transport().producer("c1")
         await producer.start()
         topic = "anabranch.health"
-        membership = Heartbeat(
+        heartbeat = Heartbeat(
             KafkaConfig(), topic, producer, clock, lambda: ME, on_beat=lambda: beats.append(None)
         )
-        await membership.publish()
-        await body(membership)
-        return len(beats), membership.broker_clock.now_ms() - clock.time_ms()
+        await heartbeat.publish()
+        await body(heartbeat)
+        return len(beats), heartbeat.broker_clock.now_ms() - clock.time_ms()
 
     return run(main())
 
 
 @pytest.mark.parametrize("lies", [1, 3_000])
 def test_what_another_writes_under_its_key_is_neither_beat_nor_time(lies: int) -> None:
-    async def lie(membership: Heartbeat) -> None:
+    async def lie(heartbeat: Heartbeat) -> None:
         for n in range(1, lies + 1):
-            membership.read_back(own(n, HOUR_MS))
-        assert not membership.measured.is_set()
+            heartbeat.read_back(own(n, HOUR_MS))
+        assert not heartbeat.measured.is_set()
 
-    async def lie_and_read(membership: Heartbeat) -> None:
-        await lie(membership)
-        membership.read_back(own(0))
-        membership.read_back(own(0))
+    async def lie_and_read(heartbeat: Heartbeat) -> None:
+        await lie(heartbeat)
+        heartbeat.read_back(own(0))
+        heartbeat.read_back(own(0))
 
     assert measure(lie)[0] == 0
     beats, off_ms = measure(lie_and_read)
@@ -62,11 +62,11 @@ def test_what_another_writes_under_its_key_is_neither_beat_nor_time(lies: int) -
 
 
 def test_what_is_read_before_its_acknowledgement_is_found_among_lies() -> None:
-    async def body(membership: Heartbeat) -> None:
-        membership.read_back(own(1))
+    async def body(heartbeat: Heartbeat) -> None:
+        heartbeat.read_back(own(1))
         for n in range(3_000):
-            membership.read_back(own(10 + n, HOUR_MS))
-        await membership.publish()
+            heartbeat.read_back(own(10 + n, HOUR_MS))
+        await heartbeat.publish()
 
     beats, off_ms = measure(body)
     assert beats == 1

@@ -38,14 +38,14 @@ _MANY: Final = 16
 """Partitions of one process above which its transactions are many and small."""
 
 
-class _Seat:
+class _Queue:
     """A partition that is ours alone, and what waits for its next transaction."""
 
     def __init__(self, producer: TransactionalProducer, peers: Callable[[], int]) -> None:
         self.producer = producer
         self.interval = TransactionInterval(asyncio.get_running_loop().time, peers)
         self.waiting: list[AnswerOut] = []
-        self.round: asyncio.Task[None] | None = None
+        self.running: asyncio.Task[None] | None = None
 
 
 class ExactlyOnce:
@@ -80,12 +80,12 @@ class ExactlyOnce:
         self._refused = Refused(dead_letters, counters)
         self._fencing = fencing
         self._in_flight = in_flight
-        self._seats: dict[int, _Seat] = {}
+        self._queues: dict[int, _Queue] = {}
         self._reply_topics = reply_topics
         self._counters = counters
 
     async def open(self, numbers: Collection[int]) -> None:
-        if len(self._seats) <= _MANY < len({*self._seats, *numbers}):
+        if len(self._queues) <= _MANY < len({*self._queues, *numbers}):
             log.warning(
                 "over %d partitions in one process: exactly_once is faster with more coordinators",
                 _MANY,
@@ -97,107 +97,107 @@ class ExactlyOnce:
                 raise outcome
 
     def keep(self, numbers: Collection[int]) -> None:
-        self._close(self._seats.keys() - set(numbers))
+        self._close(self._queues.keys() - set(numbers))
 
     def _close(self, numbers: Collection[int]) -> None:
         for number in numbers:
-            if (seat := self._seats.pop(number, None)) is not None:
-                self._in_flight.run(_stop(seat.producer))
+            if (queue := self._queues.pop(number, None)) is not None:
+                self._in_flight.run(_stop(queue.producer))
 
     async def answer(self, out: AnswerOut) -> None:
         if self._owned.find(out.claim) is None or self._owned.defers(out):
             return
-        if (seat := self._seats.get(out.claim.number)) is not None:
-            seat.waiting.append(out)
-            self._wake(seat, out.claim)
+        if (queue := self._queues.get(out.claim.number)) is not None:
+            queue.waiting.append(out)
+            self._wake(queue, out.claim)
 
     async def commit(self, commits: Sequence[Commit]) -> None:
-        rounds = [
-            self._wake(seat, commit.claim)
+        running = [
+            self._wake(queue, commit.claim)
             for commit in commits
-            if (seat := self._seats.get(commit.claim.number)) is not None
+            if (queue := self._queues.get(commit.claim.number)) is not None
         ]
-        if rounds:
-            await asyncio.wait(rounds)
+        if running:
+            await asyncio.wait(running)
 
     async def write(self, commits: Mapping[int, Committed]) -> None:
         await asyncio.gather(*(self._write(n, commit) for n, commit in commits.items()))
 
     async def stop(self) -> None:
-        seats, self._seats = self._seats, {}
-        await asyncio.gather(*(_stop(seat.producer) for seat in seats.values()))
+        queues, self._queues = self._queues, {}
+        await asyncio.gather(*(_stop(queue.producer) for queue in queues.values()))
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 
     async def _open(self, number: int) -> None:
         producer = self._producer_of(number)
         await producer.start()
-        self._seats[number] = _Seat(producer, lambda: len(self._seats))
+        self._queues[number] = _Queue(producer, lambda: len(self._queues))
 
     async def _write(self, number: int, commit: Committed) -> None:
-        if (seat := self._seats.get(number)) is None:
+        if (queue := self._queues.get(number)) is None:
             raise ProducerFenced(f"partition {number} is not ours any more")
-        await seat.producer.begin()
-        await seat.producer.commit(self._offsets(number, commit), self._group)
+        await queue.producer.begin()
+        await queue.producer.commit(self._offsets(number, commit), self._group)
 
-    def _wake(self, seat: _Seat, claim: Claim) -> asyncio.Task[None]:
-        """The round that runs or is about to; a new one if there is none."""
-        if seat.round is None or seat.round.done():
-            seat.round = self._in_flight.run(self._round(seat, claim))
-        return seat.round
+    def _wake(self, queue: _Queue, claim: Claim) -> asyncio.Task[None]:
+        """The transaction that runs or is about to; a new one if there is none."""
+        if queue.running is None or queue.running.done():
+            queue.running = self._in_flight.run(self._run(queue, claim))
+        return queue.running
 
-    async def _round(self, seat: _Seat, claim: Claim) -> None:
+    async def _run(self, queue: _Queue, claim: Claim) -> None:
         """One transaction, as soon as its interval allows."""
-        await asyncio.sleep(seat.interval.wait_s())
-        seat.interval.start()
+        await asyncio.sleep(queue.interval.wait_s())
+        queue.interval.start()
         try:
             await self._fencing.ensure_member()
             if (partition := self._owned.find(claim)) is not None:
-                await self._transact(seat, partition)
+                await self._transact(queue, partition)
         except BrokerError as error:
-            self._give_up(seat, claim, error)
+            self._give_up(queue, claim, error)
             return
-        seat.interval.finish()
+        queue.interval.finish()
         if self._owned.find(claim) is None:
-            seat.waiting = []  # nobody's: the next round would leave them too, for ever
-        if seat.waiting:  # came while it ran; this task is not done, so `_wake` would keep it
-            seat.round = self._in_flight.run(self._round(seat, claim))
+            queue.waiting = []  # nobody's: the next one would leave them too, for ever
+        if queue.waiting:  # came while it ran; this task is not done, so `_wake` would keep it
+            queue.running = self._in_flight.run(self._run(queue, claim))
 
-    def _give_up(self, seat: _Seat, claim: Claim, error: BrokerError) -> None:
-        if self._seats.get(claim.number) is seat:
+    def _give_up(self, queue: _Queue, claim: Claim, error: BrokerError) -> None:
+        if self._queues.get(claim.number) is queue:
             self._close([claim.number])
             self._lost(claim.number, error)
 
-    async def _transact(self, seat: _Seat, partition: QueryPartition) -> None:
+    async def _transact(self, queue: _Queue, partition: QueryPartition) -> None:
         """Answers are done in the commit that goes out with them.
 
         If that fails they are not: but then the partition's whole state is thrown away.
         """
-        answers, seat.waiting = seat.waiting, []
+        answers, queue.waiting = queue.waiting, []
         may = await asyncio.gather(*map(self._may_reply, answers))
         copies = [out for out, wanted in zip(answers, may, strict=True) if wanted]
-        await seat.producer.begin()
-        for out, offset in zip(answers, await self._send(seat, answers, copies), strict=True):
+        await queue.producer.begin()
+        for out, offset in zip(answers, await self._send(queue, answers, copies), strict=True):
             partition.on_acked(out.offset, offset)
         commit = Commit.of(partition)
         offsets = self._offsets(partition.number, commit.committed)
-        await seat.producer.commit(offsets, self._group)
+        await queue.producer.commit(offsets, self._group)
         commit.written(self._owned)
 
     async def _send(
-        self, seat: _Seat, answers: Sequence[AnswerOut], copies: Sequence[AnswerOut]
+        self, queue: _Queue, answers: Sequence[AnswerOut], copies: Sequence[AnswerOut]
     ) -> list[int | None]:
         """Offsets of the answers in `results`, once the copies are out too."""
-        sent = [await self._hand_over(seat, out) for out in answers]
-        copied = [await self._send_copy(seat, out) for out in copies]
+        sent = [await self._hand_over(queue, out) for out in answers]
+        copied = [await self._send_copy(queue, out) for out in copies]
         await asyncio.gather(*sent, *copied, return_exceptions=True)
         try:
             offsets = [
-                await self._offset(seat, out, future)
+                await self._offset(queue, out, future)
                 for out, future in zip(answers, sent, strict=True)
             ]
             for out, future in zip(copies, copied, strict=True):
-                await self._copied(seat, out, future)
+                await self._copied(queue, out, future)
         except BrokerError:
             raise
         except Exception as error:  # the client library's own
@@ -206,12 +206,12 @@ class ExactlyOnce:
         return offsets
 
     async def _hand_over(
-        self, seat: _Seat, out: AnswerOut, *, alone: bool = False
+        self, queue: _Queue, out: AnswerOut, *, alone: bool = False
     ) -> asyncio.Future[Acked]:
         """Hand an answer over; a refusal comes with the acknowledgement, wherever it was made."""
         topic, at = self._topics.results, out.claim.number
         try:
-            return await seat.producer.send(
+            return await queue.producer.send(
                 topic, out.value, key=out.key, partition=at, headers=out.headers, alone=alone
             )
         except RecordRefused as error:
@@ -219,36 +219,38 @@ class ExactlyOnce:
             refused.set_exception(error)
             return refused
 
-    async def _offset(self, seat: _Seat, out: AnswerOut, sent: asyncio.Future[Acked]) -> int | None:
+    async def _offset(
+        self, queue: _Queue, out: AnswerOut, sent: asyncio.Future[Acked]
+    ) -> int | None:
         """Where an answer is in `results`, or what is said instead of one that is refused."""
 
         async def alone(out: AnswerOut) -> Acked:
-            return await (await self._hand_over(seat, out, alone=True))
+            return await (await self._hand_over(queue, out, alone=True))
 
         try:
             return (await sent).offset
         except RecordRefused as error:
             return await self._refused.instead(out, error, alone)
 
-    async def _copied(self, seat: _Seat, out: AnswerOut, sent: asyncio.Future[Acked]) -> None:
+    async def _copied(self, queue: _Queue, out: AnswerOut, sent: asyncio.Future[Acked]) -> None:
         """A copy that the broker refuses costs itself: the transaction goes on without it."""
         try:
             await sent
         except (RecordRefused, TopicError) as error:
             if isinstance(error, RecordRefused) and not error.alone:
-                await self._copied(seat, out, await self._send_copy(seat, out, alone=True))
+                await self._copied(queue, out, await self._send_copy(queue, out, alone=True))
                 return
             self._counters.replies_lost += 1
             await self._dead_letters.reply(out, error)
 
     async def _send_copy(
-        self, seat: _Seat, out: AnswerOut, *, alone: bool = False
+        self, queue: _Queue, out: AnswerOut, *, alone: bool = False
     ) -> asyncio.Future[Acked]:
         """Hand a copy over; a topic that was there a moment ago must not hold up the others."""
         topic = out.reply_to or ""
         try:
             async with asyncio.timeout(_COPY_TIMEOUT_S):
-                return await seat.producer.send(
+                return await queue.producer.send(
                     topic, out.value, key=out.key, headers=out.headers, alone=alone
                 )
         except (BrokerError, TimeoutError) as error:

@@ -10,7 +10,7 @@ __all__ = ["TransactionInterval"]
 _LEAST_S: Final = 0.050
 _MOST_S: Final = 0.250
 _EASY: Final = 4
-"""Partitions of a process that may each go at the quickest pace; with more, each waits longer."""
+"""Partitions of a process that may go at the shortest interval; with more, each waits longer."""
 _SHARE: Final = 4
 """Of the time between two beginnings, a transaction takes one part in so many at most."""
 

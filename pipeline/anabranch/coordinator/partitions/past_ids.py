@@ -16,7 +16,7 @@ from typing import Final
 
 from anabranch.config.settings import CoordinatorConfig
 from anabranch.contract.codec import read_id
-from anabranch.coordinator.progress.seen_ids import PastId
+from anabranch.coordinator.progress.dedupe_window import PastId
 from anabranch.coordinator.progress.window import Progress
 from anabranch.kafka.ranges import read_ranges
 from anabranch.kafka.transport import LOG_APPEND_TIME, Reader, Record, TopicPartition

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from anabranch.config.settings import CoordinatorConfig
 from anabranch.contract.codec import read_id
 from anabranch.contract.events import Partial, PartialResult
-from anabranch.coordinator.progress.seen_ids import PastId
+from anabranch.coordinator.progress.dedupe_window import PastId
 from anabranch.coordinator.progress.window import Bounds, Progress
 from anabranch.kafka.transport import Record
 

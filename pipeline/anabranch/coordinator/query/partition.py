@@ -11,7 +11,7 @@ from collections.abc import Sequence, Set
 
 from anabranch.contract.codec import decode, read_id
 from anabranch.contract.events import Error, Partial, TaskLayer
-from anabranch.coordinator.progress.seen_ids import SeenIds
+from anabranch.coordinator.progress.dedupe_window import DedupeWindow
 from anabranch.coordinator.progress.suspects import MAX_TRIALS
 from anabranch.coordinator.progress.tracker import ProgressTracker
 from anabranch.coordinator.progress.window import Progress
@@ -40,7 +40,7 @@ class QueryPartition:
         self,
         claim: Claim,
         progress: ProgressTracker,
-        ids: SeenIds,
+        ids: DedupeWindow,
         queries: OpenQueries,
         rejections: Rejections,
         intake: Intake,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anabranch.contract.codec import encode, read_id
 from anabranch.contract.events import Error
-from anabranch.coordinator.progress.seen_ids import SeenIds
+from anabranch.coordinator.progress.dedupe_window import DedupeWindow
 from anabranch.coordinator.query.answering import failure
 from anabranch.coordinator.query.claim import Claim
 from anabranch.coordinator.query.counters import Counters
@@ -22,7 +22,7 @@ __all__ = ["Rejections"]
 class Rejections:
     """A dead letter, then a failed answer if somebody can be told: for one partition."""
 
-    def __init__(self, claim: Claim, ids: SeenIds, outbox: Outbox, counters: Counters) -> None:
+    def __init__(self, claim: Claim, ids: DedupeWindow, outbox: Outbox, counters: Counters) -> None:
         self._claim = claim
         self._ids = ids
         self._outbox = outbox

@@ -41,10 +41,10 @@ class Bench:
 
     def tasks(self) -> list[tuple[str, Task]]:
         out = self.parts.outbox.tasks
-        self.guessed = [(t.topic, decode(t.value, Task)) for t in out]
+        self.latest = [(t.topic, decode(t.value, Task)) for t in out]
         self.parts.outbox.tasks = []
-        self.sent = [*getattr(self, "sent", []), *self.guessed]
-        return self.guessed
+        self.sent = [*getattr(self, "sent", []), *self.latest]
+        return self.latest
 
     def work(self, task: Task) -> None:
         result = PartialResult("a", items=[Item("urn:x", 1.0)], complete=True, took_ms=50.0)
@@ -58,7 +58,7 @@ class Bench:
         self.partials += 1
         self.partition.on_partial(record, self.now_ms)
 
-    def guesses(self) -> list[tuple[str, Task]]:
+    def ahead(self) -> list[tuple[str, Task]]:
         return [(topic, task) for topic, task in self.sent if not task.query]
 
 
@@ -67,7 +67,7 @@ def test_nothing_is_guessed_unless_configured() -> None:
     for _ in range(20):
         bench.ask(1)
         bench.ask(2)
-    assert not bench.guesses()
+    assert not bench.ahead()
     assert bench.parts.speculation.stats() == {"warming": {"on": 0.0}, "prefetch": {"on": 0.0}}
 
 
@@ -81,7 +81,7 @@ def test_what_tends_to_follow_is_fetched_low_and_then_served_from_the_cache() ->
         bench.now_ms += 200_000  # both have expired
     bench.sent = []
     bench.ask(1)
-    ((topic, task),) = bench.guesses()
+    ((topic, task),) = bench.ahead()
     assert topic.endswith(".low")
     assert (task.params, task.offset) == ({"n": 2}, -1)
     bench.work(task)
@@ -101,7 +101,7 @@ def test_what_a_guess_brought_replaces_what_is_about_to_expire() -> None:
     assert [a.key[3] for a in bench.parts.cache.ageing(bench.now_ms)] == [1]
     bench.parts.speculation.refresh(bench.now_ms)
     bench.tasks()
-    ((topic, task),) = bench.guesses()
+    ((topic, task),) = bench.ahead()
     assert topic.endswith(".low")
     bench.work(task)
     assert not list(bench.parts.cache.ageing(bench.now_ms))
@@ -122,4 +122,4 @@ def test_large_questions_are_neither_learned_from_nor_refreshed() -> None:
     assert len(list(bench.parts.cache.ageing(bench.now_ms))) == 2
     bench.parts.speculation.refresh(bench.now_ms)
     bench.tasks()
-    assert not bench.guesses()
+    assert not bench.ahead()

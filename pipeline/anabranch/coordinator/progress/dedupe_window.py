@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from anabranch.config.settings import CoordinatorConfig
 
-__all__ = ["PastId", "SeenIds"]
+__all__ = ["DedupeWindow", "PastId"]
 
 
 class PastId(NamedTuple):
@@ -19,7 +19,7 @@ class PastId(NamedTuple):
     offset: int
 
 
-class SeenIds:
+class DedupeWindow:
     """Ids of queries, each with its offset, for `dedupe_window_ms` and at most so many."""
 
     def __init__(self, config: CoordinatorConfig, past: Iterable[PastId]) -> None:
