@@ -1,7 +1,7 @@
 """Who is measured: Anabranch, its peers, and bare relays, each started as its user would.
 
 All read from Apache Kafka with four partitions, produce with acks=all and idempotence, commit every
-100 ms what is acknowledged (FastStream as it does), and run in as many processes as their
+100 ms what is acknowledged (FastStream: after every handler), and run in as many processes as their
 rivals: one for one hop, two for a scatter-gather, of which one gathers and one runs the layers.
 """
 

@@ -2,9 +2,9 @@
 
     python faststream_peer.py BOOTSTRAP PREFIX gather|layers DELAYS_MS [--batch]
 
-acks=all, idempotent. Batches are acknowledged after their handler has returned. Single messages
-are so by default before it, and committed in the background: what was being worked on is lost with
-its process. Acknowledging each afterwards costs a commit a message, and lets none overlap.
+acks=all, idempotent; offsets are committed by FastStream after the handler has returned. Only where
+single messages wait for layers, they are acknowledged first: nothing else lets the messages of one
+partition overlap.
 """
 
 from __future__ import annotations
@@ -36,15 +36,11 @@ from scatter_gather import (
 OVERLAPPING = 100
 COMMON: dict[str, Any] = {
     "auto_offset_reset": "earliest",
+    "ack_policy": AckPolicy.ACK,
     "session_timeout_ms": 6_000,
     "heartbeat_interval_ms": 400,
 }
-BATCHES: dict[str, Any] = {
-    "batch": True,
-    "batch_timeout_ms": 20,
-    "max_records": 1_000,
-    "ack_policy": AckPolicy.ACK,
-}
+BATCHES: dict[str, Any] = {"batch": True, "batch_timeout_ms": 20, "max_records": 1_000}
 
 
 class Topics(NamedTuple):
@@ -96,7 +92,7 @@ def layers_singly(
 ) -> None:
     """One message, one handler call, one publish; overlapping where they wait."""
     if delays_s:
-        common = common | {"max_workers": OVERLAPPING}
+        common = common | {"ack_policy": AckPolicy.ACK_FIRST, "max_workers": OVERLAPPING}
 
     @broker.subscriber(topics.tasks, **common)
     async def answer(message: KafkaMessage) -> None:

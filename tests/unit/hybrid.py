@@ -15,7 +15,7 @@ import msgspec
 from records import FakeRecord
 
 from anabranch.config.settings import Config, CoordinatorConfig, SelectConfig, TypeConfig
-from anabranch.contract.codec import decode, encode
+from anabranch.contract.codec import decode, decode_partial, encode
 from anabranch.contract.events import (
     Answer,
     Item,
@@ -296,7 +296,7 @@ class Hybrid:
         for offset, answer in self._results[number]:
             restored.add_answer(offset, answer.id)
         for record in self._partials[number]:
-            partial = decode(record.value, Partial)
+            partial = decode_partial(record.value)
             self.parts.cache_fill.partial(record, partial, None, self.now_ms)
             restored.add_partial(record, partial)
         return restored

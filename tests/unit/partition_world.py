@@ -8,13 +8,12 @@ import msgspec
 from records import FakeRecord
 
 from anabranch.config.settings import Config, TypeConfig
-from anabranch.contract.codec import decode, encode
+from anabranch.contract.codec import decode_partial, encode
 from anabranch.contract.events import (
     Answer,
     Item,
     LayerDescriptor,
     MemberHealth,
-    Partial,
     Query,
     Task,
     TaskLayer,
@@ -74,5 +73,5 @@ class World:
         for offset, answer in self.results[bounds.results :]:
             restored.add_answer(offset, answer.id)
         for record in self.partials[bounds.partials :]:
-            restored.add_partial(record, decode(record.value, Partial))
+            restored.add_partial(record, decode_partial(record.value))
         return restored

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Protocol
 from msgspec import Struct, structs
 
 from anabranch.contract.bounds import MAX_SCORE
+from anabranch.contract.encoded import as_text, is_nothing
 from anabranch.contract.events import AnswerItem, Item, Source
 
 __all__ = [
@@ -179,7 +180,7 @@ def _fuse(parts: Sequence[LayerPart], fusion: Fusion, weights: Mapping[str, floa
             elif entry[-1] != layer:  # a layer counts once for an item, by its best rank
                 entry[0] = entry[0] - score if by_rank else min(entry[0], -score)
                 entry.append(layer)
-                if entry[2] is None:
+                if is_nothing(entry[2]):
                     entry[2] = item.data
             elif not by_rank:
                 entry[0] = min(entry[0], -score)
@@ -215,7 +216,7 @@ def _merge_shards(parts: Sequence[LayerPart]) -> LayerPart:
 
 
 def _best_first(item: Item) -> tuple[float, str, str]:
-    return (-_finite(item.score), item.id, repr(item.data))
+    return (-_finite(item.score), item.id, as_text(item.data))
 
 
 def _source_then_layer(part: LayerPart) -> tuple[int, str]:

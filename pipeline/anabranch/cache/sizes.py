@@ -110,6 +110,8 @@ def _data_bytes(value: Any, seen: set[str]) -> int:
                 total += getsizeof(name)
             total += _data_bytes(field, seen)
         return total
+    if kind is Raw:
+        return len(value)
     if kind is list or kind is tuple:
         return getsizeof(value) + sum([_data_bytes(part, seen) for part in value])
     return 0 if value is None or kind is bool else getsizeof(value)

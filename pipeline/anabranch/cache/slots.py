@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -32,7 +33,7 @@ class Slot(Struct, gc=False):
         size_bytes: what it takes of memory, items and tags included; found if not given.
     """
 
-    items: list[Item]
+    items: Sequence[Item]
     complete: bool
     limit: int
     stored_ms: float

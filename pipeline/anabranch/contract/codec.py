@@ -6,12 +6,22 @@ import re
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import force_setattr
 
-from anabranch.contract.events import Health
+from anabranch.contract.encoded import EncodedPartial, is_doubtful
+from anabranch.contract.events import Health, Partial
 from anabranch.contract.nesting import is_deeper
 from anabranch.errors import DecodeError
 
-__all__ = ["MAX_DEPTH", "MAX_VALUE_BYTES", "decode", "decode_health", "encode", "read_id"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_VALUE_BYTES",
+    "decode",
+    "decode_health",
+    "decode_partial",
+    "encode",
+    "read_id",
+]
 
 MAX_VALUE_BYTES: Final = 1_000_000
 """Largest value of a record that is decoded; above it the record is a dead letter."""
@@ -27,6 +37,21 @@ _ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.){1,256}")')
 
 encode = _encoder.encode
 """`encode(event) -> bytes`: JSON in UTF-8."""
+
+
+def decode_partial(value: bytes | None) -> Partial:
+    """Decode a partial; the data of its items stays JSON, each a copy of its own.
+
+    Raises:
+        DecodeError: as `decode`.
+    """
+    partial = decode(value, EncodedPartial)
+    if value and is_doubtful(value):
+        decode(value, Partial)
+    for result in partial.results:
+        for item in result.items:
+            force_setattr(item, "data", item.data.copy())  # a view would keep the whole record
+    return partial
 
 
 def decode_health(value: bytes | None) -> Health:

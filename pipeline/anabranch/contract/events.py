@@ -7,6 +7,7 @@ default, so producers and workers in any language may be older or newer than thi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
@@ -184,7 +185,7 @@ class PartialResult(Struct):
     shards: bounds.Shards = 1
     attempt: bounds.Attempt = (0, 1)
     status: Literal["ok", "timeout", "error", "expired", "skipped"] = "ok"
-    items: Annotated[list[Item], Meta(max_length=bounds.MAX_ITEMS)] = []
+    items: Annotated[Sequence[Item], Meta(max_length=bounds.MAX_ITEMS)] = []
     complete: bool = False
     ttl_ms: bounds.Count | None = None
     tags: bounds.Tags = []
@@ -206,7 +207,7 @@ class Partial(Struct, frozen=True):
     key: bounds.Key
     generation: bounds.Count
     worker: bounds.Instance
-    results: Annotated[list[PartialResult], Meta(max_length=bounds.MAX_SLOTS)]
+    results: Annotated[Sequence[PartialResult], Meta(max_length=bounds.MAX_SLOTS)]
 
 
 class LayerDescriptor(Struct, frozen=True, tag="layer", tag_field="kind"):

@@ -10,7 +10,7 @@ from records import FakeRecord
 from anabranch.cache.slots import Slot
 from anabranch.config.settings import Config, CoordinatorConfig
 from anabranch.contract.bounds import MAX_INT, MAX_SPAN_MS
-from anabranch.contract.codec import decode, encode
+from anabranch.contract.codec import decode_partial, encode
 from anabranch.contract.events import Item, LayerDescriptor, MemberHealth, Partial, PartialResult
 from anabranch.coordinator.wiring import QueryParts
 
@@ -31,7 +31,7 @@ def kept(parts: QueryParts, generation: int = 0, layer: str = "a", **said: Any) 
     result = PartialResult(layer, items=[Item("urn:x", 1.0)], complete=True, **said)
     partial = Partial("q", 7, "t", "", 20, "digest", generation, "w", [result])
     record = FakeRecord(encode(partial), timestamp=int(NOW_MS))
-    parts.cache_fill.partial(record, decode(record.value, Partial), None, NOW_MS)
+    parts.cache_fill.partial(record, decode_partial(record.value), None, NOW_MS)
     held = parts.cache._records.get("digest")
     return held.slots.get(layer) if held else None
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from anabranch.config.settings import Config
-from anabranch.contract.codec import decode
-from anabranch.contract.events import Partial
+from anabranch.contract.codec import decode_partial
 from anabranch.coordinator.query.cache_fill import CacheFill
 from anabranch.dispatch.layer_registry import LayerRegistry
 from anabranch.kafka.ranges import read_ranges
@@ -99,7 +98,7 @@ class Backfill:
 
     def _fold(self, record: Record) -> None:
         with contained(ignore):  # dead-lettered by whoever followed it
-            self._cache_fill.partial(record, decode(record.value, Partial), None, self._now_ms())
+            self._cache_fill.partial(record, decode_partial(record.value), None, self._now_ms())
 
     def _is_stale(self, timestamp_ms: int) -> bool:
         announced_ms = self._registry.longest_ttl_ms

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from anabranch.config.settings import CoordinatorConfig
-from anabranch.contract.codec import decode
-from anabranch.contract.events import HEADER_OFFSET, Partial
+from anabranch.contract.codec import decode_partial
+from anabranch.contract.events import HEADER_OFFSET
 from anabranch.coordinator.partitions.past_ids import read_ids
 from anabranch.coordinator.progress.metadata import decode as decode_progress
 from anabranch.coordinator.progress.restored import Restored
@@ -121,7 +121,7 @@ class Recovery:
 
     def _take_partial(self, restored: Restored, record: Record) -> None:
         with contained(ignore):  # dead-lettered by whoever read it first
-            partial = decode(record.value, Partial)
+            partial = decode_partial(record.value)
             self._cache_fill.partial(record, partial, None, self._now_ms())
             restored.add_partial(record, partial)
 

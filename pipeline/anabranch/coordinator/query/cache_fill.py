@@ -32,7 +32,7 @@ class _Whole(NamedTuple):
     """All that a layer gave: results of its shards, and what they make together."""
 
     shards: Sequence[PartialResult]
-    items: list[Item]
+    items: Sequence[Item]
     complete: bool
     since_ms: float
 
@@ -136,7 +136,7 @@ def _whole(at_ms: float, result: PartialResult, open_query: OpenQuery | None) ->
     if layer is None or not layer.whole or not any(part is result for part in layer.results):
         return None
     since_ms = at_ms if layer.first_ms is None else min(at_ms, layer.first_ms)
-    return _Whole(layer.results, list(layer.items), layer.complete, since_ms)
+    return _Whole(layer.results, layer.items, layer.complete, since_ms)
 
 
 def _ttl_ms(layer: LayerDescriptor, result: PartialResult) -> int:

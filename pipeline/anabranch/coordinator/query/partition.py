@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from anabranch.contract.codec import decode, read_id
+from anabranch.contract.codec import decode_partial, read_id
 from anabranch.contract.events import Error, Partial, TaskLayer
 from anabranch.coordinator.progress.dedupe_window import DedupeWindow
 from anabranch.coordinator.progress.suspects import MAX_TRIALS
@@ -102,7 +102,7 @@ class QueryPartition:
                 self.queries.give_up(found, now_ms, error)
 
         with contained(spoiled):
-            partial = decode(record.value, Partial)
+            partial = decode_partial(record.value)
             found = self.queries.find(partial.offset, partial.query)
             self._take(record, partial, found, now_ms)
         self._fetches.drain(now_ms)
