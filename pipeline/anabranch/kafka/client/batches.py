@@ -15,7 +15,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 
 from anabranch.kafka.client.inflating import inflate
 from anabranch.kafka.client.salvage import BatchHeader, salvage, unreadable
-from anabranch.kafka.transport import Record, TopicPartition
+from anabranch.kafka.transport import Headers, Record, TopicPartition
 
 __all__ = ["Batch", "Batches"]
 
@@ -29,6 +29,8 @@ _TRANSACTIONAL: Final = 0x10
 _CONTROL: Final = 0x20
 _ENOUGH_BYTES: Final = 16 * 1024 * 1024
 """Uncompressed, of one fetch; what comes after it is fetched again."""
+
+_record: Final = tuple.__new__  # a third of what Record(...) costs
 
 
 class Batch:
@@ -50,6 +52,7 @@ class Batch:
         self._raw = raw
         self._inner: Any = None
         """aiokafka's reading of it, if it is whole."""
+        self._codec = 0
         self._stamps = (-1, -1, 0)
         if len(raw) < _HEADER.size:
             self._error: Exception | None = ValueError(f"a batch of {len(raw)} bytes")
@@ -71,6 +74,7 @@ class Batch:
             self.corrupt = True
             return ValueError("its checksum is wrong")
         self._inner = inner
+        self._codec = attributes & _CODEC_MASK
         self._stamps = (first, latest, 1 if attributes & _LOG_APPEND_TIME else 0)
         self.producer_id = producer_id
         self.is_transactional = bool(attributes & _TRANSACTIONAL)
@@ -91,7 +95,7 @@ class Batch:
 
     def __iter__(self) -> Iterator[Record]:
         """Its records. Those before a damaged one come twice; aiokafka skips what it has had."""
-        if self._error is None:
+        if self._codec and self._error is None:
             try:
                 self._uncompress()
             except ValueError as error:
@@ -99,47 +103,47 @@ class Batch:
         if self._error is not None:
             yield unreadable(self._header, self._raw, self._error)
             return
+        offset, end, (topic, partition) = self.base_offset, self.next_offset, self._at
         try:
-            yield from self._records()
+            for read in self._inner:
+                if not offset <= read.offset < end:
+                    raise ValueError("offsets must ascend, and stay in their batch")
+                offset = read.offset + 1
+                yield _record(
+                    Record,
+                    (
+                        topic,
+                        partition,
+                        read.offset,
+                        read.timestamp,
+                        read.timestamp_type,
+                        read.key,
+                        read.value,
+                        _without_nulls(read.headers),
+                        None,
+                    ),
+                )
         except Exception:  # aiokafka's own, a UnicodeDecodeError, whatever else it trips over
             yield from salvage(self._header, self._raw[_HEADER.size :])
 
     def _uncompress(self) -> None:
         """Have the records as they are."""
-        codec = self._inner.compression_type
-        if codec:
-            fields = list(_HEADER.unpack_from(self._raw))
-            body = inflate(self._raw[_HEADER.size :], codec)
-            self.inflated_bytes = len(body)
-            fields[1] = _HEADER.size - _LOG_OVERHEAD + len(body)
-            fields[5] &= ~_CODEC_MASK
-            self._raw = _HEADER.pack(*fields) + body
-            self._inner = DefaultRecordBatch(self._raw)
+        fields = list(_HEADER.unpack_from(self._raw))
+        body = inflate(self._raw[_HEADER.size :], self._codec)
+        self.inflated_bytes = len(body)
+        fields[1] = _HEADER.size - _LOG_OVERHEAD + len(body)
+        fields[5] &= ~_CODEC_MASK
+        self._raw = _HEADER.pack(*fields) + body
+        self._inner = DefaultRecordBatch(self._raw)
+        self._codec = 0
 
-    def _records(self) -> Iterator[Record]:
-        offset, end, (topic, partition) = self.base_offset, self.next_offset, self._at
-        for record in self._inner:
-            if not offset <= record.offset < end:
-                raise ValueError("offsets must ascend, and stay in their batch")
-            offset = record.offset + 1
-            headers = record.headers
-            for _, value in headers:
-                if value is None:
-                    headers = [(name, content or b"") for name, content in headers]
-                    break
-            yield Record._make(
-                (
-                    topic,
-                    partition,
-                    record.offset,
-                    record.timestamp,
-                    record.timestamp_type,
-                    record.key,
-                    record.value,
-                    tuple(headers),
-                    None,
-                )
-            )
+
+def _without_nulls(headers: list[tuple[str, bytes | None]]) -> Headers:
+    """The same with values that are null as empty ones."""
+    for _, value in headers:
+        if value is None:
+            return tuple((name, content or b"") for name, content in headers)
+    return tuple(headers)  # type: ignore[arg-type]
 
 
 class Batches:

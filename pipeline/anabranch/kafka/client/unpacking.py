@@ -8,6 +8,7 @@ its own parser each fetch of a partition gets `Batches`, over the same bytes.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -77,6 +78,10 @@ class _Records(PartitionRecords):
             theirs._check_crcs,
             theirs._isolation_level,
         )
+
+    def __iter__(self) -> Iterator[Record]:
+        """What hands out records, without a call for each."""
+        return self._records_iterator or iter(())
 
     def _contains_abort_marker(self, batch: Batch) -> bool:
         try:
