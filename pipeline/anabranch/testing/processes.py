@@ -11,9 +11,11 @@ loop would run for it, while time and what is on its way go on.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context, ContextVar, copy_context
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVarTuple
+from contextvars import Context, ContextVar
+from heapq import heappush
+from typing import Any, NoReturn, TypeVarTuple
 
 from anabranch.runtime.clock import Clock
 from anabranch.testing.memory import MemoryBroker, MemoryTransport
@@ -31,38 +33,31 @@ _MAX_ROUNDS = 1_000
 _process: ContextVar[_Process | None] = ContextVar("process", default=None)
 
 
-class _Held(NamedTuple):
-    """A callback that came while its process was frozen."""
-
-    handle: asyncio.Handle
-    callback: Callable[..., object]
-    args: tuple[Any, ...]
-    context: Context
-
-    def run(self) -> None:
-        """What ran before it may have cancelled it."""
-        if not self.handle.cancelled():
-            self.callback(*self.args)
-
-
 class _Process:
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.main: asyncio.Task[None] | None = None
         self.frozen = False
-        self.held: list[_Held] = []
+        self.held: list[asyncio.Handle] = []
 
     def thaw(self) -> None:
-        """Run what was held back, in its order."""
+        """Run what was held back, in its order; what ran before it may still cancel it."""
         self.frozen = False
         held, self.held = self.held, []
         for late in held:
-            asyncio.get_running_loop().call_soon(late.run, context=late.context)
+            asyncio.get_running_loop().call_soon(_run_late, late, context=Context())
 
 
 class ProcessLoop(VirtualTimeLoop):
-    """A virtual loop that holds back what belongs to a frozen process."""
+    """A virtual loop that holds back what belongs to a frozen process.
+
+    Nearly all of a simulation goes through here: what asyncio's own loop does with a callback is
+    done by handles that look first whether their process may run.
+    """
+
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
 
     def call_soon(
         self,
@@ -70,9 +65,9 @@ class ProcessLoop(VirtualTimeLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.Handle:
-        gate = _Gate(callback, context)
-        gate.handle = super().call_soon(gate, *args, context=gate.context)
-        return gate.handle
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def call_at(
         self,
@@ -81,27 +76,42 @@ class ProcessLoop(VirtualTimeLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        gate = _Gate(callback, context)
-        gate.handle = handle = super().call_at(when, gate, *args, context=gate.context)
-        return handle
+        timer = _TimerHandle(when, callback, args, self, context)
+        heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
 
 
-class _Gate(Generic[*Ts]):
-    """A callback that looks first whether its process may run."""
+class _Handle(asyncio.Handle):
+    _context: Context
 
-    __slots__ = ("_callback", "context", "handle")
-
-    def __init__(self, callback: Callable[[*Ts], object], context: Context | None) -> None:
-        self._callback = callback
-        self.context = copy_context() if context is None else context
-        self.handle: asyncio.Handle | None = None
-
-    def __call__(self, *args: *Ts) -> None:
-        process = _process.get()
-        if process is None or not process.frozen or self.handle is None:
-            self._callback(*args)
+    def _run(self) -> None:
+        process = self._context.get(_process)
+        if process is not None and process.frozen:
+            process.held.append(self)
         else:
-            process.held.append(_Held(self.handle, self._callback, args, self.context))
+            super()._run()
+
+
+class _TimerHandle(asyncio.TimerHandle):
+    _context: Context
+    _scheduled: bool
+    _when: float
+
+    def __lt__(self, other: _TimerHandle) -> bool:  # type: ignore[override]
+        return self._when < other._when
+
+    def _run(self) -> None:
+        process = self._context.get(_process)
+        if process is not None and process.frozen:
+            process.held.append(self)
+        else:
+            super()._run()
+
+
+def _run_late(handle: asyncio.Handle) -> None:
+    if not handle.cancelled():
+        handle._run()
 
 
 class Processes:

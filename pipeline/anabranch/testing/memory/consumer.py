@@ -18,7 +18,7 @@ from anabranch.kafka.transport import Committed, RebalanceListener, Record, Topi
 from anabranch.testing.memory.cluster import Cluster
 from anabranch.testing.memory.group import Joined
 from anabranch.testing.memory.network import Process
-from anabranch.testing.memory.reader import Fetcher, fetch
+from anabranch.testing.memory.reader import Fetcher
 
 __all__ = ["MemoryConsumer"]
 
@@ -76,7 +76,7 @@ class MemoryConsumer:
 
     async def fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]:
         self._raise_failure()
-        found = await fetch(self._process, self._fetcher, timeout_ms)
+        found = await self._fetcher.fetch(timeout_ms)
         self._raise_failure()
         return found
 

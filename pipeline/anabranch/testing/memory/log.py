@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from anabranch.errors import TopicError
 from anabranch.kafka.transport import (
@@ -114,10 +113,10 @@ class Log:
         self._open = {offset: None for offset in self._open if offset < end}
         self._tell()
 
-    def read(self, first: int, end: int) -> Iterator[Record]:
+    def read(self, first: int, end: int) -> list[Record]:
         """The records of `first <= offset < end` that exist."""
-        entries = itertools.islice(self._entries, max(first, self.start), end)
-        return (record for record in entries if record is not None)
+        entries = self._entries[max(first, self.start) : max(end, 0)]
+        return [record for record in entries if record is not None]
 
     def _tell(self) -> None:
         for watcher in tuple(self.watchers):

@@ -43,10 +43,13 @@ class _Cursor:
 
         Where that is gone reading goes on at the beginning (`auto.offset.reset=earliest`).
         """
-        if not self.log.start <= self.position <= self.log.end:
-            self.position = self.log.start
-        end = min(self._horizon, self.log.stable_end, self.position + _MOST)
-        records: list[Record] = list(self.log.read(self.position, end))
+        log = self.log
+        if not log.start <= self.position <= log.end:
+            self.position = log.start
+        if self._horizon <= self.position:
+            return []
+        end = min(self._horizon, log.stable_end, self.position + _MOST)
+        records = log.read(self.position, end)
         self.position = max(self.position, end)
         return records
 
@@ -70,6 +73,7 @@ class Fetcher:
         self._cursors: dict[TopicPartition, _Cursor] = {}
         self.seen = asyncio.Event()
         """Set when something may have changed; woken by appends, resumes and assignments."""
+        self._alarm: asyncio.TimerHandle | None = None
         self.held = False
         """During a rebalance nothing is handed out, until the next `assign`."""
 
@@ -111,6 +115,24 @@ class Fetcher:
                 self._cursors[partition].paused = paused
         self.seen.set()
 
+    async def fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]:
+        """What can be seen, or what comes within `timeout_ms`."""
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + timeout_ms / 1000.0
+        while True:
+            self._process.check()
+            self.seen.clear()
+            if (found := self.take()) or loop.time() >= give_up_s:
+                return found
+            if self._alarm is None or self._alarm.when() > give_up_s:
+                self._alarm = loop.call_at(give_up_s, self._ring)
+            await self.seen.wait()
+
+    def _ring(self) -> None:
+        """One timer serves many fetches, as most are over before it; to look once more is free."""
+        self._alarm = None
+        self.seen.set()
+
     def take(self) -> dict[TopicPartition, Sequence[Record]]:
         """What can be seen of every partition that is not paused."""
         return dict(self._take())
@@ -119,25 +141,6 @@ class Fetcher:
         for partition, cursor in self._cursors.items():
             if not self.held and not cursor.paused and (records := cursor.take()):
                 yield partition, records
-
-
-async def fetch(
-    process: Process, fetcher: Fetcher, timeout_ms: int
-) -> Mapping[TopicPartition, Sequence[Record]]:
-    """What can be seen, or what comes within `timeout_ms`."""
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + timeout_ms / 1000.0
-    while True:
-        process.check()
-        fetcher.seen.clear()
-        if found := fetcher.take():
-            return found
-        try:
-            async with asyncio.timeout_at(give_up):
-                await fetcher.seen.wait()
-        except TimeoutError:
-            process.check()
-            return {}
 
 
 class MemoryReader:
@@ -160,7 +163,7 @@ class MemoryReader:
         self._fetcher.assign(positions)
 
     async def fetch(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]:
-        return await fetch(self._process, self._fetcher, timeout_ms)
+        return await self._fetcher.fetch(timeout_ms)
 
     def position(self, partition: TopicPartition) -> int:
         return self._fetcher.position(partition)
