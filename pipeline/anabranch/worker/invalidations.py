@@ -20,7 +20,7 @@ from anabranch.kafka.transport import Producer
 from anabranch.layers.api import Invalidate
 from anabranch.runtime.supervisor import Stage, signalled
 
-__all__ = ["Invalidating"]
+__all__ = ["Invalidator"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _MOST_TAGS: Final = 100
 _MOST_CHARS: Final = 1_024
 
 
-class Invalidating:
+class Invalidator:
     """Gathers what the layers of a worker want forgotten, and sends it.
 
     Args:
@@ -44,6 +44,7 @@ class Invalidating:
         self._waiting: dict[str, set[str] | None] = {}
         """Tags by layer; None is everything."""
         self._filled = asyncio.Event()
+        self._sending = asyncio.Lock()
         self.sent = 0
 
     def of(self, layer: str, loop: asyncio.AbstractEventLoop) -> Invalidate:
@@ -69,8 +70,20 @@ class Invalidating:
             await self.flush()
             await asyncio.sleep(_INTERVAL_S)
 
+    async def drain(self, timeout_s: float) -> None:
+        """Send what waits, at most so long; what is left stays cached for its TTL, and is said."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.flush()
+        except TimeoutError:
+            log.warning("what layers invalidated at the end stays cached for its TTL")
+
     async def flush(self) -> None:
         """Send what waits; what the broker refuses is dropped, and said."""
+        async with self._sending:
+            await self._flush()
+
+    async def _flush(self) -> None:
         with self._lock:
             waiting, self._waiting = self._waiting, {}
         try:

@@ -16,13 +16,14 @@ from anabranch.contract.codec import MAX_VALUE_BYTES, encode
 from anabranch.contract.events import Partial, PartialResult
 from anabranch.contract.results import failed
 from anabranch.errors import RecordRefused
-from anabranch.kafka.dead_letters import DeadLetter, dead_letter, send_smaller, stack_digest
+from anabranch.kafka.dead_letters import DeadLetter, send_smaller, stack_digest
+from anabranch.kafka.dead_letters import dead_letter as letter_of
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Producer, Record
 from anabranch.runtime.supervisor import Stage, signalled
 from anabranch.worker.job import Job
 
-__all__ = ["Outlet"]
+__all__ = ["Publisher"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class _Out(NamedTuple):
     """In a batch of its own, as one that it shared was refused."""
 
 
-class Outlet:
+class Publisher:
     """Sends in the order in which things were finished.
 
     Args:
@@ -91,15 +92,15 @@ class Outlet:
         else:
             self._give_up(job, event, why)
 
-    async def bury(self, record: Record, error: Exception) -> None:
+    async def dead_letter(self, record: Record, error: Exception) -> None:
         """A dead letter."""
-        letter = dead_letter(self._instance, str(error), record, stack=stack_digest(error))
+        letter = letter_of(self._instance, str(error), record, stack=stack_digest(error))
         try:
             sent = await self._producer.send(self._topics.dlq, **letter._asdict())
         except RecordRefused as refusal:
-            self._bury_less(letter, refusal)
+            self._send_smaller(letter, refusal)
         else:
-            self._track(sent, partial(self._bury_less, letter))
+            self._track(sent, partial(self._send_smaller, letter))
 
     async def can_reply(self, partition: int) -> bool:
         """Whether `partials` has the partition; asks again if it may have grown."""
@@ -158,7 +159,7 @@ class Outlet:
         else:
             self._queue(out._replace(alone=True))
 
-    def _bury_less(self, letter: DeadLetter, error: RecordRefused) -> None:
+    def _send_smaller(self, letter: DeadLetter, error: RecordRefused) -> None:
         """The broker does not take a letter, or did not take its neighbours'."""
 
         async def again() -> None:

@@ -23,10 +23,10 @@ from anabranch.runtime.clock import Clock, SystemClock
 from anabranch.runtime.heartbeat import Heartbeat, instance_name, package_version
 from anabranch.runtime.supervisor import Service, Stage, Supervisor, patience_s, signalled, until
 from anabranch.worker.executor import Executor
-from anabranch.worker.invalidations import Invalidating
+from anabranch.worker.invalidations import Invalidator
 from anabranch.worker.job import Job
 from anabranch.worker.local_queue import LocalQueue, Throttle
-from anabranch.worker.publisher import Outlet
+from anabranch.worker.publisher import Publisher
 from anabranch.worker.subscription import Subscription
 from anabranch.worker.threads import LayerThreads
 from anabranch.worker.wrappers import guard
@@ -86,8 +86,10 @@ class Worker(Service):
         self._signals = transport.reader(f"{self.instance}-signals")
         self._threads = [LayerThreads(s.layer.name, config.worker.slots) for s in self._layers]
         self._tracer = Tracer()
-        self._invalidating = Invalidating(self._topics.control, self._producer)
-        self._outlet = Outlet(self.instance, self._producer, self._topics, self._supervisor.fail)
+        self._invalidator = Invalidator(self._topics.control, self._producer)
+        self._publisher = Publisher(
+            self.instance, self._producer, self._topics, self._supervisor.fail
+        )
         self._subscription = Subscription(
             transport,
             self._topics,
@@ -110,7 +112,7 @@ class Worker(Service):
                 for spec, threads in zip(self._layers, self._threads, strict=True)
             },
             self._queue,
-            self._outlet.publish,
+            self._publisher.publish,
             self._clock,
             self._now_ms,
             self._tracer,
@@ -137,7 +139,7 @@ class Worker(Service):
         loop = asyncio.get_running_loop()
         for spec in self._layers:
             if (watch := getattr(spec.layer, "watch", None)) is not None:
-                watch(self._invalidating.of(spec.layer.name, loop))
+                watch(self._invalidator.of(spec.layer.name, loop))
         await asyncio.gather(*(_begin(spec, self._config.source) for spec in self._layers))
         health = TopicPartition(self._topics.health, 0)
         self._signals.assign(await self._signals.ends([health]))
@@ -147,8 +149,8 @@ class Worker(Service):
         await self._subscription.consumer.start()
         for name, stage in (
             ("tasks", self._read_tasks),
-            ("partials", self._outlet.send),
-            ("invalidate", self._invalidating.run),
+            ("partials", self._publisher.send),
+            ("invalidate", self._invalidator.run),
             ("commit", self._announce_and_commit),
         ):
             self._supervisor.start(name, stage)
@@ -160,11 +162,11 @@ class Worker(Service):
         try:
             async with asyncio.timeout(timeout_s):
                 await self._membership.publish()
-                await until(lambda: self._outlet.idle and self._executor.idle)
+                await until(lambda: self._publisher.idle and self._executor.idle)
         except (TimeoutError, BrokerError) as error:
             log.warning("drain of %s ended early: %s", self.instance, str(error) or "out of time")
-        await self._outlet.settle(timeout_s)
-        await self._invalidating.flush()
+        await self._publisher.settle(timeout_s)
+        await self._invalidator.drain(timeout_s)
         try:
             await self._subscription.commit()
         except BrokerError as error:
@@ -234,7 +236,7 @@ class Worker(Service):
         except Exception as error:  # whatever one record does costs that record
             trace.end(str(error))
             self.dead_letters += 1
-            await self._outlet.bury(record, error)
+            await self._publisher.dead_letter(record, error)
             return
         self.tasks += 1
         self._queue.put(priority, job, self._clock.monotonic() * 1000)
@@ -248,7 +250,7 @@ class Worker(Service):
         task = decode(record.value, Task)
         if not task.layers:
             raise DecodeError("the task names no layers")
-        if not await self._outlet.can_reply(task.partition):
+        if not await self._publisher.can_reply(task.partition):
             raise DecodeError(f"{self._topics.partials} has no partition {task.partition}")
         return Job(task, trace)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anabranch.client import Client
-from anabranch.config.settings import Config, TopicsConfig, TypeConfig
+from anabranch.config.settings import Config, TopicsConfig, TypeConfig, WorkerConfig
 from anabranch.contract.codec import decode
 from anabranch.contract.events import ControlRecord, Item
 from anabranch.coordinator import Coordinator
@@ -20,7 +20,7 @@ from anabranch.runtime.supervisor import until
 from anabranch.testing.memory import MemoryBroker
 from anabranch.testing.virtual_time import VirtualClock, run
 from anabranch.worker import Worker
-from anabranch.worker.invalidations import Invalidating
+from anabranch.worker.invalidations import Invalidator
 
 CONFIG = Config(types={"t": TypeConfig(layers=["a"])}, topics=TopicsConfig(queries=2, tasks=2))
 
@@ -99,14 +99,14 @@ class Sent:
 def orders_after(*calls: tuple[str, tuple[str, ...]], **errors: Exception) -> list[ControlRecord]:
     async def body() -> list[ControlRecord]:
         sent = Sent()
-        invalidating = Invalidating("control", sent)  # type: ignore[arg-type]
+        invalidator = Invalidator("control", sent)  # type: ignore[arg-type]
         loop = asyncio.get_running_loop()
         for layer, tags in calls:
-            invalidating.of(layer, loop)(*tags)
+            invalidator.of(layer, loop)(*tags)
         sent.error = errors.get("error")
-        await invalidating.flush()
+        await invalidator.flush()
         sent.error = None
-        await invalidating.flush()
+        await invalidator.flush()
         return sent.orders
 
     return asyncio.run(body())
@@ -148,14 +148,38 @@ def test_a_tag_that_is_no_text_is_the_layers_error() -> None:
 def test_an_interrupted_order_is_sent_at_the_end() -> None:
     async def body() -> list[ControlRecord]:
         sent, calls = Sent(), [("a", ("x",)), ("b", ())]
-        invalidating = Invalidating("control", sent)  # type: ignore[arg-type]
+        invalidator = Invalidator("control", sent)  # type: ignore[arg-type]
         for layer, tags in calls:
-            invalidating.of(layer, asyncio.get_running_loop())(*tags)
+            invalidator.of(layer, asyncio.get_running_loop())(*tags)
         sent.error = asyncio.CancelledError()
         with pytest.raises(asyncio.CancelledError):
-            await invalidating.flush()
+            await invalidator.flush()
         sent.error = None
-        await invalidating.flush()
+        await invalidator.flush()
         return sent.orders
 
     assert [(order.layer, order.tags) for order in asyncio.run(body())] == [("a", ["x"]), ("b", [])]
+
+
+def test_a_drain_waits_for_no_broker_longer_than_it_may(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = Config(topics=CONFIG.topics, worker=WorkerConfig(drain_timeout_ms=2_000))
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def body() -> float:
+        broker, layer = MemoryBroker(), News("a")
+        await ensure_topics(broker.transport(), config, ["default"])
+        async with Worker(
+            config, layers=[LayerSpec(layer)], transport=broker.transport(), clock=VirtualClock()
+        ) as worker:
+            await worker.ready()
+            layer.invalidate()
+            monkeypatch.setattr(Invalidator, "_send", never)
+            end_s = asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time() - end_s
+
+    assert 2.0 <= run(body()) < 2.1
+    assert "what layers invalidated at the end stays cached for its TTL" in caplog.messages

@@ -17,7 +17,7 @@ from anabranch.runtime.supervisor import Supervisor, until
 from anabranch.testing.memory import MemoryBroker
 from anabranch.testing.virtual_time import run
 from anabranch.worker.job import Job
-from anabranch.worker.publisher import Outlet
+from anabranch.worker.publisher import Publisher
 
 TOPICS = Topics("anabranch.")
 GOOD = PartialResult(layer="good", items=[Item("urn:good", 1.0)])
@@ -34,10 +34,10 @@ def sent(
         producer = broker.transport().producer("w1")
         await producer.start()
         supervisor = Supervisor("test")
-        outlet = Outlet("w1", producer, TOPICS, supervisor.fail)
-        supervisor.start("partials", outlet.send)
-        outlet.publish([finished(results, query)])
-        await until(lambda: outlet.idle)
+        publisher = Publisher("w1", producer, TOPICS, supervisor.fail)
+        supervisor.start("partials", publisher.send)
+        publisher.publish([finished(results, query)])
+        await until(lambda: publisher.idle)
         await supervisor.stop()
         assert supervisor.failure is None
         records = broker.records(TOPICS.partials)
@@ -122,9 +122,9 @@ def test_a_dead_letter_that_the_broker_refuses_is_cut_until_it_fits() -> None:
         broker.create(TOPICS.dlq, 1, {"max.message.bytes": "50000"})
         producer = broker.transport().producer("w1")
         await producer.start()
-        outlet = Outlet("w1", producer, TOPICS, Supervisor("test").fail)
-        await outlet.bury(FakeRecord(b"x" * 900_000), DecodeError("no task"))
-        await until(lambda: outlet.idle)
+        publisher = Publisher("w1", producer, TOPICS, Supervisor("test").fail)
+        await publisher.dead_letter(FakeRecord(b"x" * 900_000), DecodeError("no task"))
+        await until(lambda: publisher.idle)
         (letter,) = broker.records(TOPICS.dlq)
         headers = dict(letter.headers)
         assert headers["anabranch-reason"] == b"no task"
