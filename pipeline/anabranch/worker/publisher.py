@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -19,7 +18,7 @@ from anabranch.errors import RecordRefused
 from anabranch.kafka.dead_letters import DeadLetter, send_smaller, stack_digest
 from anabranch.kafka.dead_letters import dead_letter as letter_of
 from anabranch.kafka.topics import Topics
-from anabranch.kafka.transport import Producer, Record
+from anabranch.kafka.transport import Outcome, Producer, ProducerRecord, Record
 from anabranch.runtime.supervisor import Stage, signalled
 from anabranch.worker.job import Job
 
@@ -35,13 +34,11 @@ class _Out(NamedTuple):
 
     job: Job
     event: Partial
-    value: bytes
-    alone: bool = False
-    """In a batch of its own, as one that it shared was refused."""
+    record: ProducerRecord
 
 
 class Publisher:
-    """Sends in the order in which things were finished.
+    """Sends in the order in which things were finished, what waits for a partition as one batch.
 
     Args:
         fail: called with the error when a record was not acknowledged; the worker must end.
@@ -58,8 +55,10 @@ class Publisher:
         self._producer = producer
         self._topics = topics
         self._fail = fail
-        self._waiting: deque[_Out] = deque()
+        self._waiting: dict[int, list[_Out]] = {}
+        """By partition."""
         self._filled = asyncio.Event()
+        self._is_handing_over = False
         self._in_flight: set[asyncio.Future[Any]] = set()
         self._replyable = 0
         """Partitions of `partials`, as far as they were asked for."""
@@ -68,39 +67,22 @@ class Publisher:
     @property
     def idle(self) -> bool:
         """Nothing waits, and everything was acknowledged or refused."""
-        return not self._waiting and not self._in_flight
+        return not self._waiting and not self._is_handing_over and not self._in_flight
 
     def publish(self, ended: Sequence[tuple[Job, Partial]]) -> None:
         """Queue partials for sending; what does not fit, or cannot be encoded, says so instead."""
         for job, event in ended:
             self._publish(job, event)
 
-    def _publish(self, job: Job, event: Partial) -> None:
-        results = event.results
-        try:
-            value = encode(event)
-            if len(value) <= MAX_VALUE_BYTES:
-                self._queue(_Out(job, event, value))
-                return
-            why = f"a record holds {MAX_VALUE_BYTES:,} bytes, and this result needs {len(value):,}"
-        except Exception as error:
-            why = f"the result cannot be encoded: {type(error).__name__}"
-        if len(results) > 1:
-            half = len(results) // 2
-            for part in (results[:half], results[half:]):
-                self._publish(job, structs.replace(event, results=part))
-        else:
-            self._give_up(job, event, why)
-
     async def dead_letter(self, record: Record, error: Exception) -> None:
-        """A dead letter."""
+        """A task that nobody could read."""
         letter = letter_of(self._instance, str(error), record, stack=stack_digest(error))
         try:
             sent = await self._producer.send(self._topics.dlq, **letter._asdict())
         except RecordRefused as refusal:
             self._send_smaller(letter, refusal)
         else:
-            self._track(sent, partial(self._send_smaller, letter))
+            self._track(sent, refused=partial(self._send_smaller, letter))
 
     async def can_reply(self, partition: int) -> bool:
         """Whether `partials` has the partition; asks again if it may have grown."""
@@ -115,34 +97,50 @@ class Publisher:
             if not await signalled(self._filled):
                 continue
             self._filled.clear()
+            self._is_handing_over = True
             while self._waiting:
-                out = self._waiting[0]
-                sent = await self._producer.send(
-                    self._topics.partials,
-                    out.value,
-                    partition=out.job.task.partition,
-                    headers=out.job.headers,
-                    alone=out.alone,
-                )
-                self._track(sent, partial(self._refused, out))
-                self._waiting.popleft()
+                await self._send(next(iter(self._waiting)))
+            self._is_handing_over = False
 
     async def settle(self, timeout_s: float) -> None:
         """Wait for acknowledgements of what is in flight, at most so long."""
         if self._in_flight:
             await asyncio.wait(set(self._in_flight), timeout=timeout_s)
 
-    def _may_ask(self) -> bool:
-        """Tasks may name partitions that never were: the broker is asked for one of many."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s < self._ask_after_s:
-            return False
-        self._ask_after_s = now_s + _ASK_EVERY_S
-        return True
+    # ── partials ───────────────────────────────────────────────────────────────────────────
+
+    def _publish(self, job: Job, event: Partial) -> None:
+        try:
+            value = encode(event)
+            if len(value) <= MAX_VALUE_BYTES:
+                self._queue(_Out(job, event, ProducerRecord(value, headers=job.headers)))
+                return
+            why = f"a record holds {MAX_VALUE_BYTES:,} bytes, and this result needs {len(value):,}"
+        except Exception as error:
+            why = f"the result cannot be encoded: {type(error).__name__}"
+        if len(event.results) > 1:
+            half = len(event.results) // 2
+            for part in (event.results[:half], event.results[half:]):
+                self._publish(job, structs.replace(event, results=part))
+        else:
+            self._give_up(job, event, why)
 
     def _queue(self, out: _Out) -> None:
-        self._waiting.append(out)
+        self._waiting.setdefault(out.job.task.partition, []).append(out)
         self._filled.set()
+
+    async def _send(self, partition: int) -> None:
+        outs = self._waiting.pop(partition)
+        records = [out.record for out in outs]
+        sent = await self._producer.send_batch(self._topics.partials, partition, records)
+        self._track(sent, partial(self._sent, outs))
+
+    def _sent(self, outs: Sequence[_Out], outcomes: Sequence[Outcome]) -> None:
+        if type(outcomes) is range:
+            return
+        for out, outcome in zip(outs, outcomes, strict=True):
+            if isinstance(outcome, RecordRefused):
+                self._give_up(out.job, out.event, f"the broker refuses the result: {outcome}")
 
     def _give_up(self, job: Job, event: Partial, why: str) -> None:
         """Results that cannot be sent say so instead, if that is something new."""
@@ -152,12 +150,15 @@ class Publisher:
         else:  # the task's own names fill the record: whoever wrote it is no coordinator of ours
             log.error("nothing is sent for the task of query %.80s: %s", event.query, why)
 
-    def _refused(self, out: _Out, error: RecordRefused) -> None:
-        """The broker does not take a record, or did not take its neighbours'."""
-        if error.alone:
-            self._give_up(out.job, out.event, f"the broker refuses the result: {error}")
-        else:
-            self._queue(out._replace(alone=True))
+    def _may_ask(self) -> bool:
+        """Tasks may name partitions that never were: the broker is asked for one of many."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._ask_after_s:
+            return False
+        self._ask_after_s = now_s + _ASK_EVERY_S
+        return True
+
+    # ── dead letters ───────────────────────────────────────────────────────────────────────
 
     def _send_smaller(self, letter: DeadLetter, error: RecordRefused) -> None:
         """The broker does not take a letter, or did not take its neighbours'."""
@@ -168,29 +169,38 @@ class Publisher:
 
         self._track(asyncio.ensure_future(again()))
 
+    # ── acknowledgements ───────────────────────────────────────────────────────────────────
+
     def _track(
-        self, sent: asyncio.Future[Any], refused: Callable[[RecordRefused], None] | None = None
+        self,
+        sent: asyncio.Future[Any],
+        acked: Callable[[Any], object] = lambda _: None,
+        refused: Callable[[RecordRefused], object] | None = None,
     ) -> None:
         self._in_flight.add(sent)
-        sent.add_done_callback(partial(self._sent, refused))
+        sent.add_done_callback(partial(self._done, acked, refused))
 
-    def _sent(
-        self, refused: Callable[[RecordRefused], None] | None, sent: asyncio.Future[Any]
+    def _done(
+        self,
+        acked: Callable[[Any], object],
+        refused: Callable[[RecordRefused], object] | None,
+        sent: asyncio.Future[Any],
     ) -> None:
         self._in_flight.discard(sent)
-        error = None if sent.cancelled() else sent.exception()
-        if refused is not None and isinstance(error, RecordRefused):
+        if sent.cancelled():
+            return
+        error = sent.exception()
+        if error is None:
+            acked(sent.result())
+        elif refused is not None and isinstance(error, RecordRefused):
             refused(error)
-        elif error is not None:
+        else:
             self._fail(error, "a record was not acknowledged")
 
 
 def _without_items(result: PartialResult, why: str) -> PartialResult:
     """What is left of a result that cannot be sent."""
     left = failed(result, "error", why)
-    left.queued_ms, left.started_ms, left.took_ms = (
-        result.queued_ms,
-        result.started_ms,
-        result.took_ms,
-    )
+    left.queued_ms, left.started_ms = result.queued_ms, result.started_ms
+    left.took_ms = result.took_ms
     return left
