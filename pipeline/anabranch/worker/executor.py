@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +15,7 @@ from anabranch.kafka.turns import Turn
 from anabranch.layers.api import Ask, Request, Result
 from anabranch.observe.spans import Trace, Tracer
 from anabranch.runtime.clock import Clock
+from anabranch.worker.eager import EagerStart
 from anabranch.worker.error_log import ErrorLog
 from anabranch.worker.job import Job
 from anabranch.worker.local_queue import LocalQueue
@@ -24,12 +24,16 @@ from anabranch.worker.wrappers.timeout import no_answer
 __all__ = ["Executor"]
 
 
+class _Layer(NamedTuple):
+    ask: Ask
+    start: EagerStart
+
+
 class Executor:
     """Runs at most `slots` layers at a time, highest priority first.
 
-    A layer runs in an asyncio task of its own, which begins at once (CPython 3.12 and later), so
-    that one that need not wait costs no turn of the loop. The layers of a task share one timer,
-    set only if any of them waits.
+    A layer begins at once: only one that has to wait takes a slot. The layers of a task share one
+    timer, set only if any of them waits.
 
     Args:
         asks: each layer as `wrappers.guard` made it.
@@ -55,7 +59,7 @@ class Executor:
         max_timeout_ms: float,
     ) -> None:
         self._worker = worker
-        self._asks = asks
+        self._layers = {name: _Layer(ask, EagerStart()) for name, ask in asks.items()}
         self._queue = queue
         self._publish = publish
         self._clock = clock
@@ -68,8 +72,6 @@ class Executor:
         self._jobs: set[Job] = set()
         """Those with layers that run."""
         self._running = 0
-        self._begun: list[Job] = []
-        """In this turn."""
         self._ended: list[Job] = []
         """Jobs of which a layer ended in this turn."""
         self._turn_is_due = False
@@ -84,21 +86,10 @@ class Executor:
         return not self._jobs and not self._ended and not len(self._queue)
 
     def pump(self) -> None:
-        """Start what fits into the free slots, and into a turn.
-
-        A task's layers start together, so the last task may exceed the slots by its width.
-        """
-        turn = Turn(self._clock.monotonic)
-        while len(self._queue) and self._running < self._slots:
-            now = self._clock.monotonic()
-            job, waited_ms = self._queue.take(now * 1000)
-            job.queued_ms = round(waited_ms, 3)
-            self.wait_ms += (waited_ms - self.wait_ms) * 0.1
-            self._begin(job, now)
-            if turn.is_over():
-                break
-        if self._begun:
-            self._take_turn_soon()
+        """Start soon what fits into the free slots."""
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            asyncio.get_running_loop().call_soon(self._take_turn)
 
     async def stop(self) -> None:
         """Cancel what runs. Cancellation is not failure: nothing is published for it."""
@@ -110,26 +101,33 @@ class Executor:
 
     # ── turns ──────────────────────────────────────────────────────────────────────────────
 
-    def _take_turn_soon(self) -> None:
-        """After what is ready to run now: what ends together is published together."""
-        if not self._turn_is_due:
-            self._turn_is_due = True
-            asyncio.get_running_loop().call_soon(self._take_turn)
-
     def _take_turn(self) -> None:
-        self._turn_is_due = False
+        """Called by the loop, outside of any task: what ends together is published together."""
         if self._stopping:
             return
-        self._set_timers()
-        self._flush()
-        self.pump()
+        try:
+            is_over = self._start_waiting()
+            self._flush()
+        finally:
+            self._turn_is_due = False
+        if is_over:
+            self.pump()
 
-    def _set_timers(self) -> None:
-        """For jobs whose layers have all begun, and not all ended."""
-        begun, self._begun = self._begun, []
-        for job in begun:
-            if job.outstanding:
-                job.timer = asyncio.get_running_loop().call_at(job.deadline, job.expire)
+    def _start_waiting(self) -> bool:
+        """Start what fits into the free slots; whether the turn was over before.
+
+        A task's layers start together, so the last task may exceed the slots by its width.
+        """
+        turn = Turn(self._clock.monotonic)
+        while len(self._queue) and self._running < self._slots:
+            now = self._clock.monotonic()
+            job, waited_ms = self._queue.take(now * 1000)
+            job.queued_ms = round(waited_ms, 3)
+            self.wait_ms += (waited_ms - self.wait_ms) * 0.1
+            self._begin(job, now)
+            if turn.is_over():
+                return True
+        return False
 
     def _flush(self) -> None:
         ended, self._ended = self._ended, []
@@ -152,19 +150,27 @@ class Executor:
             return
         remaining_ms -= min(self._reserve_ms, remaining_ms / 10)
         job.remaining_ms, job.deadline = remaining_ms, now + remaining_ms / 1000
-        self._jobs.add(job)
-        self._begun.append(job)
         for slot in job.task.layers:
-            self._running += 1
-            call = _start(self._run(job, slot))
-            if not call.done():
-                job.calls.append(call)
+            self._start(job, slot)
+        if job.outstanding:
+            self._jobs.add(job)
+            job.timer = asyncio.get_running_loop().call_at(job.deadline, job.expire)
 
-    async def _run(self, job: Job, slot: TaskLayer) -> None:
+    def _start(self, job: Job, slot: TaskLayer) -> None:
+        layer = self._layers.get(slot.layer)
+        if layer is None:
+            self._finish(job, failed(slot, "error", f"this worker has no layer {slot.layer!r}"))
+            return
+        self._running += 1
+        call = layer.start(self._run(job, slot, layer.ask))
+        if call is not None:
+            job.calls.append(call)
+
+    async def _run(self, job: Job, slot: TaskLayer, ask: Ask) -> None:
         started = self._clock.monotonic()
         span = self._span(job.trace, slot.layer)
         try:
-            result = await self._ask(job, slot, span)
+            result = await self._ask(job, slot, ask, span)
         finally:
             self._running -= 1
         result.queued_ms = job.queued_ms
@@ -180,10 +186,7 @@ class Executor:
             return None
         return self._tracer.child(trace, f"layer {layer}", {"anabranch.layer": layer})
 
-    async def _ask(self, job: Job, slot: TaskLayer, span: Trace | None) -> PartialResult:
-        ask = self._asks.get(slot.layer)
-        if ask is None:
-            return failed(slot, "error", f"this worker has no layer {slot.layer!r}")
+    async def _ask(self, job: Job, slot: TaskLayer, ask: Ask, span: Trace | None) -> PartialResult:
         try:
             return _found(slot, job.task.limit, await ask(_request(job, slot)))
         except asyncio.CancelledError:
@@ -209,25 +212,12 @@ class Executor:
     def _finish(self, job: Job, result: PartialResult) -> None:
         if not job.results:
             self._ended.append(job)
-            self._take_turn_soon()
+            self.pump()
         job.results.append(result)
         job.outstanding -= 1
         if not job.outstanding:
             self._jobs.discard(job)
             job.ended()
-
-
-if sys.version_info >= (3, 12):
-
-    def _start(run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task whose first step is made at once."""
-        return asyncio.Task(run, loop=asyncio.get_running_loop(), eager_start=True)
-
-else:
-
-    def _start(run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task; what a step made by hand would save is 1 us a layer."""
-        return asyncio.get_running_loop().create_task(run)
 
 
 def _request(job: Job, slot: TaskLayer) -> Request:
