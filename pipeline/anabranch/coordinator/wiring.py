@@ -45,6 +45,7 @@ from anabranch.coordinator.query.answer_writer import AnswerWriter
 from anabranch.coordinator.query.answering import Composer
 from anabranch.coordinator.query.cache_fill import CacheFill
 from anabranch.coordinator.query.cache_lookup import CacheLookup
+from anabranch.coordinator.query.cached_answer import CachedAnswers
 from anabranch.coordinator.query.claim import Claim
 from anabranch.coordinator.query.counters import Counters
 from anabranch.coordinator.query.crash_tracker import CrashTracker
@@ -159,13 +160,15 @@ class QueryParts:
             config.coordinator, self.intake, cache, registry, self.profiler, ahead
         )
         self.cache_fill = CacheFill(cache, registry, self.invalidations, self.speculation)
-        self.lookup = CacheLookup(cache, registry, self.invalidations, self.speculation, config)
+        self.lookup = CacheLookup(cache, self.invalidations, self.speculation, config)
         self.planner = Planner(self.intake, registry, self.graph, self.selector, config)
         self.dispatcher = Dispatcher(
             registry, self.outstanding, self.fetches, self.outbox, self.topics
         )
-        composer = Composer(ResultAggregator(), registry, config)
-        self.writer = AnswerWriter(composer, self.cache_fill, self.selector)
+        aggregator = ResultAggregator()
+        self.cached = CachedAnswers(cache, registry, aggregator, self.selector.telemetry)
+        composer = Composer(aggregator, registry, config)
+        self.writer = AnswerWriter(composer, self.cached, self.selector)
 
     def new_partition(self, number: int, restored: Restored) -> QueryPartition:
         """A partition that is ours from now on, under a claim of its own."""
@@ -176,8 +179,8 @@ class QueryParts:
         most = config.max_open_queries
         suspects = Suspects(progress, restored.end, self.suspects, most)
         queries = OpenQueries(
-            claim, self.lookup, self.planner, self.dispatcher, self.fetches, self.crashes,
-            self.writer, rejections, self.deadlines, self.outbox,
+            claim, self.lookup, self.cached, self.planner, self.dispatcher, self.fetches,
+            self.crashes, self.writer, rejections, self.deadlines, self.outbox,
         )  # fmt: skip
         return QueryPartition(
             claim, ProgressTracker(restored, suspects, most), ids, queries, rejections, self.intake,

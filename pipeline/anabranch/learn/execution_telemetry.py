@@ -21,7 +21,7 @@ from anabranch.learn.folding import Fold, fitting, heaviest, merge, newest, teac
 from anabranch.learn.name_filter import NameFilter
 from anabranch.learn.recommendations import Recommendation, recommend
 from anabranch.learn.seen_batches import SeenBatches
-from anabranch.learn.summary import sum_up
+from anabranch.learn.summary import CachedKey, sum_up, sum_up_cached
 
 __all__ = ["ExecutionTelemetryCollector"]
 
@@ -33,6 +33,8 @@ MAX_ROWS: Final = 1_000
 """Rows of a kind that wait to be sent; beyond it those with the smallest counts are dropped."""
 AHEAD: Final = 10_000 // BUCKET_MS
 """Buckets by which others' clocks may be ahead."""
+MAX_CACHED: Final = 256
+"""Kinds of query that the cache answers, of which numbers are held before they are summed up."""
 MAX_SAMPLED: Final = 64
 """Raw records in a batch."""
 READ_ROWS: Final = 20_000
@@ -74,6 +76,7 @@ class ExecutionTelemetryCollector:
         self._threshold = sample * 2**32
         self._settings = settings if settings is not None else {}
         self._records: list[ExecutionTelemetry] = []
+        self._cached: dict[CachedKey, int] = {}
         self._pending: list[Rows] = []
         self._sampled: list[ExecutionTelemetry] = []
         self._seen = SeenBatches()
@@ -86,7 +89,7 @@ class ExecutionTelemetryCollector:
         self._records.append(record if self._names is None else self._names.record(record))
         if record.explored:
             self._keep(record, 1.0)
-        elif crc32(record.query.encode()) < self._threshold:
+        elif self.is_sampled(record.query):
             self._keep(record, self._sample)
         bucket = record.at_ms // BUCKET_MS
         if len(self._records) >= SETTLE or bucket != self._bucket:
@@ -94,10 +97,27 @@ class ExecutionTelemetryCollector:
             self._latest = max(self._latest, bucket)
             self.settle()
 
+    def is_sampled(self, query: str) -> bool:
+        """Whether a query's record is kept raw, by its id."""
+        return crc32(query.encode()) < self._threshold
+
+    def count_cached(self, type_: str, layers: tuple[str, ...], at_ms: float) -> None:
+        """Count a query that the cache answered whole: a number instead of a record."""
+        bucket = int(at_ms) // BUCKET_MS
+        key = bucket, type_, layers
+        self._cached[key] = self._cached.get(key, 0) + 1
+        if bucket != self._bucket or len(self._cached) > MAX_CACHED:
+            self._bucket = bucket
+            self._latest = max(self._latest, bucket)
+            self.settle()
+
     def settle(self) -> None:
         """Learn from what was recorded so far."""
         records, self._records = self._records, []  # what cannot be summed is not tried again
+        cached, self._cached = self._cached, {}
         rows = sum_up(records)
+        if cached:
+            rows = merge([rows, self._of_cached(cached)])
         teach(rows, self._folds)
         self._pending.append(rows)
         if len(self._pending) >= MERGE:
@@ -195,6 +215,10 @@ class ExecutionTelemetryCollector:
             self._latest = bucket
             for fold in self._folds:
                 fold.forget_after(bucket)
+
+    def _of_cached(self, counts: Mapping[CachedKey, int]) -> Rows:
+        rows = sum_up_cached(counts)
+        return rows if self._names is None else self._names.rows(rows)
 
     def _keep(self, record: ExecutionTelemetry, probability: float) -> None:
         if len(self._sampled) < MAX_SAMPLED:

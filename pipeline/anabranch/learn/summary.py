@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from math import log
 from typing import Any, Final
 
@@ -14,8 +14,10 @@ from anabranch.learn.cost_model import CLIP
 from anabranch.learn.decayed_sums import BUCKET_MS
 from anabranch.learn.folding import MAX_TOGETHER
 
-__all__ = ["sum_up"]
+__all__ = ["CachedKey", "sum_up", "sum_up_cached"]
 
+CachedKey = tuple[int, str, tuple[str, ...]]
+"""(bucket, type, wanted layers) of queries that the cache answered whole."""
 Sums = dict[tuple[Any, ...], list[int]]
 
 NOT_ASKED: Final = frozenset(("cache", "none"))
@@ -50,11 +52,25 @@ def sum_up(records: Iterable[ExecutionTelemetry]) -> Rows:
     )
 
 
+def sum_up_cached(counts: Mapping[CachedKey, int]) -> Rows:
+    """Rows of queries that took no time and asked nobody; some may have the same key."""
+    return Rows(
+        queries=tuple(
+            [
+                QuerySum(bucket, kind, "cache", _sorted(layers), count, count, count * len(layers))
+                for (bucket, kind, layers), count in counts.items()
+            ]
+        )
+    )
+
+
 def _wanted(layers: tuple[LayerOutcome, ...]) -> tuple[str, ...]:
-    """The layers of a query, sorted; none if there are so many that nothing is learned of it."""
-    if len(layers) > MAX_TOGETHER:
-        return ()
-    return tuple(sorted([layer.layer for layer in layers]))
+    return _sorted([layer.layer for layer in layers])
+
+
+def _sorted(names: Sequence[str]) -> tuple[str, ...]:
+    """The layers of a query; none if there are so many that nothing is learned of it."""
+    return tuple(sorted(names)) if len(names) <= MAX_TOGETHER else ()
 
 
 def _add_layer(sums: Sums, key: tuple[Any, ...], layer: LayerOutcome) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anabranch.contract.events import Answer
 from anabranch.coordinator.query.answering import Composer, attributes, encode_bounded
-from anabranch.coordinator.query.cache_fill import CacheFill
+from anabranch.coordinator.query.cached_answer import CachedAnswers
 from anabranch.coordinator.query.claim import Claim
 from anabranch.coordinator.query.open_query import OpenQuery
 from anabranch.coordinator.query.outbox import AnswerOut
@@ -18,10 +18,10 @@ class AnswerWriter:
     """Makes the answer of a query whose join is over."""
 
     def __init__(
-        self, composer: Composer, cache_fill: CacheFill, selector: AdaptiveStrategySelector
+        self, composer: Composer, cached: CachedAnswers, selector: AdaptiveStrategySelector
     ) -> None:
         self._composer = composer
-        self._cache_fill = cache_fill
+        self._cached = cached
         self._selector = selector
 
     def write(self, open_query: OpenQuery, claim: Claim, now_ms: float) -> AnswerOut:
@@ -35,9 +35,10 @@ class AnswerWriter:
             open_query.headers,
             open_query.query.reply_to,
         )
-        self._cache_fill.memoise(open_query, answer)
+        self._cached.remember(open_query, answer)
         self._learn(open_query, answer, now_ms)
-        open_query.trace.set(attributes(answer, open_query.join))
+        if open_query.trace.is_recorded:
+            open_query.trace.set(attributes(answer, _shared(open_query)))
         open_query.trace.end(answer.error.message if answer.error else None)
         return out
 
@@ -46,3 +47,8 @@ class AnswerWriter:
         learned = telemetry_record(open_query, answer, now_ms, speedups)
         if learned is not None:
             self._selector.observe(learned)
+
+
+def _shared(open_query: OpenQuery) -> str:
+    """Layers that another query fetched: they have no span here, so they are named."""
+    return ", ".join(name for name, layer in open_query.join.layers.items() if layer.shared)

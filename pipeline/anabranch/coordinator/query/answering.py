@@ -11,7 +11,7 @@ from anabranch.aggregate.result_aggregator import LayerPart, Merged, ResultAggre
 from anabranch.config.settings import Config
 from anabranch.contract.bounds import clamped_ms
 from anabranch.contract.codec import MAX_VALUE_BYTES, encode
-from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, Error, Missing
+from anabranch.contract.events import Answer, AnswerLayer, Error, Missing
 from anabranch.coordinator.query.open_query import OpenQuery
 from anabranch.dispatch.layer_registry import LayerRegistry
 
@@ -39,7 +39,7 @@ class Composer:
     def compose(self, open_query: OpenQuery, *, epoch: int, now_ms: float) -> Answer:
         """The answer to a query whose join is over."""
         query, join, decision = open_query.query, open_query.join, open_query.decision
-        merged = self._remembered(open_query) or self._merge(open_query)
+        merged = self._merge(open_query)
         status = _status(join)
         layers = {name: self._report(open_query, layer) for name, layer in join.layers.items()}
         layers |= dict.fromkeys(open_query.selection.left_out, NOT_SELECTED)
@@ -70,17 +70,6 @@ class Composer:
             fusion=kind.fusion,
             weights=kind.weights,
         )
-
-    def _remembered(self, open_query: OpenQuery) -> Merged | None:
-        """Of a memo; how far it can be trusted is asked anew, for it ages."""
-        memo = open_query.memo
-        if memo is None:
-            return None
-        confidence = self._aggregator.confidence(
-            self._parts(open_query), wanted=len(open_query.join.layers), agreement=memo.agreement
-        )
-        items: list[AnswerItem] = memo.items  # type: ignore[assignment]  # encoded already
-        return Merged(items, memo.truncated, memo.agreement, confidence)
 
     def _parts(self, open_query: OpenQuery) -> list[LayerPart]:
         layers = [layer for layer in open_query.join.layers.values() if layer.status == "ok"]
@@ -205,11 +194,8 @@ def _why(join: Join) -> str:
     return cut(said, MAX_TOLD_CHARS)
 
 
-def attributes(answer: Answer, join: Join) -> dict[str, str | float | int]:
-    """The decision and the outcome, as span attributes.
-
-    What another query fetched has no span here: it is named.
-    """
+def attributes(answer: Answer, shared: str = "") -> dict[str, str | float | int]:
+    """The decision and the outcome, as span attributes; `shared` names what others fetched."""
     return {
         "anabranch.query.id": answer.id,
         "anabranch.status": answer.status,
@@ -217,5 +203,5 @@ def attributes(answer: Answer, join: Join) -> dict[str, str | float | int]:
         "anabranch.reason": answer.reason,
         "anabranch.confidence": answer.confidence,
         "anabranch.items": sum(layer.count for layer in answer.layers.values()),
-        "anabranch.shared": ", ".join(n for n, layer in join.layers.items() if layer.shared),
+        "anabranch.shared": shared,
     }

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
-
-from msgspec import Raw
+from typing import NamedTuple
 
 from anabranch.cache.cross_layer_cache import CrossLayerCache
 from anabranch.cache.keys import Question
 from anabranch.cache.slots import Slot
 from anabranch.contract.bounds import MAX_SPAN_MS, clamped_ms
-from anabranch.contract.codec import MAX_VALUE_BYTES, encode
-from anabranch.contract.events import Answer, Item, LayerDescriptor, Partial, PartialResult
-from anabranch.coordinator.query.answering import fitting
+from anabranch.contract.events import Item, LayerDescriptor, Partial, PartialResult
 from anabranch.coordinator.query.invalidations import Invalidations
-from anabranch.coordinator.query.open_query import Memo, OpenQuery
+from anabranch.coordinator.query.open_query import OpenQuery
 from anabranch.coordinator.query.speculation import Speculation
 from anabranch.dispatch.layer_registry import LayerRegistry
 from anabranch.kafka.transport import Record
 
 __all__ = ["CacheFill"]
-
-MEMO_BYTES: Final = 300
-"""Of memory that a memo takes beside its items."""
-MAX_MEMO_BYTES: Final = MAX_VALUE_BYTES // 2
-"""Whoever is answered from a memo gets it whole: it must fit into a record."""
 
 
 class _Whole(NamedTuple):
@@ -38,7 +29,7 @@ class _Whole(NamedTuple):
 
 
 class CacheFill:
-    """Puts into the cache what workers found, and what was answered from it alone."""
+    """Puts into the cache what workers found."""
 
     def __init__(
         self,
@@ -86,25 +77,6 @@ class CacheFill:
         if open_query is not None:
             took_ms = sum(clamped_ms(result.took_ms) for result in partial.results)
             self._speculation.worked(took_ms)
-
-    def memoise(self, open_query: OpenQuery, answer: Answer) -> None:
-        """Keep the merged items of an answer that came from the cache alone."""
-        names = tuple(open_query.join.layers)
-        if open_query.memo is not None or len(open_query.slots) < len(names):
-            return
-        if fitting(answer) is not answer:
-            return  # more than a record holds, and maybe gigabytes
-        memo = Memo(
-            items=Raw(encode(answer.items)),
-            truncated=answer.truncated,
-            agreement=answer.agreement,
-            used=tuple({name for item in answer.items for name in item.layers}),
-            weighed=self._registry.revision,
-        )
-        if len(memo.items) < MAX_MEMO_BYTES:
-            limit = open_query.query.limit
-            size_bytes = len(memo.items) + MEMO_BYTES
-            self._cache.remember(open_query.key, names, limit, open_query.slots, memo, size_bytes)
 
 
 def _slot(whole: _Whole, layer: LayerDescriptor, limit: int, generation: int) -> Slot:

@@ -1,8 +1,8 @@
 """The open queries of one partition, from their reading to their answer, without I/O.
 
-The path of a query is `start` -> `CacheLookup.probe` -> `Planner.plan` -> `_advance` -> `_answer`;
-what happens to it meanwhile (`take` and `go_on`, `on_served`, `on_leading`, `on_death`,
-`on_deadline`) goes on at `_advance`.
+The path of a query is `start` -> `CachedAnswers.answer`, and where that has none
+`CacheLookup.probe` -> `Planner.plan` -> `_advance` -> `_answer`; what happens to it meanwhile
+(`take` and `go_on`, `on_served`, `on_leading`, `on_death`, `on_deadline`) goes on at `_advance`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from anabranch.contract.events import Error, PartialResult, Query, TaskLayer
 from anabranch.contract.results import failed
 from anabranch.coordinator.query.answer_writer import AnswerWriter
 from anabranch.coordinator.query.cache_lookup import CacheLookup
+from anabranch.coordinator.query.cached_answer import CachedAnswers
 from anabranch.coordinator.query.claim import Claim
 from anabranch.coordinator.query.crash_tracker import DEATHS, CrashTracker
 from anabranch.coordinator.query.deadlines import Deadlines
@@ -43,6 +44,7 @@ class OpenQueries:
         self,
         claim: Claim,
         lookup: CacheLookup,
+        cached: CachedAnswers,
         planner: Planner,
         dispatcher: Dispatcher,
         fetches: SharedFetches,
@@ -54,6 +56,7 @@ class OpenQueries:
     ) -> None:
         self._claim = claim
         self._lookup = lookup
+        self._cached = cached
         self._planner = planner
         self._dispatcher = dispatcher
         self._fetches = fetches
@@ -93,20 +96,27 @@ class OpenQueries:
         arrived: Sequence[PartialResult],
     ) -> None:
         """A query was read; `arrived` is what had come for it before."""
+        selection = self._planner.choose_layers(query)
+        deadline_ms = self._planner.deadline_ms(query, asked_ms)
+        key = self._lookup.question(query, now_ms)
+        if now_ms < deadline_ms:
+            out = self._cached.answer(query, key, selection, record, trace, self._claim, now_ms)
+            if out is not None:
+                self._outbox.answers.append(out)
+                return
         open_query = OpenQuery(
-            query,
-            record,
-            trace,
-            self._planner.choose_layers(query),
-            read_ms=now_ms,
-            deadline_ms=self._planner.deadline_ms(query, asked_ms),
+            query, record, trace, selection, key, read_ms=now_ms, deadline_ms=deadline_ms
         )
         self._open[record.offset] = open_query
         self._lookup.probe(open_query, now_ms)
+        self._go(open_query, arrived, now_ms)
+
+    def _go(self, open_query: OpenQuery, arrived: Sequence[PartialResult], now_ms: float) -> None:
+        """Plan what the cache had not, and do what is due at once."""
         is_late = now_ms >= open_query.deadline_ms
         # Of a late one nothing is asked: it costs what an answer from the cache costs.
         if not is_late and not self._planner.plan(open_query, now_ms):
-            self._unplanned[record.offset] = open_query
+            self._unplanned[open_query.offset] = open_query
             self._watch(open_query, open_query.plan_by_ms)
         for result in arrived:
             open_query.join.accept(result, now_ms)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
-from msgspec import Raw, Struct
-
 from anabranch.aggregate.coverage import enough, patience_ms
 from anabranch.aggregate.join import Join, JoinLayer
 from anabranch.cache.keys import Question
@@ -21,7 +19,7 @@ from anabranch.learn.dependency_graph import LayerSelection
 from anabranch.observe.spans import Trace
 from anabranch.runtime.clock import moved
 
-__all__ = ["MAX_CLIENT_BYTES", "Memo", "OpenQuery", "answer_headers"]
+__all__ = ["MAX_CLIENT_BYTES", "OpenQuery", "answer_headers"]
 
 MAX_CLIENT_BYTES: Final = 256
 """Longest `anabranch-client` that is forwarded: the first of them, if there are several."""
@@ -36,7 +34,7 @@ class OpenQuery:
 
     __slots__ = (
         "context", "deadline_ms", "decision", "digest", "generation", "headers", "join", "key",
-        "leading", "memo", "offset", "partition", "patient_until_ms", "plan_by_ms", "query",
+        "leading", "offset", "partition", "patient_until_ms", "plan_by_ms", "query",
         "read_ms", "record", "routes", "selection", "slots", "trace",
     )  # fmt: skip
 
@@ -46,6 +44,7 @@ class OpenQuery:
         record: Record,
         trace: Trace,
         selection: LayerSelection,
+        key: Question,
         *,
         read_ms: float,
         deadline_ms: float,
@@ -62,11 +61,9 @@ class OpenQuery:
         self.deadline_ms = deadline_ms
         self.context: PlanContext | None = None
         self.decision: Decision | None = None
-        self.key: Question = ()
+        self.key = key
         self.slots: Mapping[str, Slot] = {}
         """What the cache had."""
-        self.memo: Memo | None = None
-        """The merged items of just these slots, if they were kept."""
         self.leading: dict[str, bool] = {}
         """Layer to whether this query fetches it, or waits for another that does."""
         self.plan_by_ms = read_ms + (deadline_ms - read_ms) * _WAITING_SHARE
@@ -131,18 +128,6 @@ class OpenQuery:
     def refreshed_by(self, layer: JoinLayer) -> Source:
         """How a layer was fetched that the cache had, beside what it had not."""
         return self.decision.arms[layer.group] if self.decision else "none"
-
-
-class Memo(Struct, frozen=True):
-    """Merged items, encoded once for all who ask the same."""
-
-    items: Raw
-    truncated: bool
-    agreement: float
-    used: tuple[str, ...]
-    """Layers that contributed an item."""
-    weighed: int = 0
-    """The revision of the layers' announcements by whose weights they were merged."""
 
 
 def answer_headers(record: Record, trace: Trace) -> Headers:

@@ -24,8 +24,7 @@ def telemetry_record(
     if decision is None or context is None:
         return None
     total_ms = max(0.0, now_ms - open_query.read_ms)
-    memo = open_query.memo
-    used = memo.used if memo else {name for item in answer.items for name in item.layers}
+    used = {name for item in answer.items for name in item.layers}
     return telemetry_of(
         context,
         decision,

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hybrid import TTL_MS, Hybrid, named
 
-from anabranch.aggregate.join import Join
 from anabranch.aggregate.result_aggregator import FRESHNESS_HALF_LIFE_MS, RRF_K
 from anabranch.contract.codec import MAX_VALUE_BYTES, decode, encode
 from anabranch.contract.events import Answer, AnswerItem, AnswerLayer, LayerDescriptor
 from anabranch.coordinator.query import answering
-from anabranch.coordinator.query.answering import attributes
+from anabranch.observe.spans import Trace
+
+
+class Told(Trace):
+    """A trace whose span is a dictionary of attributes."""
+
+    def __init__(self, told: dict[str, object]) -> None:
+        super().__init__((), None)
+        self.told = told
+
+    @property
+    def is_recorded(self) -> bool:
+        return True
+
+    def set(self, attributes: Mapping[str, object]) -> None:
+        self.told.update(attributes)
 
 
 def announce(scene: Hybrid, layer: str, weight: float, ttl_ms: int = TTL_MS) -> None:
@@ -80,10 +96,14 @@ class TestConfidence:
 
 
 def test_the_span_names_what_another_query_fetched() -> None:
-    join, other = Join(["a", "b"]), Join(["a"])
-    other.layers["a"].serve([], complete=True, age_ms=0)
-    join.layers["a"].share(other.layers["a"])
-    assert attributes(Answer("q", "complete"), join)["anabranch.shared"] == "a"
+    scene = Hybrid(partitions=2)
+    told: dict[str, object] = {}
+    scene.ask("a")
+    scene.ask("a", "b", at=1)
+    waiter = scene.partitions[1].queries.fetching()[0]
+    waiter.trace = Told(told)
+    scene.reply("a", "b")
+    assert told["anabranch.shared"] == "a"
 
 
 def test_no_more_is_encoded_of_what_hundreds_of_layers_found_than_may_fit(

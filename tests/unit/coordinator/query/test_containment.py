@@ -23,10 +23,17 @@ from anabranch.coordinator.partitions.backfill import Backfill
 from anabranch.coordinator.partitions.recovery import Recovery
 from anabranch.coordinator.progress.restored import Restored
 from anabranch.coordinator.progress.window import Bounds, Progress
-from anabranch.coordinator.query import answer_writer, cache_lookup, dispatcher, open_queries
+from anabranch.coordinator.query import (
+    answer_writer,
+    cache_lookup,
+    cached_answer,
+    dispatcher,
+    open_queries,
+)
 from anabranch.coordinator.query.answering import Composer
 from anabranch.coordinator.query.cache_fill import CacheFill
 from anabranch.coordinator.query.cache_lookup import CacheLookup
+from anabranch.coordinator.query.cached_answer import CachedAnswers
 from anabranch.coordinator.query.crash_tracker import CrashTracker
 from anabranch.coordinator.query.flights import SharedFetches
 from anabranch.coordinator.query.open_query import OpenQuery, answer_headers
@@ -73,11 +80,10 @@ STEPS: list[tuple[Any, str]] = [
     (Composer, "compose"),
     (ResultAggregator, "aggregate"),
     (answer_writer, "encode_bounded"),
-    (CacheFill, "memoise"),
+    (CachedAnswers, "remember"),
     (answer_writer, "telemetry_record"),
     (AdaptiveStrategySelector, "observe"),
     (CrashTracker, "survived"),
-    (answer_writer, "attributes"),
 ]
 
 
@@ -112,6 +118,34 @@ def test_a_query_that_cannot_be_handled_is_given_up_whole(
     assert any(type(error).__name__ in letter.reason for letter in world.letters)
     assert world.left() == (0, 0, 0)
     _goes_on(world, poison)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (CrossLayerCache, "prepared"),
+        (ExecutionTelemetryCollector, "is_sampled"),
+        (ExecutionTelemetryCollector, "count_cached"),
+        (cached_answer, "AnswerLayer"),
+        (cached_answer, "encode"),
+        (ResultAggregator, "confidence"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_so_is_one_that_the_cache_would_have_answered(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str
+) -> None:
+    world = Hybrid()
+    world.cached("a", "d")
+    world.ask("a", "d")
+    with monkeypatch.context() as patch:
+        _failing(patch, place, name, RuntimeError("why"))
+        poison = world.ask("a", "d")
+    told = world.answers[poison].error
+    assert told is not None
+    assert told.code == "internal"
+    assert world.left() == (0, 0, 0)
+    assert world.answers[world.ask("a", "d")].status == "complete"
 
 
 def _goes_on(world: Hybrid, before: str) -> None:
