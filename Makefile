@@ -20,9 +20,10 @@ demo: $(READY) ## ask this repository (REPO=... for another) a handful of questi
 test: check ## lint, types, and all tests (ARGS="-k join" for some)
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY) ## lint, format, types and schemas, without tests
+check: $(READY) ## lint, format, imports, types and schemas, without tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/python -m anabranch.schemas --check
 
