@@ -74,6 +74,7 @@ class Driver:
         self._asked: dict[bytes, float] = {}
         self._waits: list[float] = []
         self._keeps_full = False
+        self._asking: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
         self.on_records: Callable[[Sequence[Any]], None] = lambda _: None
         """Told of all records, also of those that nobody waits for."""
@@ -90,7 +91,7 @@ class Driver:
             Stuck: it is not answered, or wrongly.
         """
         self._keeps_full = True
-        asking = asyncio.create_task(self._keep_full())
+        self._asking = asyncio.create_task(self._keep_full())
         await asyncio.sleep(self._contender.warm_s)
         await self._answered(WINDOW)
         begin, before, spent = time.perf_counter(), len(self._waits), self._spent_s()
@@ -98,7 +99,7 @@ class Driver:
         took, answered = time.perf_counter() - begin, len(self._waits) - before
         used = {role: now - spent[role] for role, now in self._spent_s().items()}
         self._keeps_full = False
-        await asking
+        await self._asking
         await self._drained()
         if not answered:
             raise Stuck(f"no answer in {seconds:.1f} s")
@@ -160,6 +161,9 @@ class Driver:
         while not condition():
             if time.perf_counter() > give_up:
                 raise Stuck(f"{len(self._asked)} questions were not answered in {DRAIN_S:.0f} s")
+            for child in self._contender.processes:
+                if not child.is_alive:
+                    raise Stuck(f"what {child.role} has ended: {child.last_words}")
             await self.progress()
 
     async def _read(self) -> None:
@@ -191,7 +195,9 @@ class Driver:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+        tasks = [task for task in (self._reading, self._asking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._producer.stop()
         await self._consumer.stop()

@@ -54,6 +54,11 @@ class Process:
     def is_alive(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
+    @property
+    def last_words(self) -> str:
+        """The last lines that it printed."""
+        return b"\n".join(self._said()[-5:]).decode(errors="replace")
+
     async def start(self) -> None:
         """Start it (again) and wait until it is ready.
 
@@ -64,8 +69,8 @@ class Process:
         give_up = time.monotonic() + READY_S
         while not any(line.startswith(b"ready") for line in self._said()):
             if not self.is_alive or time.monotonic() > give_up:
-                last = b"\n".join(self._said()[-5:]).decode(errors="replace")
-                raise NotReady(f"{' '.join(self._command)}: it did not get ready\n{last}")
+                command = " ".join(self._command)
+                raise NotReady(f"{command}: it did not get ready\n{self.last_words}")
             await asyncio.sleep(POLL_S)
 
     def _spawn(self) -> None:
