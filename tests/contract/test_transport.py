@@ -69,6 +69,7 @@ async def test_a_record_is_read_as_it_was_sent(broker: Broker) -> None:
     assert (full.key, full.value) == (b"key", b"value")
     assert full.headers == tuple(headers)
     assert (bare.key, bare.headers) == (None, ())
+    assert full.leader_epoch == bare.leader_epoch >= 0
 
 
 @where()

@@ -134,8 +134,7 @@ class _Checker:
             place = (record.partition, int(dict(record.headers)[HEADER_OFFSET]))
             answer = decode(record.value, Answer)
             self._answered.add((record.partition, answer.id))
-            question = self._questions.get(place)
-            if promise.gone and (question is None or question.id != answer.id):
+            if promise.gone and not self._is_of(self._questions.get(place), record, answer):
                 continue  # of one that is gone; another one may be at its place
             self._answers[place].append((record, answer))
         self._times_answered = Counter(record.key for record in broker.records(topics.results))
@@ -150,6 +149,11 @@ class _Checker:
             first = self._questions[self._alike[question.alike][0]]
             told = self._of(question) if first is question else self._of_repeat(question, first)
             yield from (f"{place} {question.id}: {what}" for what in told)
+
+    def _is_of(self, question: _Question | None, record: Record, answer: Answer) -> bool:
+        """Whether an answer is to this question, which may be younger, though of the same id."""
+        known = question is not None and question.id == answer.id
+        return known and question.record.timestamp <= record.timestamp
 
     def _of(self, question: _Question) -> Iterator[str]:
         answers = self._answers[question.place]

@@ -254,6 +254,7 @@ class _World:
             self._start(role)
         await asyncio.sleep(START_S)
         await asyncio.gather(self._ask(), self._break(), self._change(), self._hurt_logs())
+        await self._ask_on()
         await self._until(lambda: not unanswered(self._broker, CONFIG))
         await self._until(lambda: not behind(self._broker, CONFIG))
         await asyncio.sleep(3)
@@ -302,6 +303,13 @@ class _World:
                 await self._send_mutant(producer, rng)
             if self._kind.damage and rng.random() < self._kind.damage:
                 self._damage(rng)
+
+    async def _ask_on(self) -> None:
+        """Once more everywhere: what grew back to where it was read is found by what comes next."""
+        producer, rng = self._driver.producer("last"), random.Random(0)
+        for partition in range(CONFIG.topics.queries if "lost tail" in self._kind.logs else 0):
+            query = random_query(rng, self._queries + partition)
+            await producer.send_and_wait(self._topics.queries, encode(query), partition=partition)
 
     async def _change(self) -> None:
         """Change what layers say, and a moment later order the caches to forget it."""

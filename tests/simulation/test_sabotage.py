@@ -98,8 +98,8 @@ def believe_every_stamp(patch: Patch) -> None:
 
 
 def believe_every_commit(patch: Patch) -> None:
-    async def believe(reader: Any, topics: Any, takeovers: Any, beginnings: Any) -> Any:
-        return takeovers
+    async def believe(reader: Any, topic: str, marks: Any, beginnings: Any) -> dict[int, int]:
+        return dict.fromkeys(marks, -1)
 
     patch.setattr(recovery, "_known_again", believe)
     patch.setattr(Progress, "mark", None)

@@ -59,6 +59,7 @@ def batch(
     magic: int = 2,
     last_delta: int | None = None,
     body: bytes | None = None,
+    leader_epoch: int = 0,
 ) -> bytes:
     """A batch with the right checksum; `body` may be anything instead of the records."""
     number, compress = CODECS[codec]
@@ -76,7 +77,7 @@ def batch(
         len(records),
     )
     length = 9 + len(head) + len(body)
-    return resealed(struct.pack(">qiibI", base, length, 0, magic, 0) + head + body)
+    return resealed(struct.pack(">qiibI", base, length, leader_epoch, magic, 0) + head + body)
 
 
 def resealed(raw: bytes) -> bytes:

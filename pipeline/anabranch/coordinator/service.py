@@ -165,12 +165,15 @@ class Coordinator(Service):
                 if not await self._room(stage, record):
                     partitions.clear()  # what was fetched and not read is read by whoever is next
                 partition = partitions.get(tp.partition)
-                if partition is None or partition.held or not self._is_ours(partition):
+                if partition is None or not self._is_read(partition):
                     # Read again from here, by whoever has it then: a later one must not be first.
                     partitions.pop(tp.partition, None)
                     continue
                 try:
-                    partition.on_query(record, self.query.now_ms())
+                    if partition.progress.doubts(record):
+                        parts.rebalance.doubt(tp.partition)
+                    else:
+                        partition.on_query(record, self.query.now_ms())
                 except TopicError as error:
                     parts.rebalance.drop(tp.partition, error)
             await parts.publisher.flush()
@@ -216,6 +219,10 @@ class Coordinator(Service):
             await asyncio.sleep(_ROOM_S)
             age_ms = 0.0  # long enough, but for what is full
         return not self._draining
+
+    def _is_read(self, partition: QueryPartition) -> bool:
+        """Whether its queries are taken as they come."""
+        return not (partition.held or partition.progress.in_doubt) and self._is_ours(partition)
 
     def _is_ours(self, partition: QueryPartition) -> bool:
         return self.query.owned.find(partition.claim) is not None

@@ -53,6 +53,9 @@ class Record(NamedTuple):
     What cannot be unpacked is a record too: `error` says why, and of which offsets it is all that
     can be had, `value` is the raw bytes, no event of ours, and `offset` the last that it stands
     for. Whoever decodes it fails, as with any other rubbish; `dead_letter` tells the true reason.
+
+    `leader_epoch` counts the partition's leaders, up to the one that appended it; -1 if it is not
+    known. What was read is lost only where leaders change.
     """
 
     topic: str
@@ -64,6 +67,7 @@ class Record(NamedTuple):
     value: bytes | None
     headers: Headers
     error: str | None = None
+    leader_epoch: int = -1
 
 
 class Acked(Protocol):

@@ -22,7 +22,13 @@ from anabranch.coordinator.progress.restored import Restored
 from anabranch.coordinator.query.owned import OwnedPartitions
 from anabranch.coordinator.query.partition import QueryPartition
 from anabranch.dispatch.released_epochs import ReleasedEpochs
-from anabranch.errors import BrokerError, BrokerUnavailable, GenerationLost, ProducerFenced
+from anabranch.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    GenerationLost,
+    ProducerFenced,
+    TopicError,
+)
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import GroupConsumer, Reader, TopicPartition
 from anabranch.runtime.supervisor import Stage, signalled
@@ -177,6 +183,12 @@ class Rebalance:
         self.resumed.clear()
         self._changed.set()
 
+    def doubt(self, number: int) -> None:
+        """A partition is read on once its log is seen to hold what was read of it."""
+        self._consumer().pause([self._tp(number)])
+        self.resumed.clear()
+        self._changed.set()
+
     # ── details ────────────────────────────────────────────────────────────────────────────
 
     def _tp(self, number: int) -> TopicPartition:
@@ -196,8 +208,26 @@ class Rebalance:
         taken = sorted(self._assigned - running)
         if taken and not await self._take_over(taken, generation):
             return
-        if generation == self._generation and self._owned.keys() >= self._assigned:
+        await self._read_on(generation)
+        if generation == self._generation and not self._changed.is_set():
             self.resumed.set()
+
+    async def _read_on(self, generation: int) -> None:
+        """Read those in doubt whose logs hold what was read; others are to be taken over anew."""
+        doubted = {n: p for n, p in self._owned.items() if p.progress.in_doubt}
+        known = await self._takeover.still_hold(doubted) if doubted else ()
+        if generation != self._generation:
+            return
+        for number, partition in doubted.items():
+            if self._owned.get(number) is not partition:
+                continue
+            if number not in known:
+                self.drop(number, TopicError("its log lost its tail, or was made anew"))
+                continue
+            partition.progress.in_doubt = False
+            self._consumer().seek(self._tp(number), partition.progress.position)
+            if not partition.full:
+                self._consumer().resume([self._tp(number)])
 
     async def _take_over(self, numbers: Collection[int], generation: int) -> bool:
         """Make partitions ours; False if the group changed again meanwhile."""

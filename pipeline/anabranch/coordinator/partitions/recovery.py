@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from anabranch.config.settings import CoordinatorConfig
@@ -79,8 +79,13 @@ class Recovery:
         beginnings = await reader.beginnings([*joined, *queries])
         ends = await reader.ends(joined)
         ends |= await reader.ends(queries)  # later: no answer is to a query beyond
-        takeovers = await _known_again(reader, topics, takeovers, beginnings)
-        restored = await self._restore(takeovers, beginnings, ends)
+        marks = {number: progress.mark for number, progress in takeovers.items()}
+        epochs = await _known_again(reader, topics.queries, marks, beginnings)
+        takeovers = {
+            number: progress if number in epochs else _read_anew(number, progress, beginnings[tp])
+            for (number, progress), tp in zip(takeovers.items(), queries, strict=True)
+        }
+        restored = await self._restore(takeovers, epochs, beginnings, ends)
         ranges = {
             tp: range(
                 max(_start(takeovers[tp.partition], tp, topics, ends[tp]), beginnings[tp]), ends[tp]
@@ -94,9 +99,16 @@ class Recovery:
                 self._take_partial(restored[record.partition], record)
         return restored
 
+    async def still_hold(self, marks: Mapping[int, Mark | None]) -> Collection[int]:
+        """Those of these partitions whose logs hold what was read of them last."""
+        topic = self._topics.queries
+        beginnings = await self._reader.beginnings([TopicPartition(topic, n) for n in marks])
+        return (await _known_again(self._reader, topic, marks, beginnings)).keys()
+
     async def _restore(
         self,
         takeovers: Mapping[int, Progress],
+        epochs: Mapping[int, int],
         beginnings: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
     ) -> dict[int, Restored]:
@@ -115,6 +127,7 @@ class Recovery:
                 ends[TopicPartition(topics.queries, p)],
                 ids[p],
                 max_bytes=config.max_open_bytes // len(takeovers),
+                leader_epoch=epochs.get(p, -1),
             )
             for p, progress in takeovers.items()
         }
@@ -128,35 +141,38 @@ class Recovery:
 
 async def _known_again(
     reader: Reader,
-    topics: Topics,
-    takeovers: Mapping[int, Progress],
+    topic: str,
+    marks: Mapping[int, Mark | None],
     beginnings: Mapping[TopicPartition, int],
-) -> Mapping[int, Progress]:
-    """What is said of logs that are other ones now is not believed: they are read anew."""
-    marks = {
-        tp: progress.mark
-        for number, progress in takeovers.items()
-        if progress.mark is not None
-        and progress.mark.offset >= beginnings[tp := TopicPartition(topics.queries, number)]
+) -> dict[int, int]:
+    """Partitions whose logs hold what was read of them, each with the leader epoch of its mark.
+
+    A log of which nothing was read, or whose mark is gone with its head, is believed: epoch -1.
+    """
+    wanted = {
+        number: mark
+        for number, mark in marks.items()
+        if mark is not None and mark.offset >= beginnings[TopicPartition(topic, number)]
     }
-    ranges = {tp: range(mark.offset, mark.offset + 1) for tp, mark in marks.items()}
-    found = {
-        TopicPartition(record.topic, record.partition): Mark.of(record)
-        async for record in read_ranges(reader, ranges)
+    known = dict.fromkeys(marks.keys() - wanted.keys(), -1)
+    ranges = {
+        TopicPartition(topic, number): range(mark.offset, mark.offset + 1)
+        for number, mark in wanted.items()
     }
-    others = {tp.partition for tp, mark in marks.items() if found.get(tp) != mark}
-    for number in others:
-        log.warning(
-            "partition %d of queries lost its tail and grew again, or was made anew: it is read "
-            "from its beginning, without what is answered",
-            number,
-        )
-    return {
-        number: _anew(progress, beginnings[TopicPartition(topics.queries, number)])
-        if number in others
-        else progress
-        for number, progress in takeovers.items()
-    }
+    async for record in read_ranges(reader, ranges):
+        if Mark.of(record) == wanted[record.partition]:
+            known[record.partition] = record.leader_epoch
+    return known
+
+
+def _read_anew(number: int, progress: Progress, beginning: int) -> Progress:
+    """What is said of a log that is another one now is not believed."""
+    log.warning(
+        "partition %d of queries lost its tail and grew again, or was made anew: it is read "
+        "from its beginning, without what is answered",
+        number,
+    )
+    return _anew(progress, beginning)
 
 
 def _anew(progress: Progress, beginning: int) -> Progress:

@@ -15,6 +15,7 @@ from anabranch.coordinator.partitions.recovery import Recovery, progress_of
 from anabranch.coordinator.progress.restored import Restored
 from anabranch.coordinator.progress.window import Progress
 from anabranch.coordinator.query.counters import Counters
+from anabranch.coordinator.query.partition import QueryPartition
 from anabranch.dispatch.released_epochs import ReleasedEpochs
 from anabranch.kafka.transport import Committed, GroupConsumer, Reader, TopicPartition
 
@@ -101,6 +102,10 @@ class Takeover:
         wanted = {n: TopicPartition(self._topic, n) for n in numbers}
         found = await self._consumer().committed(list(wanted.values())) if wanted else {}
         return {n: found.get(tp) for n, tp in wanted.items()}
+
+    async def still_hold(self, partitions: Mapping[int, QueryPartition]) -> Collection[int]:
+        """Those whose logs hold what was read of them last."""
+        return await self._recovery.still_hold({n: p.progress.mark for n, p in partitions.items()})
 
     async def clear_suspicion(self) -> None:
         """The group stops: whoever comes next does not come because we died."""

@@ -26,6 +26,7 @@ class Restored:
         end: the end of `queries` then.
         past: ids of queries that are done.
         max_bytes: of partials that are kept for queries to be read (again).
+        leader_epoch: of the last query that the owner before read; -1 if it is not known.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class Restored:
         end: int,
         past: Sequence[PastId] = (),
         max_bytes: int = CoordinatorConfig().max_open_bytes,
+        leader_epoch: int = -1,
     ) -> None:
         self.progress = progress
         self.end = end
         self.bounds = bounds
+        self.leader_epoch = leader_epoch
         self._answered: dict[int, str] = {}
         self._arrived: dict[int, list[tuple[int, Partial]]] = {}
         self._done = frozenset(progress.completed)

@@ -34,6 +34,10 @@ class ProgressTracker:
         self._oldest: int | None = None
         """The first query that was open here."""
         self._latest: Record | None = None
+        self.in_doubt = False
+        """True until its log is seen to hold what was read: nothing more is read until then."""
+        self._leader_epoch = restored.leader_epoch
+        self._was_unread = False
 
     @property
     def open_count(self) -> int:
@@ -50,6 +54,14 @@ class ProgressTracker:
         """The next offset of `partials` to read."""
         return self._bounds.partials
 
+    @property
+    def mark(self) -> Mark | None:
+        """Of the last query that was read, by the owner before if it was further."""
+        before, latest = self.restored.progress.mark, self._latest
+        if latest is None or (before is not None and before.offset > latest.offset):
+            return before
+        return Mark.of(latest)
+
     def snapshot(self) -> Progress:
         """What to commit now."""
         trial, trials, group = self.suspects.trial
@@ -60,9 +72,26 @@ class ProgressTracker:
             trial=trial,
             trials=trials,
             group=group,
-            mark=self._mark(),
+            mark=self.mark,
             stamps_ms=round(self.stamps.behind_ms),
         )
+
+    def goes_unread(self) -> None:
+        """Nobody reads the log for a while."""
+        self._was_unread = True
+
+    def doubts(self, record: Record) -> bool:
+        """Whether what was read before this query may be gone from the log; then it is `in_doubt`.
+
+        A log that lost its tail and grew again beyond what was read brings no offset again: what
+        tells is that another leader appended this, or that nobody read for a while.
+        """
+        before, epoch = self._leader_epoch, record.leader_epoch
+        if epoch >= 0:
+            self._leader_epoch = epoch
+        self.in_doubt = self._was_unread or (epoch != before and min(epoch, before) >= 0)
+        self._was_unread = False
+        return self.in_doubt
 
     def read(self, record: Record) -> bool:
         """The next record of `queries`; False if it is done already.
@@ -115,13 +144,6 @@ class ProgressTracker:
             self._window.lower(bounds)
             self.restored.lower(bounds)
         self._bounds = bounds
-
-    def _mark(self) -> Mark | None:
-        """Of the last query that was read, by the owner before if it was further."""
-        before, latest = self.restored.progress.mark, self._latest
-        if latest is None or (before is not None and before.offset > latest.offset):
-            return before
-        return Mark.of(latest)
 
     def _bounds_at_reading(self, offset: int) -> Bounds:
         """Restored queries inherit the bounds under which they were first read."""

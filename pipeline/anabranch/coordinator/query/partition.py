@@ -147,6 +147,7 @@ class QueryPartition:
     def release(self) -> None:
         """It is ours after all: what became ready meanwhile goes out."""
         self.held = False
+        self.progress.goes_unread()
         self._outbox.answers += self.deferred
         self.deferred = []
 

@@ -54,6 +54,7 @@ class Batch:
         """aiokafka's reading of it, if it is whole."""
         self._codec = 0
         self._stamps = (-1, -1, 0)
+        self._leader_epoch = -1
         if len(raw) < _HEADER.size:
             self._error: Exception | None = ValueError(f"a batch of {len(raw)} bytes")
             self.base_offset = int.from_bytes(raw[:8], "big", signed=True)
@@ -62,7 +63,7 @@ class Batch:
             self._error = self._read_header(bound)
 
     def _read_header(self, bound: int) -> ValueError | None:
-        base, _, _, magic, _, attributes, delta, first, latest, producer_id, *_ = (
+        base, _, epoch, magic, _, attributes, delta, first, latest, producer_id, *_ = (
             _HEADER.unpack_from(self._raw)
         )
         self.base_offset = base
@@ -76,6 +77,7 @@ class Batch:
         self._inner = inner
         self._codec = attributes & _CODEC_MASK
         self._stamps = (first, latest, 1 if attributes & _LOG_APPEND_TIME else 0)
+        self._leader_epoch = epoch
         self.producer_id = producer_id
         self.is_transactional = bool(attributes & _TRANSACTIONAL)
         self.is_control_batch = bool(attributes & _CONTROL)
@@ -83,7 +85,9 @@ class Batch:
 
     @property
     def _header(self) -> BatchHeader:
-        return BatchHeader(self._at, self.base_offset, self.next_offset - 1, *self._stamps)
+        return BatchHeader(
+            self._at, self.base_offset, self.next_offset - 1, *self._stamps, self._leader_epoch
+        )
 
     def validate_crc(self) -> bool:
         """True: what is corrupt says so when it is iterated over."""
@@ -104,6 +108,7 @@ class Batch:
             yield unreadable(self._header, self._raw, self._error)
             return
         offset, end, (topic, partition) = self.base_offset, self.next_offset, self._at
+        epoch = self._leader_epoch
         try:
             for read in self._inner:
                 if not offset <= read.offset < end:
@@ -121,6 +126,7 @@ class Batch:
                         read.value,
                         _without_nulls(read.headers),
                         None,
+                        epoch,
                     ),
                 )
         except Exception:  # aiokafka's own, a UnicodeDecodeError, whatever else it trips over

@@ -25,6 +25,7 @@ class BatchHeader(NamedTuple):
     first_timestamp: int
     max_timestamp: int
     timestamp_type: int
+    leader_epoch: int
 
 
 _LOG_APPEND_TIME: Final = 1
@@ -81,7 +82,16 @@ def _record(header: BatchHeader, offset: int, raw: bytes, pos: int) -> Record:
         return unreadable(header._replace(first=offset, last=offset), raw, error)
     by_broker = header.timestamp_type == _LOG_APPEND_TIME
     stamp = header.max_timestamp if by_broker else header.first_timestamp + late
-    return Record(*header.at, offset, stamp, header.timestamp_type, key, value, headers)
+    return Record(
+        *header.at,
+        offset,
+        stamp,
+        header.timestamp_type,
+        key,
+        value,
+        headers,
+        leader_epoch=header.leader_epoch,
+    )
 
 
 def _headers(raw: bytes, pos: int) -> tuple[Headers, int]:

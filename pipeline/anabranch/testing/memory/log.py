@@ -44,6 +44,11 @@ class Log:
         """Another broker leads, whose clock is so far ahead."""
         self._clocks.append((self.end, ahead_ms))
 
+    @property
+    def leader_epoch(self) -> int:
+        """How many brokers led before the present one."""
+        return len(self._clocks) - 1
+
     def appended_ms(self, record: Record) -> int:
         """When a record was really appended."""
         ahead = next(ms for first, ms in reversed(self._clocks) if first <= record.offset)
@@ -70,7 +75,7 @@ class Log:
         """Append a record and say at which offset."""
         offset = self.end
         record = Record(*self.partition, offset, timestamp, timestamp_type, key, value, headers)
-        self._entries.append(record)
+        self._entries.append(record._replace(leader_epoch=self.leader_epoch))
         self._tell()
         return offset
 
@@ -109,6 +114,7 @@ class Log:
     def truncate(self, end: int) -> None:
         """A tail is lost, acknowledged or not, as by an unclean leader election."""
         del self._entries[end:]
+        self.lead(self.ahead_ms)
         self.start = min(self.start, self.end)
         self._open = {offset: None for offset in self._open if offset < end}
         self._tell()

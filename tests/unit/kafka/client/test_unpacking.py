@@ -69,6 +69,19 @@ def test_a_header_name_that_is_no_utf8_costs_nothing(codec: str) -> None:
     assert found[1].timestamp == found[0].timestamp == 1_700_000_000_000
 
 
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_a_record_says_which_leader_appended_it(codec: str) -> None:
+    salvaged = [record(0), record(1, headers=[BAD_NAME]), record(2, count=-1)]
+    found = Partition(
+        batch([record(0)], codec=codec, leader_epoch=4),
+        batch(salvaged, 1, codec=codec, leader_epoch=5),
+        batch([record(0)], 4, magic=3, leader_epoch=6),
+    ).fetch()
+    assert [(r.leader_epoch, r.error is None) for r in found] == [
+        (4, True), (5, True), (5, True), (-1, False), (-1, False),
+    ]  # fmt: skip
+
+
 def test_a_header_without_a_value_has_an_empty_one() -> None:
     [found] = Partition(batch([record(0, headers=[(b"traceparent", None)])])).fetch()
     assert found.headers == (("traceparent", b""),)
