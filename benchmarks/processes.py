@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -113,7 +114,7 @@ class Processes:
     @property
     def folder(self) -> Path:
         """For their files; removed with the block."""
-        return Path(self._kept.name)
+        return self._folder
 
     async def start(self, role: str, *command: str, **env: str) -> Process:
         """A child that is ready. `role` is what its figures are called."""
@@ -124,11 +125,11 @@ class Processes:
         return child
 
     async def __aenter__(self) -> Self:
-        self._kept = tempfile.TemporaryDirectory(prefix="anabranch-bench-")
-        self._guard = Guard(None)
+        self._folder = Path(tempfile.mkdtemp(prefix="anabranch-bench-"))
+        self._guard = Guard(self._folder)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(child.stop() for child in self._all))
+        shutil.rmtree(self._folder, ignore_errors=True)
         self._guard.release()
-        self._kept.cleanup()
