@@ -104,7 +104,9 @@ class JoinLayer:
         self.arrived_ms = now_ms
         if self.first_ms is None:
             self.first_ms = now_ms
-        if len(self._arrived) == self.shards:
+        if self.shards == 1:
+            self._settle_alone(result)
+        elif len(self._arrived) == self.shards:
             self._settle()
         return True
 
@@ -126,6 +128,16 @@ class JoinLayer:
         else:
             self.end("timeout", "no answer before the deadline")
 
+    def _settle_alone(self, result: PartialResult) -> None:
+        """As `_settle`, of a layer that has no shards: nearly all."""
+        self.took_ms = clamped_ms(result.took_ms)
+        self.queued_ms = clamped_ms(result.queued_ms)
+        if result.status == "ok":
+            self.items, self.complete = result.items, result.complete
+            self.status, self.age_ms = "ok", 0
+        else:
+            self.status, self.error = _ENDED[result.status], result.error or result.status
+
     def _settle(self) -> None:
         arrived = self.results
         good = [result for result in arrived if result.status == "ok"]
@@ -133,7 +145,7 @@ class JoinLayer:
         self.queued_ms = max(clamped_ms(result.queued_ms) for result in arrived)
         lost = self.shards - len(good)
         if good:
-            self.items = good[0].items if self.shards == 1 else _merge(good)
+            self.items = _merge(good)
             self.complete = not lost and all(result.complete for result in good)
             self.status, self.age_ms = "ok", 0
             self.error = f"{lost} of {self.shards} shards are missing" if lost else None

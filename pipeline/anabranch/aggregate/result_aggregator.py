@@ -146,6 +146,8 @@ class ResultAggregator:
 
     def _one_per_layer(self, parts: Sequence[LayerPart]) -> list[LayerPart]:
         """Shards merged and conflicts resolved, in the order of sources."""
+        if len({part.layer for part in parts}) == len(parts):
+            return sorted(parts, key=_source_then_layer)
         layers: dict[str, list[LayerPart]] = {}
         for part in parts:
             layers.setdefault(part.layer, []).append(part)
@@ -188,8 +190,8 @@ def _fuse(parts: Sequence[LayerPart], fusion: Fusion, weights: Mapping[str, floa
 
 
 def _answer_item(entry: _Entry) -> AnswerItem:
-    layers = entry[3:]
-    return AnswerItem(tuple(sorted(layers)), entry[1], _finite(-entry[0]), entry[2])
+    layers = (entry[3],) if len(entry) == 4 else tuple(sorted(entry[3:]))
+    return AnswerItem(layers, entry[1], _finite(-entry[0]), entry[2])
 
 
 def _agreement(entries: Sequence[_Entry], layers: int) -> float:
