@@ -198,6 +198,7 @@ class Signed(Item, frozen=True, tag="signed"):
         [Item("urn:x", 1.0, msgspec.Raw(b"{"))],
         [Item("urn:x", 1.0, msgspec.Raw(b"\xff"))],
         [Item("urn:x", 1.0, msgspec.Raw(b'"\xff"'))],
+        [Item("urn:x", 1.0, msgspec.Raw(b"[1e999]"))],
         [Item("urn:x", 1.0, {"deep": [msgspec.Raw(b'"\xff"')]})],
         [Item("urn:x", 1.0, msgspec.Raw(b"1}], 'results': [{"))],
     ],

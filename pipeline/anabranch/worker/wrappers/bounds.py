@@ -9,6 +9,7 @@ import msgspec
 
 from anabranch.contract.bounds import MAX_ID_CHARS, MAX_SCORE, MAX_TAG_CHARS, MAX_TAGS
 from anabranch.contract.codec import MAX_DEPTH, encode
+from anabranch.contract.encoded import EncodedItem, is_doubtful
 from anabranch.contract.events import Item
 from anabranch.contract.nesting import is_deeper
 from anabranch.errors import LayerError
@@ -20,14 +21,10 @@ MAX_RESULT_DEPTH: Final = MAX_DEPTH - 8
 """What a partial puts round a result must fit too, or its neighbours would be lost with it."""
 
 
-class _EncodedItem(Item, frozen=True, gc=False):
-    data: msgspec.Raw
-
-
 class _EncodedResult(Result, frozen=True):
     """A result as others will read it, the data of its items as JSON."""
 
-    items: tuple[_EncodedItem, ...] = ()
+    items: tuple[EncodedItem, ...] = ()
     tags: tuple[str, ...] = ()
 
 
@@ -76,8 +73,8 @@ def _read(encoded: bytes) -> Result:
             layer says is JSON may be none.
     """
     try:
-        if not encoded.isascii():
-            encoded.decode()  # nobody looks into the data before whoever asked
+        if is_doubtful(encoded):  # nobody looks into the data before whoever asked
+            msgspec.json.decode(encoded)
         return _reader.decode(encoded)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LayerError(f"the result cannot be read by others: {error}") from None
