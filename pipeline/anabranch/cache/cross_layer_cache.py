@@ -78,11 +78,12 @@ class CrossLayerCache:
         counted, and `probe` is to be asked, and `remember` told what was made of what it found.
         """
         record = self._records.get(key)
-        if record is None or (view := record.view) is None:
+        if record is None or record.view is None:
             return None
-        if view.memo is None or view.revision != revision:
+        view = self._checked_view(record, now_ms)
+        if view is None or view.memo is None or view.revision != revision:
             return None
-        if not self._is_valid(record, view, layers, limit, max_age_ms, now_ms):
+        if not view.serves(layers, limit, max_age_ms, now_ms):
             return None
         record.hits += 1
         if self._touch is not None:
@@ -105,8 +106,8 @@ class CrossLayerCache:
         layers = tuple(layers)
         record = self._records.get(key)
         if record is not None:
-            view = record.view
-            if view is not None and self._is_valid(record, view, layers, limit, max_age_ms, now_ms):
+            view = self._checked_view(record, now_ms)
+            if view is not None and view.serves(layers, limit, max_age_ms, now_ms):
                 record.hits += 1
                 if self._touch is not None:
                     self._touch(record)
@@ -232,8 +233,7 @@ class CrossLayerCache:
             key = record.key
             if not record.hits or isinstance(key, str):
                 continue
-            slots = {name: s for name, s in record.slots.items() if s.ageing(now_ms)}
-            if slots:
+            if slots := record.ageing(now_ms):
                 limit = max(slot.limit for slot in slots.values())
                 cost_ms = sum(slot.cost_ms for slot in slots.values())
                 yield Ageing(key, tuple(slots), limit, record.hits, cost_ms)
@@ -326,21 +326,11 @@ class CrossLayerCache:
         if record.view is not view:  # there was no room for it
             self._statistics.fold(record, view)
 
-    def _is_valid(
-        self,
-        record: Record,
-        view: View,
-        layers: tuple[str, ...],
-        limit: int,
-        max_age_ms: int | None,
-        now_ms: float,
-    ) -> bool:
-        """Whether a view is the full hit that is asked for, after any orders."""
+    def _checked_view(self, record: Record, now_ms: float) -> View | None:
+        """A record's view, if no order has killed any of its slots."""
         if record.epoch != self._invalidations.epoch:
             self._verify(record, now_ms)
-            if record.view is not view:
-                return False
-        return view.serves(layers, limit, max_age_ms, now_ms)
+        return record.view
 
     def _verify(self, record: Record, now_ms: float) -> None:
         """Drop what has expired, and what an order that came since the last time has killed."""

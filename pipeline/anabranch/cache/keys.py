@@ -39,7 +39,8 @@ def make_key(
     for name in names:
         value = params[name]
         parts.append(name)
-        parts.append(value if value.__class__ is str else _freeze(value))
+        kind = value.__class__
+        parts.append(value if kind is str or kind is int else _freeze(value))
     return tuple(parts)
 
 

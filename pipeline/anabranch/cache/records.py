@@ -7,7 +7,7 @@ others, as Python's own would take more than the rest of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from struct import Struct as Packing
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from msgspec import Struct
 from anabranch.cache.eviction import Entry
 from anabranch.cache.keys import Question, question_digest
 from anabranch.cache.sizes import RECORD_BYTES, VIEW_BYTES, key_bytes
-from anabranch.cache.slots import Probe, Slot
+from anabranch.cache.slots import Probe, Slot, is_ageing
 
 __all__ = ["Record", "View", "sift"]
 
@@ -170,7 +170,22 @@ class Record(Entry, gc=False, eq=False):
     def expires_ms(self) -> float:
         """When the first of its slots does."""
         numbers = _NUMBERS.iter_unpack(self.numbers[_SUMS.size :])
-        return min([stored_ms + ttl_ms for stored_ms, _, ttl_ms, *_ in numbers], default=math.inf)
+        return min([slot[0] + slot[2] for slot in numbers], default=math.inf)
+
+    def ageing(self, now_ms: float) -> dict[str, Slot]:
+        """Those of its slots that have under a quarter of their TTL left."""
+        numbers = _NUMBERS.iter_unpack(self.numbers[_SUMS.size :])
+        return {
+            self.layers[n]: self._slot(n)
+            for n, slot in enumerate(numbers)
+            if is_ageing(slot[0], slot[2], now_ms)
+        }
+
+    def marks(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
+        """Layer, tags and generation of its slots."""
+        numbers = _NUMBERS.iter_unpack(self.numbers[_SUMS.size :])
+        for layer, tags, slot in zip(self.layers, self.results[1::2], numbers, strict=True):
+            yield layer, tags, slot[3]
 
     @property
     def size_bytes(self) -> int:
@@ -192,7 +207,8 @@ class Record(Entry, gc=False, eq=False):
     @property
     def scope(self) -> str | None:
         """The question's scope, if it is known."""
-        return None if isinstance(self.key, str) else str(self.key[1])
+        scope: str | None = None if isinstance(self.key, str) else self.key[1]
+        return scope
 
     @property
     def digest(self) -> str:
@@ -235,7 +251,7 @@ def sift(
             hits[layer] = slot
     if len(hits) == len(layers):
         return Probe(hits)
-    ageing = tuple([layer for layer, slot in hits.items() if slot.ageing(now_ms)])
+    ageing = tuple([layer for layer, slot in hits.items() if slot.is_ageing(now_ms)])
     return Probe(hits, tuple([layer for layer in layers if layer not in hits]), ageing)
 
 

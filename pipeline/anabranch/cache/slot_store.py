@@ -61,7 +61,7 @@ class SlotStore:
             self.read_back += record.named_by_digest
             self._policy.add(record)
         elif old is not None:
-            self._uncount(record, layer, old)
+            self._uncount(record, layer, old.tags, old.generation)
             self._on_drop("replaced")
         self.slots += 1
         self.tallies.add(layer, record.scope, slot.tags)
@@ -73,7 +73,8 @@ class SlotStore:
         """Let a slot go, and with its last one the record. No cause: it goes elsewhere."""
         self._drop_view(record)
         self._records_bytes -= record.size_bytes
-        self._uncount(record, layer, record.take(layer))
+        slot = record.take(layer)
+        self._uncount(record, layer, slot.tags, slot.generation)
         if cause is not None:
             self._on_drop(cause)
         if record.layers:
@@ -96,17 +97,17 @@ class SlotStore:
             record.set_view(None)
             self._records_bytes -= view.size_bytes
 
-    def _uncount(self, record: Record, layer: str, slot: Slot) -> None:
+    def _uncount(self, record: Record, layer: str, tags: tuple[str, ...], generation: int) -> None:
         self.slots -= 1
-        self.tallies.remove(layer, record.scope, slot.tags, slot.generation)
+        self.tallies.remove(layer, record.scope, tags, generation)
 
     def _make_room(self) -> None:
         while len(self.records) > self._max_entries or self.size_bytes > self.max_bytes:
             record = self._policy.evict()
             self._drop_view(record)
             self._records_bytes -= record.size_bytes
-            for layer, slot in record.slots.items():
-                self._uncount(record, layer, slot)
+            for layer, tags, generation in record.marks():
+                self._uncount(record, layer, tags, generation)
                 self._on_drop("capacity")
             record.clear()
             self._forget(record)

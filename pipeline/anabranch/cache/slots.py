@@ -11,7 +11,7 @@ from anabranch.cache.keys import Question
 from anabranch.cache.sizes import SLOT_BYTES, items_bytes, tags_bytes
 from anabranch.contract.events import Item
 
-__all__ = ["Probe", "Slot", "empty_ttl_ms"]
+__all__ = ["Probe", "Slot", "empty_ttl_ms", "is_ageing"]
 
 _REFRESH_SHARE: Final = 0.25
 _EMPTY_TTL_MS: Final = 5_000
@@ -60,9 +60,9 @@ class Slot(Struct, gc=False):
         """Whether it is the same result."""
         return self.items is other.items and self.stored_ms == other.stored_ms
 
-    def ageing(self, now_ms: float) -> bool:
+    def is_ageing(self, now_ms: float) -> bool:
         """Whether under a quarter of its TTL is left, but some."""
-        return 0 < self.expires_ms - now_ms < _REFRESH_SHARE * self.ttl_ms
+        return is_ageing(self.stored_ms, self.ttl_ms, now_ms)
 
 
 class Probe(Struct):
@@ -80,6 +80,11 @@ class Probe(Struct):
     missing: tuple[str, ...] = ()
     refresh: tuple[str, ...] = ()
     memo: Any = None
+
+
+def is_ageing(stored_ms: float, ttl_ms: int, now_ms: float) -> bool:
+    """Whether of what was stored then under a quarter of its TTL is left, but some."""
+    return 0 < stored_ms + ttl_ms - now_ms < _REFRESH_SHARE * ttl_ms
 
 
 def empty_ttl_ms(key: Question | str, stored_ms: float) -> int:
