@@ -450,6 +450,18 @@ def test_no_more_bytes_are_held_than_allowed(policy: Any) -> None:
     assert len(cache) >= 4
 
 
+def test_whoever_stores_is_told_whether_it_is_held() -> None:
+    cache = CrossLayerCache(max_entries=4)
+    for n in range(4):
+        cache.store(key(n), "a", slot(), 0.0)
+        for _ in range(5):
+            ask(cache, "a", of=key(n))
+    told = [(n, cache.store(key(n), "a", slot(), 0.0)) for n in range(4, 12)]
+    assert not all(held for _, held in told), "who is asked more often stays"
+    assert told[-1][1] is not bool(ask(cache, "a", of=key(11)).missing)
+    assert not any(not held and ask(cache, "a", of=key(n)).hits for n, held in told)
+
+
 def test_a_record_that_grows_makes_others_go() -> None:
     cache = CrossLayerCache(max_bytes=130_000, policy="lru")
     for n in range(4):

@@ -193,3 +193,20 @@ def test_a_probe_counts_though_there_is_no_room_for_what_it_found() -> None:
     ask(cache, "a")
     assert len(cache) == 0
     assert cache.total_queries_saved == 1
+
+
+def test_what_was_made_of_more_than_is_held_is_not_remembered() -> None:
+    cache = holding("a", limit=10)
+    assert not cache.remember(KEY, ("a",), 20, ask(cache, "a", limit=10).hits, b"answer", 6)
+    assert cache.remember(KEY, ("a",), 10, ask(cache, "a", limit=10).hits, b"answer", 6)
+
+
+@pytest.mark.parametrize("later", [{"stored_ms": 0.0}, {"stored_ms": 1.0, "items": None}])
+def test_nor_what_was_made_of_a_result_that_came_before(later: dict[str, Any]) -> None:
+    cache = holding("a")
+    before = ask(cache, "a").hits
+    cache.forget_all()
+    if "items" in later:
+        later["items"] = before["a"].items
+    assert cache.store(KEY, "a", slot(**later), 1.0)
+    assert not cache.remember(KEY, ("a",), 20, before, b"answer", 6)
