@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from anabranch.cli.common import COMMON, Common, observe, out, serve
+from anabranch.cli.common import COMMON, Common, collect_rarely, observe, out, serve
 from anabranch.cli.health_port import answering
 from anabranch.config.settings import Config
 from anabranch.coordinator import Coordinator
@@ -31,6 +31,7 @@ async def _run(config: Config, health_port: str | None) -> int:
     async with answering(health_port) as health, Coordinator(config) as running:
         health.state = lambda: running.state
         await running.ready()
+        collect_rarely()
         out().print(f"ready {running.instance}")
         await asyncio.Event().wait()
     return 0

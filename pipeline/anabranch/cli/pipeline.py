@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import structs
 
+from anabranch.cli.common import collect_rarely
 from anabranch.config.settings import Config
 from anabranch.coordinator import Coordinator
 from anabranch.dev.embedded import EmbeddedBroker
@@ -67,6 +68,7 @@ async def pipeline(config: Config, say: Say = lambda step: None) -> AsyncIterato
         say("coordinator")
         coordinator = await stack.enter_async_context(Coordinator(_named(config, "coordinator")))
         await coordinator.ready()
+        collect_rarely()
         yield
 
 

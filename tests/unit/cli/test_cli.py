@@ -225,3 +225,12 @@ def test_output_that_nobody_reads_is_no_traceback(configured: Path) -> None:
         ["sh", "-c", command], capture_output=True, text=True, check=False, env=buffered
     )
     assert "BrokenPipe" not in done.stderr
+
+
+def test_a_process_that_is_ready_looks_for_garbage_rarely_and_not_among_its_modules() -> None:
+    code = (
+        "import gc; from anabranch.cli.common import collect_rarely; collect_rarely(); "
+        "print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "10000 True\n", done.stderr
