@@ -85,6 +85,8 @@ class Restored:
 
     def arrived(self, offset: int, id_: str) -> list[PartialResult]:
         """What has arrived for a query, handed out once."""
+        if offset not in self._arrived:  # the rule, but after a takeover
+            return []
         partials = self.forget(offset)
         return [result for p in partials if p.query == id_ for result in p.results]
 

@@ -140,7 +140,8 @@ class ProgressTracker:
         self.suspects.discount_trial()
 
     def _saw(self, bounds: Bounds) -> None:
-        if bounds.lowered(self._bounds) != self._bounds:
+        before = self._bounds
+        if bounds.results < before.results or bounds.partials < before.partials:
             self._window.lower(bounds)
             self.restored.lower(bounds)
         self._bounds = bounds

@@ -40,11 +40,11 @@ class _Memo(Struct, frozen=True, gc=False):
 
     Attributes:
         answer: with its items encoded.
-        slots: by layer, what it was made from.
+        slots: what it was made from: layer, slot and the layer's weight.
     """
 
     answer: Answer
-    slots: tuple[tuple[str, Slot], ...]
+    slots: tuple[tuple[str, Slot, float], ...]
 
 
 class CachedAnswers:
@@ -106,7 +106,7 @@ class CachedAnswers:
         if len(items) > MAX_MEMO_BYTES:
             return
         encoded: list[AnswerItem] = Raw(items)  # type: ignore[assignment]
-        slots = tuple((name, open_query.slots[name]) for name in names)
+        slots = tuple((name, open_query.slots[name], self._registry.weight(name)) for name in names)
         self._cache.remember(
             open_query.key,
             names,
@@ -120,10 +120,9 @@ class CachedAnswers:
     def _told(self, memo: _Memo, query: Query, trace: Trace, claim: Claim, now_ms: float) -> Answer:
         """The remembered answer, as old as it is now."""
         before, layers, parts = memo.answer, {}, []
-        for name, slot in memo.slots:
+        for name, slot, weight in memo.slots:
             age_ms = max(0, int(now_ms - slot.stored_ms))
             layers[name] = AnswerLayer("cache", "ok", len(slot.items), age_ms)
-            weight = self._registry.weight(name)
             parts.append(LayerPart(name, "cache", slot.items, age_ms, slot.complete, weight))
         agreement = before.agreement
         return Answer(
