@@ -51,7 +51,7 @@ class ExecutionTelemetry(Struct, frozen=True, gc=False):
         at_ms: when it was answered, Unix epoch on the broker's clock.
         estimation_error_pct: |estimated - total| / total * 100.
         parallel_speedup: measured SEQUENTIAL baseline of the same layers / total; None
-            without a baseline.
+            without a baseline. Both speed-ups are told of sampled records only.
         distributed_speedup: measured PARALLEL baseline of the same layers / total.
         queue_wait_ms: longest wait of a layer in a worker's queue.
         hedges: attempts beyond the first.
@@ -114,7 +114,6 @@ def telemetry_of(
     total_ms: float,
     success: bool,
     hedges: int = 0,
-    speedups: tuple[float | None, float | None] = (None, None),
 ) -> ExecutionTelemetry:
     """The record of a query that was planned by `decision` and is now answered.
 
@@ -122,26 +121,27 @@ def telemetry_of(
         layers: an outcome for each wanted layer.
         total_ms: from the plan to the answer.
         success: the answer is `complete`.
-        speedups: against measured baselines (`ExecutionTelemetryCollector.speedups`).
     """
     total_ms = clamped_ms(total_ms)
     error = abs(decision.estimated_ms - total_ms) / total_ms * 100 if total_ms > 0 else 0.0
-    ok = sum(1 for outcome in layers if outcome.status == "ok")
+    ok, queue_wait_ms = 0, 0.0
+    for outcome in layers:
+        ok += outcome.status == "ok"
+        if outcome.queued_ms > queue_wait_ms:
+            queue_wait_ms = outcome.queued_ms
     return ExecutionTelemetry(
-        query=context.query,
-        type=context.type,
-        at_ms=at_ms,
-        strategy_chosen=decision.strategy,
-        strategy_confidence=decision.confidence,
-        estimated_latency_ms=decision.estimated_ms,
-        total_latency_ms=total_ms,
-        estimation_error_pct=min(error, bounds.MAX_SCORE),
-        cache_hit=bool(context.cached),
-        success=success,
-        layers=tuple(layers),
-        parallel_speedup=speedups[0],
-        distributed_speedup=speedups[1],
-        queue_wait_ms=max((outcome.queued_ms for outcome in layers), default=0.0),
+        context.query,
+        context.type,
+        at_ms,
+        decision.strategy,
+        decision.confidence,
+        decision.estimated_ms,
+        total_ms,
+        error if error < bounds.MAX_SCORE else bounds.MAX_SCORE,
+        bool(context.cached),
+        success,
+        tuple(layers),
+        queue_wait_ms=queue_wait_ms,
         hedges=hedges,
         coverage=ok / len(layers) if layers else 0.0,
         estimates=decision.estimates,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from anabranch.contract.plan import Arm, Decision
+from anabranch.contract.plan import Arm, PlanPart
 from anabranch.contract.rows import LayerSum, PlanSum, QuerySum
 from anabranch.learn.decayed_sums import Cell, Cells
 
@@ -184,15 +184,17 @@ class Analytics:
             "change_pct": 100 * change,
         }
 
-    def speedups(self, decision: Decision, total_ms: float) -> tuple[float | None, float | None]:
+    def speedups(
+        self, plan: Sequence[PlanPart], total_ms: float
+    ) -> tuple[float | None, float | None]:
         """(parallel against sequential, distributed against parallel) of one answer.
 
         None without enough measured baselines of the same layers, and for plans of several
         groups, of which the baselines are not comparable.
         """
-        if len(decision.parts) != 1 or total_ms <= 0:
+        if len(plan) != 1 or total_ms <= 0:
             return None, None
-        part = decision.parts[0]
+        part = plan[0]
         baseline = BASELINE.get(part.arm)
         mean = self._mean(part.layers, baseline) if baseline is not None else None
         ratio = mean[1] / total_ms if mean is not None else None

@@ -8,7 +8,6 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from anabranch.contract.plan import Decision
 from anabranch.contract.rows import Rows
 from anabranch.contract.telemetry import (
     ExecutionTelemetry,
@@ -27,6 +26,8 @@ __all__ = ["ExecutionTelemetryCollector"]
 
 SETTLE: Final = 16
 """Records after which an instance learns from its own; when few come, it does each second."""
+SETTLE_MS: Final = 50
+"""When many come (over 320 a second) it learns so often, from all that came since."""
 MERGE: Final = 64
 """Settled parts that wait to be sent before they are merged into one."""
 MAX_ROWS: Final = 1_000
@@ -82,6 +83,7 @@ class ExecutionTelemetryCollector:
         self._seen = SeenBatches()
         self._sequence = 0
         self._bucket = 0
+        self._settled_ms = 0
         self._budget = READ_ROWS
 
     def record(self, record: ExecutionTelemetry) -> None:
@@ -91,9 +93,11 @@ class ExecutionTelemetryCollector:
             self._keep(record, 1.0)
         elif self.is_sampled(record.query):
             self._keep(record, self._sample)
-        bucket = record.at_ms // BUCKET_MS
-        if len(self._records) >= SETTLE or bucket != self._bucket:
-            self._bucket = bucket
+        at_ms = record.at_ms
+        bucket = at_ms // BUCKET_MS
+        is_due = len(self._records) >= SETTLE and abs(at_ms - self._settled_ms) >= SETTLE_MS
+        if is_due or bucket != self._bucket:
+            self._bucket, self._settled_ms = bucket, at_ms
             self._latest = max(self._latest, bucket)
             self.settle()
 
@@ -157,10 +161,6 @@ class ExecutionTelemetryCollector:
         """Learn from the recent past, without a budget. Returns how many batches counted."""
         return sum(self._teach(batch) for batch in batches)
 
-    def speedups(self, decision: Decision, total_ms: float) -> tuple[float | None, float | None]:
-        """Of PARALLEL against measured SEQUENTIAL baselines, of DISTRIBUTED against PARALLEL."""
-        return self.analytics.speedups(decision, total_ms)
-
     def get_decision_accuracy(self) -> dict[str, dict[str, float]]:
         """How good the estimates are: by arm, over all, and for types not seen before."""
         self.settle()
@@ -222,7 +222,15 @@ class ExecutionTelemetryCollector:
 
     def _keep(self, record: ExecutionTelemetry, probability: float) -> None:
         if len(self._sampled) < MAX_SAMPLED:
-            self._sampled.append(replace(record, sampled=probability))
+            parallel, distributed = self.analytics.speedups(record.plan, record.total_latency_ms)
+            self._sampled.append(
+                replace(
+                    record,
+                    parallel_speedup=parallel,
+                    distributed_speedup=distributed,
+                    sampled=probability,
+                )
+            )
 
     def _shrink(self) -> None:
         """Merge what waits to be sent; of what is too much, what counts least is dropped."""

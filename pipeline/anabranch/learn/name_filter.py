@@ -47,9 +47,13 @@ class NameFilter:
     def record(self, record: ExecutionTelemetry) -> ExecutionTelemetry:
         """An answered query, as it is learned from."""
         layers, kind = self._layers(), self.type(record.type)
+        for outcome in record.layers:
+            if outcome.layer not in layers:
+                break
+        else:
+            if kind == record.type:
+                return record
         known = tuple([outcome for outcome in record.layers if outcome.layer in layers])
-        if kind == record.type and len(known) == len(record.layers):
-            return record
         return replace(record, type=kind, layers=known)
 
     def rows(self, rows: Rows) -> Rows:

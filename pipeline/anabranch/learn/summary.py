@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import log
 from typing import Any, Final
 
-from anabranch.contract.bounds import clamped_ms
+from anabranch.contract.bounds import MAX_SPAN_MS, clamped_ms
 from anabranch.contract.plan import PlanPart
 from anabranch.contract.rows import LayerSum, PlanSum, QuerySum, Rows
 from anabranch.contract.telemetry import ExecutionTelemetry, LayerOutcome
@@ -33,17 +33,17 @@ def sum_up(records: Iterable[ExecutionTelemetry]) -> Rows:
     plans: Sums = {}
     queries: Sums = {}
     for record in records:
-        bucket, kind = record.at_ms // BUCKET_MS, record.type
-        for layer in record.layers:
+        bucket, kind, outcomes = record.at_ms // BUCKET_MS, record.type, record.layers
+        for layer in outcomes:
             source = layer.source
             if source not in NOT_ASKED and layer.status != "skipped" and not layer.shared:
                 _add_layer(layers, (bucket, kind, source, layer.layer), layer)
         for part in record.plan:
-            elapsed = _elapsed_ms(record.layers, part.layers)
+            elapsed = _elapsed_ms(outcomes, part.layers)
             if elapsed > 0:
                 key = (bucket, kind, part.arm, part.layers, part.load, part.novel)
                 _add_plan(plans, key, part, elapsed)
-        names = _wanted(record.layers)
+        names = _wanted(outcomes)
         _add_query(queries, (bucket, kind, record.strategy_chosen, names), record)
     return Rows(
         tuple([LayerSum(*key, *row) for key, row in layers.items()]),
@@ -81,7 +81,8 @@ def _add_layer(sums: Sums, key: tuple[Any, ...], layer: LayerOutcome) -> None:
     status, took = layer.status, layer.took_ms
     if took is not None and status != "error":
         row[2] += 1
-        row[3] += int(1_000 * log(clamped_ms(took) * 1_000)) if took > 0.001 else 0
+        if took > 0.001:
+            row[3] += int(1_000 * log((took if took < MAX_SPAN_MS else MAX_SPAN_MS) * 1_000))
     if status == "ok":
         row[1] += 1
         row[4] += layer.count
@@ -95,9 +96,10 @@ def _add_plan(sums: Sums, key: tuple[Any, ...], part: PlanPart, elapsed_ms: floa
     row = sums.get(key)
     if row is None:
         row = sums[key] = [0] * 4
+    actual = log(elapsed_ms)
     row[0] += 1
-    row[1] += _log_ratio(elapsed_ms, part.formula_ms)
-    row[2] += abs(_log_ratio(elapsed_ms, part.estimated_ms))
+    row[1] += _log_ratio(actual, part.formula_ms)
+    row[2] += abs(_log_ratio(actual, part.estimated_ms))
     row[3] += int(clamped_ms(elapsed_ms) * 1_000)
 
 
@@ -131,9 +133,9 @@ def _elapsed_ms(layers: tuple[LayerOutcome, ...], names: tuple[str, ...]) -> flo
     return longest
 
 
-def _log_ratio(actual: float, expected: float) -> int:
-    """ln(actual / expected), clipped, in thousandths."""
-    if not (actual > 0 and expected > 0):
+def _log_ratio(actual: float, expected_ms: float) -> int:
+    """ln(actual / expected), clipped, in thousandths; `actual` is a logarithm already."""
+    if not expected_ms > 0:
         return 0
-    ratio = log(actual) - log(expected)
+    ratio = actual - log(expected_ms)
     return int(1_000 * (CLIP if ratio > CLIP else -CLIP if ratio < -CLIP else ratio))

@@ -19,6 +19,7 @@ from anabranch.learn.execution_telemetry import (
     MAX_SAMPLED,
     READ_ROWS,
     SETTLE,
+    SETTLE_MS,
     ExecutionTelemetryCollector,
 )
 from anabranch.learn.seen_batches import WINDOW, SeenBatches
@@ -90,7 +91,7 @@ class TestRecord:
         assert "params" not in msgspec.json.encode(self.make()).decode()
 
     def test_it_survives_the_wire(self) -> None:
-        made = self.make(hedges=2, speedups=(1.5, None))
+        made = replace(self.make(hedges=2), parallel_speedup=1.5)
         assert msgspec.json.decode(msgspec.json.encode(made), type=ExecutionTelemetry) == made
 
 
@@ -161,8 +162,26 @@ class TestBatches:
     def test_it_learns_from_its_own_before_anything_is_sent(self) -> None:
         pupil = Pupil()
         for _ in range(SETTLE):
-            pupil.collector.record(record(AB))
+            pupil.collector.record(record(AB, at_ms=SETTLE_MS))
         assert pupil.profiler.samples("a") == pytest.approx(SETTLE)
+
+    def test_when_much_happens_it_learns_from_all_of_it_every_so_often(self) -> None:
+        pupil, known = Pupil(), []
+        for number in range(1_000):
+            pupil.collector.record(record(AB, at_ms=60_000 + number // 10))
+            known.append(round(pupil.profiler.samples("a")))
+        assert sorted(set(known)) == [1, 1 + 10 * SETTLE_MS]
+        pupil.collector.settle()
+        assert pupil.profiler.samples("a") == pytest.approx(1_000)
+
+    @pytest.mark.parametrize("per_second", [1, 10, 100, 300])
+    def test_below_that_rate_it_learns_from_every_sixteen(self, per_second: int) -> None:
+        pupil, lag = Pupil(), []
+        for number in range(2_000):
+            before = pupil.profiler.revision
+            pupil.collector.record(record(AB, at_ms=60_000 + number * 1_000 // per_second))
+            lag.append(0 if pupil.profiler.revision != before else lag[-1] + 1)
+        assert max(lag) == min(per_second, SETTLE) - 1
 
     def test_when_little_happens_it_learns_each_second(self) -> None:
         pupil = Pupil()
@@ -333,13 +352,17 @@ class TestAnalytics:
         collect(collector, record(AB), record({"a": 500.0}, arm="sequential"), times=9)
         assert collector.get_strategy_effectiveness()["parallel"]["speedup"] is None
 
-    def test_a_single_answer_gets_its_speed_up_over_the_baseline(
-        self, collector: ExecutionTelemetryCollector
-    ) -> None:
-        assert collector.speedups(decision(), 35.0) == (None, None)
-        collect(collector, record(AB, arm="sequential"), times=5)
+    def test_a_single_answer_gets_its_speed_up_over_the_baseline(self) -> None:
+        collector = ExecutionTelemetryCollector("me", sample=1.0)
+        quick, alone = record(AB, total_ms=35.0), record(AB, arm="sequential")
+        collect(collector, quick)
+        collect(collector, alone, times=5)
         collector.settle()
-        assert collector.speedups(decision(), 35.0) == (pytest.approx(2.0), None)
+        collect(collector, quick)
+        batch = collector.take_batch()
+        assert batch is not None
+        gains = [(one.parallel_speedup, one.distributed_speedup) for one in batch.sampled]
+        assert gains == [(None, None)] * 6 + [(pytest.approx(2.0), None)]
 
     def test_insights_name_the_fastest_strategy_of_each_type(
         self, collector: ExecutionTelemetryCollector

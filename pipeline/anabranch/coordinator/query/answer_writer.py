@@ -43,8 +43,7 @@ class AnswerWriter:
         return out
 
     def _learn(self, open_query: OpenQuery, answer: Answer, now_ms: float) -> None:
-        speedups = self._selector.telemetry.speedups
-        learned = telemetry_record(open_query, answer, now_ms, speedups)
+        learned = telemetry_record(open_query, answer, now_ms)
         if learned is not None:
             self._selector.observe(learned)
 
