@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from anabranch.coordinator.progress.restored import Restored
 from anabranch.coordinator.progress.stamps import Stamps
 from anabranch.coordinator.progress.window import Progress, Window
 from anabranch.coordinator.query.cache_fill import CacheFill
+from anabranch.coordinator.query.claim import Claim
 from anabranch.coordinator.query.deadlines import Deadlines
 from anabranch.coordinator.query.open_query import OpenQuery
 from anabranch.coordinator.query.outbox import AnswerOut
@@ -37,10 +38,11 @@ def commit_what_is_open(patch: Patch) -> None:
 def complete_before_the_ack(patch: Patch) -> None:
     produce = AtLeastOnce._produce
 
-    async def too_early(self: AtLeastOnce, out: AnswerOut) -> None:
-        self._owned.acked(out.claim, out.offset, None)
+    async def too_early(self: AtLeastOnce, claim: Claim, answers: Sequence[AnswerOut]) -> None:
+        for out in answers:
+            self._owned.acked(claim, out.offset, None)
         await asyncio.sleep(0.2)  # longer than a commit is away
-        await produce(self, out)
+        await produce(self, claim, answers)
 
     patch.setattr(AtLeastOnce, "_produce", too_early)
 

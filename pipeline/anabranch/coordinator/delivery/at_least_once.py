@@ -16,12 +16,20 @@ from anabranch.coordinator.delivery.fencing import Fencing
 from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.delivery.refused import Refused
 from anabranch.coordinator.delivery.reply_topics import ReplyTopics
+from anabranch.coordinator.query.claim import Claim
 from anabranch.coordinator.query.counters import Counters
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.coordinator.query.owned import OwnedPartitions
 from anabranch.errors import BrokerError, RecordRefused, TopicError
 from anabranch.kafka.topics import Topics
-from anabranch.kafka.transport import Acked, Committed, GroupConsumer, Producer, TopicPartition
+from anabranch.kafka.transport import (
+    Committed,
+    GroupConsumer,
+    Outcome,
+    Producer,
+    ProducerRecord,
+    TopicPartition,
+)
 
 __all__ = ["AtLeastOnce"]
 
@@ -68,13 +76,18 @@ class AtLeastOnce:
     def keep(self, numbers: Collection[int]) -> None:
         """Nothing to do."""
 
-    async def answer(self, out: AnswerOut) -> None:
-        if self._owned.defers(out):
-            return
-        if out.reply_to is not None:
-            self._in_flight.run(self._reply_first(out))
-        else:
-            await self._send(out)
+    async def answer(self, answers: Sequence[AnswerOut]) -> None:
+        by_claim: dict[Claim, list[AnswerOut]] = {}
+        for out in answers:
+            if self._owned.defers(out):
+                continue
+            if out.reply_to is not None:
+                self._in_flight.run(self._reply_first(out))
+            else:
+                by_claim.setdefault(out.claim, []).append(out)
+        for claim, ready in by_claim.items():
+            await self._fencing.ensure_member()
+            await self._produce(claim, [out for out in ready if not self._owned.defers(out)])
 
     async def commit(self, commits: Sequence[Commit]) -> None:
         await self.write({commit.claim.number: commit.committed for commit in commits})
@@ -90,38 +103,34 @@ class AtLeastOnce:
     async def stop(self) -> None:
         """Nothing to do: the producers are the coordinator's."""
 
-    async def _send(self, out: AnswerOut) -> None:
-        await self._fencing.ensure_member()
-        if not self._owned.defers(out):
-            await self._produce(out)
+    async def _produce(self, claim: Claim, answers: Sequence[AnswerOut]) -> None:
+        if answers and self._owned.find(claim) is not None:
+            sent = await self._hand_over(claim, answers)
+            self._in_flight.track(sent, partial(self._acked, claim, answers))
 
-    async def _produce(self, out: AnswerOut) -> None:
-        if self._owned.find(out.claim) is None:
-            return
-        try:
-            sent = await self._hand_over(out)
-        except RecordRefused as error:
-            self._in_flight.run(self._instead(out, error))
-        else:
-            self._in_flight.track(sent, partial(self._acked, out), partial(self._instead, out))
+    async def _hand_over(
+        self, claim: Claim, answers: Sequence[AnswerOut]
+    ) -> asyncio.Future[Sequence[Outcome]]:
+        records = [ProducerRecord(out.value, out.key, out.headers) for out in answers]
+        return await self._producer.send_batch(self._topics.results, claim.number, records)
 
-    async def _hand_over(self, out: AnswerOut, *, alone: bool = False) -> asyncio.Future[Acked]:
-        return await self._producer.send(
-            self._topics.results,
-            out.value,
-            key=out.key,
-            partition=out.claim.number,
-            headers=out.headers,
-            alone=alone,
-        )
+    def _acked(
+        self, claim: Claim, answers: Sequence[AnswerOut], outcomes: Sequence[Outcome]
+    ) -> None:
+        for out, outcome in zip(answers, outcomes, strict=True):
+            if isinstance(outcome, RecordRefused):
+                self._in_flight.run(self._instead(out, outcome))
+            else:
+                self._owned.acked(claim, out.offset, outcome)
 
     async def _instead(self, out: AnswerOut, error: RecordRefused) -> None:
         offset = await self._refused.instead(out, error, self._alone)
         self._owned.acked(out.claim, out.offset, offset)
 
-    async def _alone(self, out: AnswerOut) -> Acked:
+    async def _alone(self, out: AnswerOut) -> Outcome:
         await self._fencing.ensure_member()
-        return await (await self._hand_over(out, alone=True))
+        [outcome] = await (await self._hand_over(out.claim, [out]))
+        return outcome
 
     async def _reply_first(self, out: AnswerOut) -> None:
         """The copy goes first: an answer found in `results` means that both are out.
@@ -142,7 +151,4 @@ class AtLeastOnce:
             self._counters.replies_lost += 1
             await self._dead_letters.reply(out, error)
         await self._fencing.ensure_member()
-        await self._produce(out)
-
-    def _acked(self, out: AnswerOut, acked: Acked) -> None:
-        self._owned.acked(out.claim, out.offset, acked.offset)
+        await self._produce(out.claim, [out])

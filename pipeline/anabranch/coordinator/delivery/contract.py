@@ -23,8 +23,8 @@ class Delivery(Protocol):
         """All others are somebody else's now."""
         ...
 
-    async def answer(self, out: AnswerOut) -> None:
-        """Hand an answer over, or defer it while its partition is held."""
+    async def answer(self, answers: Sequence[AnswerOut]) -> None:
+        """Hand answers over, or defer them while their partition is held."""
         ...
 
     async def commit(self, commits: Sequence[Commit]) -> None:

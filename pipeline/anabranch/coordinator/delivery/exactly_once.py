@@ -27,7 +27,14 @@ from anabranch.coordinator.query.owned import OwnedPartitions
 from anabranch.coordinator.query.partition import QueryPartition
 from anabranch.errors import BrokerError, ProduceError, ProducerFenced, RecordRefused, TopicError
 from anabranch.kafka.topics import Topics
-from anabranch.kafka.transport import Acked, Committed, TopicPartition, TransactionalProducer
+from anabranch.kafka.transport import (
+    Acked,
+    Committed,
+    Outcome,
+    ProducerRecord,
+    TopicPartition,
+    TransactionalProducer,
+)
 
 __all__ = ["ExactlyOnce"]
 
@@ -104,12 +111,13 @@ class ExactlyOnce:
             if (queue := self._queues.pop(number, None)) is not None:
                 self._in_flight.run(_stop(queue.producer))
 
-    async def answer(self, out: AnswerOut) -> None:
-        if self._owned.find(out.claim) is None or self._owned.defers(out):
-            return
-        if (queue := self._queues.get(out.claim.number)) is not None:
-            queue.waiting.append(out)
-            self._wake(queue, out.claim)
+    async def answer(self, answers: Sequence[AnswerOut]) -> None:
+        for out in answers:
+            if self._owned.find(out.claim) is None or self._owned.defers(out):
+                continue
+            if (queue := self._queues.get(out.claim.number)) is not None:
+                queue.waiting.append(out)
+                self._wake(queue, out.claim)
 
     async def commit(self, commits: Sequence[Commit]) -> None:
         running = [
@@ -177,60 +185,55 @@ class ExactlyOnce:
         may = await asyncio.gather(*map(self._may_reply, answers))
         copies = [out for out, wanted in zip(answers, may, strict=True) if wanted]
         await queue.producer.begin()
-        for out, offset in zip(answers, await self._send(queue, answers, copies), strict=True):
+        offsets = await self._send(queue, partition.claim, answers, copies)
+        for out, offset in zip(answers, offsets, strict=True):
             partition.on_acked(out.offset, offset)
         commit = Commit.of(partition)
-        offsets = self._offsets(partition.number, commit.committed)
-        await queue.producer.commit(offsets, self._group)
+        commits = self._offsets(partition.number, commit.committed)
+        await queue.producer.commit(commits, self._group)
         commit.written(self._owned)
 
     async def _send(
-        self, queue: _Queue, answers: Sequence[AnswerOut], copies: Sequence[AnswerOut]
+        self,
+        queue: _Queue,
+        claim: Claim,
+        answers: Sequence[AnswerOut],
+        copies: Sequence[AnswerOut],
     ) -> list[int | None]:
         """Offsets of the answers in `results`, once the copies are out too."""
-        sent = [await self._hand_over(queue, out) for out in answers]
+        sent = await self._hand_over(queue, claim, answers)
         copied = [await self._send_copy(queue, out) for out in copies]
-        await asyncio.gather(*sent, *copied, return_exceptions=True)
+        await asyncio.gather(sent, *copied, return_exceptions=True)
         try:
             offsets = [
-                await self._offset(queue, out, future)
-                for out, future in zip(answers, sent, strict=True)
+                await self._offset(queue, out, outcome)
+                for out, outcome in zip(answers, await sent, strict=True)
             ]
             for out, future in zip(copies, copied, strict=True):
                 await self._copied(queue, out, future)
-        except BrokerError:
-            raise
-        except Exception as error:  # the client library's own
-            self._reply_topics.blame(sent, list(zip(copies, copied, strict=True)))
+        except Exception as error:
+            self._reply_topics.blame([sent], list(zip(copies, copied, strict=True)))
+            if isinstance(error, BrokerError):
+                raise
             raise ProduceError(f"an answer was not acknowledged: {error!r}") from error
         return offsets
 
     async def _hand_over(
-        self, queue: _Queue, out: AnswerOut, *, alone: bool = False
-    ) -> asyncio.Future[Acked]:
-        """Hand an answer over; a refusal comes with the acknowledgement, wherever it was made."""
-        topic, at = self._topics.results, out.claim.number
-        try:
-            return await queue.producer.send(
-                topic, out.value, key=out.key, partition=at, headers=out.headers, alone=alone
-            )
-        except RecordRefused as error:
-            refused: asyncio.Future[Acked] = asyncio.get_running_loop().create_future()
-            refused.set_exception(error)
-            return refused
+        self, queue: _Queue, claim: Claim, answers: Sequence[AnswerOut]
+    ) -> asyncio.Future[Sequence[Outcome]]:
+        records = [ProducerRecord(out.value, out.key, out.headers) for out in answers]
+        return await queue.producer.send_batch(self._topics.results, claim.number, records)
 
-    async def _offset(
-        self, queue: _Queue, out: AnswerOut, sent: asyncio.Future[Acked]
-    ) -> int | None:
+    async def _offset(self, queue: _Queue, out: AnswerOut, outcome: Outcome) -> int | None:
         """Where an answer is in `results`, or what is said instead of one that is refused."""
 
-        async def alone(out: AnswerOut) -> Acked:
-            return await (await self._hand_over(queue, out, alone=True))
+        async def alone(out: AnswerOut) -> Outcome:
+            [outcome] = await (await self._hand_over(queue, out.claim, [out]))
+            return outcome
 
-        try:
-            return (await sent).offset
-        except RecordRefused as error:
-            return await self._refused.instead(out, error, alone)
+        if isinstance(outcome, RecordRefused):
+            return await self._refused.instead(out, outcome, alone)
+        return outcome
 
     async def _copied(self, queue: _Queue, out: AnswerOut, sent: asyncio.Future[Acked]) -> None:
         """A copy that the broker refuses costs itself: the transaction goes on without it."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from anabranch.errors import RecordRefused
-from anabranch.kafka.transport import Acked
 
 __all__ = ["InFlight", "refusal"]
 
+T = TypeVar("T")
 
-def refusal(sent: asyncio.Future[Acked]) -> RecordRefused | None:
+
+def refusal(sent: asyncio.Future[Any]) -> RecordRefused | None:
     """Why the broker does not take a record that was sent, if that is how it ended."""
     error = None if sent.cancelled() else sent.exception()
     return error if isinstance(error, RecordRefused) else None
@@ -31,17 +32,17 @@ class InFlight:
 
     def track(
         self,
-        sent: asyncio.Future[Acked],
-        acked: Callable[[Acked], None] | None = None,
+        sent: asyncio.Future[T],
+        acked: Callable[[T], None],
         refused: Callable[[RecordRefused], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """A record; `acked` is called once the broker has it, `refused` is run if it won't."""
+        """A record, or a batch; `acked` is called once the broker has it, `refused` run if not."""
 
-        def done(sent: asyncio.Future[Acked]) -> None:
+        def done(sent: asyncio.Future[T]) -> None:
             self._all.discard(sent)
             if refused is not None and (error := refusal(sent)) is not None:
                 self.run(refused(error))
-            elif self.arrived(sent) and acked is not None:
+            elif self.arrived(sent):
                 acked(sent.result())
 
         self._all.add(sent)
@@ -61,7 +62,7 @@ class InFlight:
         while self._all and loop.time() < until:
             await asyncio.wait(set(self._all), timeout=until - loop.time())
 
-    def arrived(self, sent: asyncio.Future[Acked]) -> bool:
+    def arrived(self, sent: asyncio.Future[Any]) -> bool:
         """False, and the end of the instance, if a record did not."""
         if sent.cancelled():
             return False

@@ -12,7 +12,7 @@ from anabranch.coordinator.query.answering import failure
 from anabranch.coordinator.query.counters import Counters
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.errors import RecordRefused
-from anabranch.kafka.transport import Acked
+from anabranch.kafka.transport import Outcome
 
 __all__ = ["Refused"]
 
@@ -30,25 +30,23 @@ class Refused:
         self,
         out: AnswerOut,
         error: RecordRefused,
-        send: Callable[[AnswerOut], Awaitable[Acked]],
+        send: Callable[[AnswerOut], Awaitable[Outcome]],
     ) -> int | None:
         """Send what the broker takes; its offset in `results`, None if it takes nothing.
 
         Args:
-            send: sends in a batch of its own, and waits for the acknowledgement.
+            send: sends, and waits for what becomes of it.
         """
-        while True:
-            if error.alone and out.is_least:
-                log.error("a query has no answer, not even that it failed: %s", error)
-                return None
-            if error.alone:
-                self._counters.answers_refused += 1
-                await self._dead_letters.answer(out, error)
-                out = _least(out, error)
-            try:
-                return (await send(out)).offset
-            except RecordRefused as again:
-                error = again
+        while not out.is_least:
+            self._counters.answers_refused += 1
+            await self._dead_letters.answer(out, error)
+            out = _least(out, error)
+            outcome = await send(out)
+            if not isinstance(outcome, RecordRefused):
+                return outcome
+            error = outcome
+        log.error("a query has no answer, not even that it failed: %s", error)
+        return None
 
 
 def _least(out: AnswerOut, error: RecordRefused) -> AnswerOut:
