@@ -87,9 +87,9 @@ class Tracer:
         """A consumer span for a record, or only its context where nothing is recorded."""
         parent, state = _context_headers(record.headers)
         if not self._active or not _sampled(parent):
-            headers = [
-                (k, v) for k, v in ((HEADER_TRACEPARENT, parent), (HEADER_TRACESTATE, state)) if v
-            ]
+            headers = [] if parent is None else [(HEADER_TRACEPARENT, parent)]
+            if state is not None:
+                headers.append((HEADER_TRACESTATE, state))
             return Trace(headers, _trace_id(parent))
         return self._start(parent, state, name, SpanKind.CONSUMER, _record_attributes(record))
 
@@ -116,7 +116,8 @@ class Tracer:
             attributes=attributes,
         )
         mine = span.get_span_context()
-        return Trace(_headers_of(mine), format(mine.trace_id, "032x"), span)
+        trace_id = format(mine.trace_id, "032x")
+        return Trace(_headers_of(mine), trace_id, span if span.is_recording() else None)
 
 
 def _record_attributes(record: Record) -> dict[str, AttributeValue]:

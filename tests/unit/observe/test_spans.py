@@ -7,6 +7,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from records import FakeRecord
 
@@ -134,6 +135,20 @@ def test_without_an_sdk_a_sampled_context_is_forwarded_untouched() -> None:
     query = tracer.process(carrying("queries", came), "process queries")
     assert list(tracer.child(query, "layer a", {}).headers) == list(query.headers) == came
     assert query.trace_id == TRACE
+
+
+def test_what_the_sampler_leaves_out_has_no_spans_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = TracerProvider(sampler=ALWAYS_OFF)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    tracer = Tracer()
+    begun = tracer.process(carrying("queries", []), "process queries")
+    assert not begun.is_recorded
+    assert tracer.child(begun, "layer a", {}) is begun
+    ((name, value),) = begun.headers
+    assert name == "traceparent"
+    assert value.startswith(f"00-{begun.trace_id}-".encode())
+    assert not int(value[-2:], 16) & 1
 
 
 def test_an_error_and_late_attributes_stand_in_the_span(recorded: InMemorySpanExporter) -> None:
