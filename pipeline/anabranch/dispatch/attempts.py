@@ -7,7 +7,6 @@ are further reasons for the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from anabranch.aggregate.join import Join, JoinLayer
@@ -25,29 +24,27 @@ class Attempt(NamedTuple):
 
 def next_attempts(join: Join, epoch: int) -> list[Attempt]:
     """Attempts to make now. They count as made: asking again gives only new ones."""
-    return [
-        _make(layer, shard, epoch)
-        for layer in _eligible(join)
-        for shard in layer.open_shards
-        if layer.attempts.get(shard, (-1, 0))[0] < epoch
-    ]
+    made = []
+    for layer in _eligible(join):
+        attempts = layer.attempts
+        for shard in layer.open_shards:
+            if shard not in attempts or attempts[shard][0] < epoch:
+                number = attempts[shard] = (epoch, 1)
+                made.append(Attempt(layer, shard, number))
+    return made
 
 
-def _eligible(join: Join) -> Iterator[JoinLayer]:
+def _eligible(join: Join) -> list[JoinLayer]:
     """Layers that may be asked now: all planned ones, or the first open one in sequence.
 
     And those that are refreshed beside them.
     """
-    if join.sequence:
-        first = next((n for n in join.sequence if join.layers[n].status == "open"), None)
-        if first is not None:
-            yield join.layers[first]
-    for layer in join.layers.values():
-        planned = layer.status == "open" and layer.source != "none" and not join.sequence
-        if layer.refreshing or planned:
-            yield layer
-
-
-def _make(layer: JoinLayer, shard: int, epoch: int) -> Attempt:
-    number = layer.attempts[shard] = (epoch, 1)
-    return Attempt(layer, shard, number)
+    if not join.sequence:
+        return [
+            layer
+            for layer in join.layers.values()
+            if layer.refreshing or (layer.status == "open" and layer.source != "none")
+        ]
+    first = next((n for n in join.sequence if join.layers[n].status == "open"), None)
+    beside = [layer for layer in join.layers.values() if layer.refreshing]
+    return beside if first is None else [join.layers[first], *beside]

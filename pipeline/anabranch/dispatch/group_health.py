@@ -113,7 +113,7 @@ class GroupHealth:
 
     def loads(self, groups: Iterable[str], now_ms: float) -> Mapping[str, GroupLoad]:
         """How busy each group is."""
-        return {group: self.load(group, now_ms) for group in groups}
+        return {group: self.load(group, now_ms) for group in dict.fromkeys(groups)}
 
     def load(self, group: str, now_ms: float) -> GroupLoad:
         """How busy a group is; computed when one of it is heard, or falls silent."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
+from anabranch.aggregate.join import JoinLayer
 from anabranch.config.settings import Config
 from anabranch.contract.events import LayerDescriptor, Query
 from anabranch.contract.keys import digest
@@ -15,6 +17,9 @@ from anabranch.learn.dependency_graph import DependencyGraph, LayerSelection, Se
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
 
 __all__ = ["Planner"]
+
+Found: TypeAlias = tuple[JoinLayer, LayerDescriptor | None]
+"""A missing layer, and what is known of it if it can be asked."""
 
 
 class Planner:
@@ -48,57 +53,56 @@ class Planner:
     def plan(self, open_query: OpenQuery, now_ms: float) -> bool:
         """Decide; False if some of the missing layers are still to be waited for."""
         query, join = open_query.query, open_query.join
-        if now_ms < open_query.plan_by_ms and self._is_awaited(open_query, now_ms):
+        found = [(layer, self._registry.descriptor(layer.name)) for layer in join.open]
+        if now_ms < open_query.plan_by_ms and self._is_awaited(query, found, now_ms):
             return False
-        missing = self._reachable(open_query)
+        missing = self._reachable(found)
         if not missing and not join.ok:
             return True
         context = open_query.context = PlanContext(
             query=query.id,
             type=query.type,
             wanted=tuple(join.layers),
-            cached=tuple(name for name, layer in join.layers.items() if layer.status == "ok"),
+            cached=tuple([name for name, layer in join.layers.items() if layer.status == "ok"]),
             missing=missing,
-            groups=self._registry.members.loads({d.group for d in missing}, now_ms),
+            groups=self._registry.members.loads([d.group for d in missing], now_ms),
             strategy=query.strategy,
             min_coverage=query.min_coverage,
             remaining_ms=open_query.deadline_ms - now_ms,
         )
         decision = open_query.decision = self._selector.decide(context)
         _assign(open_query, missing, decision)
-        if any(layer.source != "none" for layer in join.open):
+        if decision.arms:
             kind = self._config.type_config(query.type)
             open_query.digest = digest(query.type, query.scope, kind.keyed(query.params))
             self._refresh(open_query, decision)
         return True
 
-    def _is_awaited(self, open_query: OpenQuery, now_ms: float) -> bool:
+    def _is_awaited(self, query: Query, found: Sequence[Found], now_ms: float) -> bool:
         """Whether a missing layer may still be announced: a start or a deployment is no error.
 
         Where layers are configured, no others are waited for.
         """
-        if open_query.query.strategy == "cache":
+        unknown = [layer.name for layer, descriptor in found if descriptor is None]
+        if not unknown or query.strategy == "cache":
             return False
         configured = self._config.layers
         return any(
-            self._registry.descriptor(layer.name) is None
-            and (not configured or layer.name in configured)
-            and self._registry.may_come(layer.name, now_ms)
-            for layer in open_query.join.open
+            (not configured or name in configured) and self._registry.may_come(name, now_ms)
+            for name in unknown
         )
 
-    def _reachable(self, open_query: OpenQuery) -> tuple[LayerDescriptor, ...]:
+    def _reachable(self, found: Sequence[Found]) -> tuple[LayerDescriptor, ...]:
         """Descriptors of the missing layers; those that nobody serves are skipped at once."""
-        found = []
-        for layer in open_query.join.open:
-            descriptor = self._registry.descriptor(layer.name)
+        reachable = []
+        for layer, descriptor in found:
             if descriptor is None:
                 layer.end("skipped", "no worker has announced this layer")
             elif self._registry.has_left(descriptor.group):
                 layer.end("skipped", f"the last worker of group {descriptor.group} has left")
             else:
-                found.append(descriptor)
-        return tuple(found)
+                reachable.append(descriptor)
+        return tuple(reachable)
 
     def _refresh(self, open_query: OpenQuery, decision: Decision) -> None:
         """Fetch what expires soon alongside: it costs no extra round where its group is asked.
