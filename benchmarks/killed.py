@@ -91,7 +91,7 @@ def main() -> None:
         turns = Turns(kafka, results, measure, bound_s=BOUND_S)
         uvloop.run(turns.run(arguments.only, arguments.repetitions, arguments.delay_ms))
     report = results.report({})
-    show(report, COLUMNS)
+    show(report, COLUMNS, spreads=True)
     print(f"written to {write(report, arguments.out)}")
 
 

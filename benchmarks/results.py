@@ -131,22 +131,21 @@ def write(report: Report, path: Path | None) -> Path:
     return path
 
 
-def show(report: Report, columns: Sequence[Column]) -> None:
-    """Print ratios, if there are any, and figures; with the spread of what comes first."""
+def show(report: Report, columns: Sequence[Column], *, spreads: bool = False) -> None:
+    """Print ratios, if there are any, with their spread, and figures, with theirs if wanted."""
     console = Console(width=160)
     console.print(said_of(report))
-    has_ratios = any(report.ratios.values())
-    if has_ratios:
+    if any(report.ratios.values()):
         compared = [each for each in columns if each.compared]
         table = _table(["", "/", *(each.title for each in compared)])
         for name, rivals in report.ratios.items():
             for rival, figures in rivals.items():
                 table.add_row(name, rival, *(_ratio(figures.get(e.figure)) for e in compared))
         console.print("ratios, in brackets least and most", table)
-    table, cell = _table(["", *(each.title for each in columns)]), _median if has_ratios else _cell
+    table, cell = _table(["", *(each.title for each in columns)]), _cell if spreads else _median
     for name, figures in report.rows.items():
         table.add_row(name, *(cell(figures.get(e.figure), e.digits) for e in columns))
-    console.print("what they are formed of" if has_ratios else "in brackets least and most", table)
+    console.print("measured", table)
 
 
 def said_of(report: Report) -> str:

@@ -54,15 +54,15 @@ class Seat:
 
     async def deliver(self, measured: Measured) -> None:
         loop = asyncio.get_running_loop()
-        pace = TransactionInterval(loop.time, lambda: self.peers)
+        interval = TransactionInterval(loop.time, lambda: self.peers)
         while True:
             await self.filled.wait()
-            await asyncio.sleep(pace.wait_s())
-            pace.begins()
+            await asyncio.sleep(interval.wait_s())
+            interval.start()
             self.filled.clear()
             batch, self.waiting = self.waiting, []
             await self._transact(batch)
-            pace.ended()
+            interval.finish()
             measured.transactions += 1
             measured.latencies_ms += [(loop.time() - came) * 1000 for _, _, came in batch]
 
@@ -111,7 +111,9 @@ async def _arrive(
     await asyncio.sleep(1.0)  # the last ones are under way
     for task in delivering:
         task.cancel()
-    await asyncio.wait(delivering)
+    for ended in await asyncio.gather(*delivering, return_exceptions=True):
+        if not isinstance(ended, asyncio.CancelledError):
+            raise RuntimeError("a producer ended by itself") from ended
 
 
 async def measure(kafka: LocalKafka, seconds: float) -> list[tuple[str, ...]]:

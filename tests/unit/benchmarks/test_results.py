@@ -60,10 +60,10 @@ def test_ratios_are_printed_with_their_spread(capsys: pytest.CaptureFixture[str]
     assert "| ours   |        30 |   5 |" in printed
 
 
-def test_without_rivals_the_figures_are_printed_with_their_spread(
+def test_figures_are_printed_with_their_spread_if_it_is_wanted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show(measured().report({}), (Column("per_s", "queries/s", 1),))
+    show(measured().report({}), (Column("per_s", "queries/s", 1),), spreads=True)
     assert "30.0 (10.0-90.0) |" in capsys.readouterr().out
 
 
