@@ -73,7 +73,7 @@ STEPS: list[tuple[Any, str]] = [
     (OpenQuery, "task"),
     (dispatcher, "encode"),
     (Join, "accept"),
-    (JoinLayer, "_settle"),
+    (JoinLayer, "_settle_alone"),
     (CacheFill, "partial"),
     (slots, "items_bytes"),
     (SharedFetches, "finish"),
