@@ -153,30 +153,39 @@ class Coordinator(Service):
     # ── stages ─────────────────────────────────────────────────────────────────────────────
 
     async def _read_queries(self, stage: Stage) -> None:
-        parts, owned = self.parts, self.query.owned
+        parts, query = self.parts, self.query
         while True:
             stage.beat()
             if not await self._room(stage):
                 await asyncio.sleep(_ROOM_S)
                 continue
             batches = await parts.consumer.fetch(_FETCH_MS)
-            partitions = owned.copy()
+            partitions = query.owned.copy()
             async for tp, record in in_turns(batches, parts.publisher.flush):
-                if not await self._room(stage, record):
-                    partitions.clear()  # what was fetched and not read is read by whoever is next
-                partition = partitions.get(tp.partition)
-                if partition is None or not self._is_read(partition):
-                    # Read again from here, by whoever has it then: a later one must not be first.
-                    partitions.pop(tp.partition, None)
-                    continue
-                try:
-                    if partition.progress.doubts(record):
-                        parts.rebalance.doubt(tp.partition)
-                    else:
-                        partition.on_query(record, self.query.now_ms())
-                except TopicError as error:
-                    parts.rebalance.drop(tp.partition, error)
+                now_ms = query.now_ms()
+                age_ms = _age_ms(record, now_ms)
+                if self._draining or not query.admission.has_room(age_ms):
+                    if not await self._room(stage, age_ms):
+                        partitions.clear()  # what was not read is read by whoever is next
+                    now_ms = query.now_ms()
+                self._on_query(partitions, tp.partition, record, now_ms)
             await parts.publisher.flush()
+
+    def _on_query(
+        self, partitions: dict[int, QueryPartition], number: int, record: Record, now_ms: float
+    ) -> None:
+        partition = partitions.get(number)
+        if partition is None or not self._is_read(partition):
+            # Read again from here, by whoever has it then: a later one must not be first.
+            partitions.pop(number, None)
+            return
+        try:
+            if partition.progress.doubts(record):
+                self.parts.rebalance.doubt(number)
+            else:
+                partition.on_query(record, now_ms)
+        except TopicError as error:
+            self.parts.rebalance.drop(number, error)
 
     async def _read_partials(self, stage: Stage) -> None:
         parts, owned = self.parts, self.query.owned
@@ -207,11 +216,9 @@ class Coordinator(Service):
 
     # ── details ────────────────────────────────────────────────────────────────────────────
 
-    async def _room(self, stage: Stage, record: Record | None = None) -> bool:
-        """Wait until this query may be started; False once none is to be read any more."""
+    async def _room(self, stage: Stage, age_ms: float = 0.0) -> bool:
+        """Wait until a query that is so old may be started; False once none is to be read."""
         query = self.query
-        trusted = record is not None and record.timestamp_type == LOG_APPEND_TIME
-        age_ms = query.now_ms() - record.timestamp if record and trusted else 0.0
         while not query.admission.has_room(age_ms) and not self._draining:
             stage.beat()
             query.counters.open_full += 1
@@ -241,3 +248,8 @@ class Coordinator(Service):
             | {name: float(n) for name, n in structs.asdict(query.counters).items()},
             epochs=self.parts.rebalance.epochs if self._state == "stopped" else {},
         )
+
+
+def _age_ms(record: Record, now_ms: float) -> float:
+    """How long it has waited in the log, as far as a broker says so."""
+    return now_ms - record.timestamp if record.timestamp_type == LOG_APPEND_TIME else 0.0

@@ -130,7 +130,7 @@ class Rebalance:
         self._delivery.keep(self._assigned)
         self._follow()
         self._committer.begin_anew()
-        self._takeover.claimed = {}
+        self._takeover.begin_anew()
         self._generation += 1
         self._lock.release()
         self._changed.set()
@@ -242,7 +242,7 @@ class Rebalance:
             self._owned[number] = partition
             self._consumer().seek(self._tp(number), partition.progress.position)
             self._backfill.want(number, (restored.progress.bounds or restored.bounds).partials)
-        self._takeover.claimed = {}
+        self._takeover.begin_anew()
         self._follow()
         self._consumer().resume([self._tp(n) for n in taken])
         return True

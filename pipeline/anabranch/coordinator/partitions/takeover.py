@@ -107,6 +107,10 @@ class Takeover:
         """Those whose logs hold what was read of them last."""
         return await self._recovery.still_hold({n: p.progress.mark for n, p in partitions.items()})
 
+    def begin_anew(self) -> None:
+        """What was claimed is taken over, or somebody else's."""
+        self.claimed = {}
+
     async def clear_suspicion(self) -> None:
         """The group stops: whoever comes next does not come because we died."""
         calm = {n: structs.replace(p, takeovers=0) for n, p in self.claimed.items()}

@@ -89,6 +89,9 @@ class Logs:
             for _, offset in parts.deadlines.pop_due(now_ms[0]):
                 partition.on_deadline(offset, now_ms[0])
             out = parts.outbox.take()
+            for letter in out.dead_letters:
+                if letter.answer is None:  # nobody is told, such as of a repeat
+                    partition.on_acked(letter.record.offset, None)
             for answer in [*out.answers, *(d.answer for d in out.dead_letters if d.answer)]:
                 answers.append(answer)
                 partition.on_acked(answer.offset, self.results.end + len(answers))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from hybrid import Hybrid
+from hybrid import TTL_MS, Hybrid
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -189,3 +189,213 @@ def test_who_would_be_answered_alone_is_answered_in_company(
             assert world.answers[id_].status == "complete"
     assert len(world.parts.fetches.flights) == 0
     assert world.parts.outstanding.total("cpu") == 0
+
+
+class TestSingleFlight:
+    def test_the_same_miss_in_two_partitions_is_fetched_once(self) -> None:
+        world = Hybrid(partitions=2)
+        first, second = world.ask("a", "d"), world.ask("a", "d", at=1)
+        assert len(world.sent) == 2
+        world.reply("a", "d")
+        assert world.ids(first) == world.ids(second)
+        assert world.answers[second].status == "complete"
+
+    def test_a_query_waits_for_what_another_fetches_and_fetches_the_rest_itself(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("a", "d")
+        second = world.ask("a", "e", at=1)
+        assert [s.slot.layer for s in world.sent if s.task.query == second] == ["e"]
+        world.reply("e")
+        assert second not in world.answers
+        world.reply("a")
+        assert world.answers[second].status == "complete"
+
+    def test_a_waiter_fetches_itself_when_the_leader_failed(self) -> None:
+        world = Hybrid(partitions=2)
+        first, second = world.ask("d"), world.ask("d", at=1)
+        world.reply("d", to=first, status="error")
+        assert [sent.task.query for sent in world.sent] == [second]
+        world.reply("d")
+        assert (world.answers[first].status, world.answers[second].status) == ("failed", "complete")
+
+    def test_who_has_more_time_does_not_share_the_deadline_of_who_has_little(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("d", timeout_ms=100)
+        waiter = world.ask("d", at=1, timeout_ms=290)
+        assert [sent.task.query for sent in world.sent][1:] == [waiter]
+
+    def test_at_the_leaders_deadline_the_waiter_with_most_time_left_leads(self) -> None:
+        world = Hybrid(partitions=3)
+        world.ask("d", timeout_ms=900)
+        world.ask("d", at=1, timeout_ms=400)
+        world.after(500)
+        long = world.ask("d", at=2, timeout_ms=900)
+        assert len(world.sent) == 1
+        world.after(400)
+        assert [sent.task.query for sent in world.sent][1:] == [long]
+        world.reply("d", to=long)
+        assert world.answers[long].status == "complete"
+
+    def test_a_waiter_is_answered_at_its_own_deadline(self) -> None:
+        world = Hybrid(partitions=2)
+        leader = world.ask("a", "d")
+        waiter = world.ask("a", "d", at=1, timeout_ms=200)
+        world.reply("a")
+        world.after(200)
+        assert world.statuses(waiter) == {"a": "ok", "d": "timeout"}
+        assert leader not in world.answers
+
+    @pytest.mark.parametrize(
+        "second",
+        [{"max_age_ms": 0}, {"scope": "other"}, {"limit": 30}, {"priority": "high"}, {"n": 2}],
+        ids=lambda fields: next(iter(fields)),
+    )
+    def test_a_flight_that_is_not_good_enough_is_not_joined(self, second: Any) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("d")
+        world.after(1)
+        world.ask("d", at=1, **second)
+        assert len(world.sent) == 2
+
+    def test_who_asks_after_an_invalidation_does_not_join_a_fetch_from_before(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("d")
+        world.invalidate(layer="d")
+        world.ask("d", at=1)
+        assert [sent.task.generation for sent in world.sent] == [0, 1]
+
+    def test_a_waiter_goes_on_when_the_leaders_partition_is_lost(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("d")
+        waiter = world.ask("d", at=1)
+        world.lose(0)
+        world.reply("d", to=waiter)
+        assert world.answers[waiter].status == "complete"
+
+    def test_what_a_leader_needs_no_more_is_fetched_on_for_those_who_wait(self) -> None:
+        world = Hybrid(partitions=2)
+        leader = world.ask("a", "d", min_coverage=0.5)
+        waiter = world.ask("d", at=1)
+        world.reply("a")
+        world.after(600)
+        assert leader in world.answers
+        assert [sent.task.query for sent in world.sent] == [leader], "it is fetched twice"
+        world.reply("d", to=leader)
+        assert world.answers[waiter].status == "complete"
+        assert world.parts.outstanding.total("cpu") == 0
+
+    def test_at_the_deadline_of_who_was_answered_early_one_of_the_waiters_leads(self) -> None:
+        world = Hybrid(partitions=2)
+        leader = world.ask("a", "d", min_coverage=0.5)
+        world.after(100)
+        waiter = world.ask("d", at=1)
+        world.reply("a")
+        world.after(899)
+        assert leader in world.answers
+        assert world.sent[-1].task.query == leader
+        world.after(1)
+        assert world.sent[-1].task.query == waiter
+        world.reply("d", to=waiter)
+        assert world.answers[waiter].status == "complete"
+
+    def test_what_fails_after_its_leader_was_answered_is_fetched_by_a_waiter(self) -> None:
+        world = Hybrid(partitions=2)
+        leader = world.ask("a", "d", min_coverage=0.5)
+        waiter = world.ask("d", at=1)
+        world.reply("a")
+        world.after(600)
+        world.reply("d", to=leader, status="error")
+        world.reply("d", to=waiter)
+        assert world.answers[waiter].status == "complete"
+        assert len(world.parts.fetches.flights) == 0
+
+    def test_shards_that_came_before_and_after_their_leader_was_answered_make_one(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("a", "f", min_coverage=0.5)
+        waiter = world.ask("f", at=1)
+        shards = [sent for sent in world.sent if sent.slot.layer == "f"]
+        world.deliver(shards[0])
+        world.reply("a")
+        world.after(600)
+        for sent in shards[1:]:
+            world.deliver(sent)
+        assert world.answers[waiter].layers["f"].count == 6
+
+    def test_when_the_partition_of_who_was_answered_early_is_lost_a_waiter_leads(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("a", "d", min_coverage=0.5)
+        waiter = world.ask("d", at=1)
+        world.reply("a")
+        world.after(600)
+        world.lose(0)
+        world.reply("d", to=waiter)
+        assert world.answers[waiter].status == "complete"
+
+    def test_nobody_waits_for_a_worker_that_died(self) -> None:
+        world = Hybrid(partitions=2)
+        leader = world.ask("d")
+        waiter = world.ask("d", at=1)
+        route = ("cpu", world.sent[0].partition)
+        open_query = world.partitions[0].queries.find(0, leader)
+        assert open_query is not None
+        world.partitions[0].on_death(open_query, {route}, world.now_ms)
+        world.collect()
+        assert [sent.task.query for sent in world.sent] == [leader, waiter]
+        world.ask("d", n=1, at=1)
+        assert len(world.sent) == 2, "the new flight is joined"
+        world.reply("d", to=waiter)
+        assert world.answers[waiter].status == "complete"
+
+    def test_an_error_of_three_is_told_to_all(self) -> None:
+        world = Hybrid()
+        ids = [world.ask("d") for _ in range(50)]
+        for n in range(3):
+            assert len(world.sent) == 1
+            world.reply("d", status="error", error=f"broke {n}")
+        assert {world.answers[id_].layers["d"].error for id_ in ids[3:]} == {"broke 2"}
+        assert not world.sent
+        assert len(world.parts.fetches.flights) == 0
+
+    def test_what_is_refreshed_beside_a_miss_is_fetched_once(self) -> None:
+        world = Hybrid(partitions=2)
+        world.cached("a")
+        world.after(0.9 * TTL_MS)
+        for at in (0, 1):
+            world.ask("a", "b", at=at)
+        assert sorted(sent.slot.layer for sent in world.sent) == ["a", "b"]
+        world.reply("a", "b")
+        world.cached("a", n=7)
+        world.after(0.9 * TTL_MS)
+        world.ask("a", "c", n=7)
+        assert world.asked() == ["a", "c"]
+
+    def test_a_shared_execution_teaches_once(self) -> None:
+        world = Hybrid(partitions=2)
+        batch = world.parts.selector.telemetry.take_batch
+        batch()
+        ids = [world.ask("a", "d", at=n % 2) for n in range(200)]
+        world.after(30)
+        world.reply("a", "d")
+        assert all(world.answers[id_].status == "complete" for id_ in ids)
+        learned = batch()
+        assert learned is not None
+        assert {row.layer: (row.asked, row.ok) for row in learned.rows.layers} == {
+            "a": (1, 1), "d": (1, 1),
+        }  # fmt: skip
+        assert sum(row.count for row in learned.rows.plans) == 2, "one for each group"
+        assert sum(row.count for row in learned.rows.queries) == 200
+
+    def test_one_layer_after_another_goes_on_with_what_another_query_fetched(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("a")
+        waiter = world.ask("a", "b", at=1, strategy="sequential")
+        assert world.asked() == ["a"]
+        world.reply("a")
+        assert [(sent.task.query, sent.slot.layer) for sent in world.sent] == [(waiter, "b")]
+
+    def test_shards_are_shared_as_a_whole(self) -> None:
+        world = Hybrid(partitions=2)
+        world.ask("f")
+        waiter = world.ask("f", "a", at=1)
+        world.reply("a", "f")
+        assert world.answers[waiter].layers["f"].count == 6
