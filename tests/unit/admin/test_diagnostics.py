@@ -26,7 +26,6 @@ from anabranch.contract.events import (
 )
 from anabranch.contract.keys import order_key
 from anabranch.coordinator import Coordinator
-from anabranch.coordinator.background.stats_report import StatsReport
 from anabranch.errors import TopicError
 from anabranch.kafka.topics import ensure_topics
 from anabranch.layers.api import LayerSpec, Request, layer
@@ -378,19 +377,10 @@ class TestReport:
         async def body(pipeline: Pipeline) -> Any:
             producer = pipeline.broker.transport("x").producer("x")
             await producer.start()
-            parts = pipeline.coordinators["c0"].query
-            topic = parts.topics.health
-            report = StatsReport(
-                "another",
-                topic,
-                producer,
-                parts.cache,
-                parts.invalidations,
-                parts.stats,
-                parts.now_ms,
-            )
-            await report.publish()
-            await report.withdraw()
+            topic = pipeline.coordinators["c0"].query.topics.health
+            for value in (encode(ComponentStats("another")), None):
+                key = b"stats/another"
+                await producer.send_and_wait(topic, value, key=key, partition=0)
             await producer.stop()
             async with pipeline.diagnostics() as diagnostics:
                 return (await diagnostics.cluster_view()).stats

@@ -121,19 +121,8 @@ class StatsReport:
             orders=self._cache.latest_orders,
             components=self._components(),
         )
-        await self._send(_fitting(stats))
-
-    async def withdraw(self) -> None:
-        """Leave nothing behind: instances have new names with every start.
-
-        Raises:
-            BrokerError: as `publish`.
-        """
-        await self._send(None)
-
-    async def _send(self, value: bytes | None) -> None:
         key = f"stats/{self._instance}".encode()
-        await self._producer.send_and_wait(self._topic, value, key=key, partition=0)
+        await self._producer.send_and_wait(self._topic, _fitting(stats), key=key, partition=0)
 
 
 def _fitting(stats: ComponentStats) -> bytes:
