@@ -19,7 +19,7 @@ _NOTHING: Final = Raw(b"null")
 _NUMBERS: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _NO_NUMBERS: Final = bytes(set(range(256)) - set(b'0123456789eE",'))
 _LARGE: Final = b"0e000"
-_LONG: Final = b"0" * 300
+_LONG: Final = b"0" * 200
 """One of the two is in what is left of a number that no float holds; in that of some texts too."""
 
 
