@@ -44,7 +44,7 @@ _SOURCE_ORDER: Final[dict[Source, int]] = {
 _LARGEST: Final = MAX_SCORE
 
 
-class LayerPart(Struct, frozen=True):
+class LayerPart(Struct, frozen=True, gc=False):
     """What one layer (or a shard of it) found, best first, and where that came from.
 
     Attributes:
@@ -61,7 +61,7 @@ class LayerPart(Struct, frozen=True):
     weight: float = 1.0
 
 
-class Merged(Struct, frozen=True):
+class Merged(Struct, frozen=True, gc=False):
     """The joined items. `agreement` and `confidence` are 0..1."""
 
     items: list[AnswerItem]

@@ -29,11 +29,11 @@ class EncodedItem(Item, frozen=True, gc=False):
     data: Raw = _NOTHING
 
 
-class _EncodedResult(PartialResult):
+class _EncodedResult(PartialResult, gc=False):
     items: Annotated[list[EncodedItem], Meta(max_length=bounds.MAX_ITEMS)] = []  # noqa: RUF012
 
 
-class EncodedPartial(Partial, frozen=True):
+class EncodedPartial(Partial, frozen=True, gc=False):
     """A partial whose items are encoded ones."""
 
     results: Annotated[list[_EncodedResult], Meta(max_length=bounds.MAX_SLOTS)]

@@ -125,7 +125,7 @@ class Error(Struct, frozen=True, gc=False):
     message: str
 
 
-class Answer(Struct, frozen=True):
+class Answer(Struct, frozen=True, gc=False):
     """The one joined answer to a query, on `results` (and on `reply_to`)."""
 
     id: str
@@ -157,7 +157,7 @@ class TaskLayer(Struct, frozen=True, gc=False):
     attempt: bounds.Attempt = (0, 1)
 
 
-class Task(Struct, frozen=True):
+class Task(Struct, frozen=True, gc=False):
     """Work for one worker of a group, on `tasks.<group>.<priority>`.
 
     `deadline_ms` is absolute, Unix epoch milliseconds on the broker's clock. `key` and
@@ -177,7 +177,7 @@ class Task(Struct, frozen=True):
     generation: bounds.Count = 0
 
 
-class PartialResult(Struct):
+class PartialResult(Struct, gc=False):
     """What one layer (or shard) said, or why it said nothing."""
 
     layer: bounds.LayerName
@@ -196,7 +196,7 @@ class PartialResult(Struct):
     took_ms: bounds.Millis = 0.0
 
 
-class Partial(Struct, frozen=True):
+class Partial(Struct, frozen=True, gc=False):
     """Results of layers that finished together in one worker, on `partials`; never params."""
 
     query: bounds.CarriedId
