@@ -7,7 +7,7 @@ for, or beyond if it had no more. What is missing is named, and only that is to 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from anabranch.cache.eviction import Lru, Policy, S3Fifo
@@ -160,13 +160,24 @@ class CrossLayerCache:
         an order has killed, what has expired, what is larger than the cache, and what is no
         later than the slot that is there.
         """
+        return self.store_all(key, ((layer, slot),), now_ms)
+
+    def store_all(
+        self, key: Question | str, slots: Iterable[tuple[str, Slot]], now_ms: float
+    ) -> bool:
+        """Keep results of layers that came together: they stay or go as one."""
         record = self._records.get(key) or Record.of(key, self._invalidations.epoch)
-        if not slot.items:
-            slot.ttl_ms = min(slot.ttl_ms, empty_ttl_ms(key, slot.stored_ms))
-        if not self._is_admissible(record, layer, slot, now_ms):
-            self._statistics.drop("refused")
-            return False
-        return self._slot_store.put(record, layer, slot)
+        admitted = True
+        for layer, slot in slots:
+            if not slot.items:
+                slot.ttl_ms = min(slot.ttl_ms, empty_ttl_ms(key, slot.stored_ms))
+            if self._is_admissible(record, layer, slot, now_ms):
+                self._slot_store.put(record, layer, slot)
+            else:
+                self._statistics.drop("refused")
+                admitted = False
+        self._slot_store.make_room()
+        return admitted and bool(record.layers)
 
     def invalidate(
         self,
@@ -372,8 +383,7 @@ class CrossLayerCache:
             slots = read_back.slots
             for layer in slots:
                 self._slot_store.drop(read_back, layer, None)
-            for layer, slot in slots.items():
-                self.store(key, layer, slot, now_ms)
+            self.store_all(key, slots.items(), now_ms)
         return self._records.get(key)
 
     def _counted(self) -> Statistics:

@@ -191,7 +191,6 @@ class S3Fifo(Generic[E]):
             scores.append(frequency(entry) * entry.worth)
         score = min(scores)
         weakest = sample.pop(scores.index(score))
-        weakest.queue = _GONE
         self._live[_MAIN] -= 1
         order.extend(sample)
         return weakest, score

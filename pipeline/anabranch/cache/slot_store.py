@@ -46,11 +46,8 @@ class SlotStore:
         """What all of it takes of memory."""
         return self._records_bytes + self.tallies.size_bytes
 
-    def put(self, record: Record, layer: str, slot: Slot) -> bool:
-        """Hold a slot, in place of the one that is there; others may have to go.
-
-        True if it is held then, and was not what had to go.
-        """
+    def put(self, record: Record, layer: str, slot: Slot) -> None:
+        """Hold a slot, in place of the one that is there; `make_room` is to follow."""
         self._drop_view(record)
         is_new = not record.layers
         before = 0 if is_new else record.size_bytes
@@ -66,8 +63,6 @@ class SlotStore:
         self.slots += 1
         self.tallies.add(layer, record.scope, slot.tags)
         self._records_bytes += record.size_bytes - before
-        self._make_room()
-        return layer in record.layers
 
     def drop(self, record: Record, layer: str, cause: Cause | None) -> None:
         """Let a slot go, and with its last one the record. No cause: it goes elsewhere."""
@@ -88,7 +83,19 @@ class SlotStore:
         self._drop_view(record)
         record.set_view(view)
         self._records_bytes += view.size_bytes
-        self._make_room()
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Let go whatever is too much."""
+        while len(self.records) > self._max_entries or self.size_bytes > self.max_bytes:
+            record = self._policy.evict()
+            self._drop_view(record)
+            self._records_bytes -= record.size_bytes
+            for layer, tags, generation in record.marks():
+                self._uncount(record, layer, tags, generation)
+                self._on_drop("capacity")
+            record.clear()
+            self._forget(record)
 
     def _drop_view(self, record: Record) -> None:
         view = record.view
@@ -100,17 +107,6 @@ class SlotStore:
     def _uncount(self, record: Record, layer: str, tags: tuple[str, ...], generation: int) -> None:
         self.slots -= 1
         self.tallies.remove(layer, record.scope, tags, generation)
-
-    def _make_room(self) -> None:
-        while len(self.records) > self._max_entries or self.size_bytes > self.max_bytes:
-            record = self._policy.evict()
-            self._drop_view(record)
-            self._records_bytes -= record.size_bytes
-            for layer, tags, generation in record.marks():
-                self._uncount(record, layer, tags, generation)
-                self._on_drop("capacity")
-            record.clear()
-            self._forget(record)
 
     def _forget(self, record: Record) -> None:
         del self.records[record.key]

@@ -345,6 +345,19 @@ def test_a_lookup_after_an_order_is_as_before_where_it_did_not_concern() -> None
     assert ask(cache, "a") == first
 
 
+def test_an_earlier_order_that_is_read_later_changes_nothing_for_what_a_later_one_killed() -> None:
+    cache = CrossLayerCache()
+    cache.invalidate(generation=9, layer="a")
+    cache.invalidate(generation=3, layer="b")
+    assert not cache.store(KEY, "a", slot(generation=5), 0.0)
+
+
+def test_an_order_for_a_combination_leaves_the_counts_of_its_parts() -> None:
+    cache = holding("a", "b")
+    assert cache.invalidate(generation=5, layer="a", tags=["none"]) == 0
+    assert cache.invalidate(generation=6, layer="a") == 1
+
+
 def test_orders_are_counted_by_what_they_concern_and_only_once() -> None:
     cache = CrossLayerCache()
     for n in range(10):
@@ -460,6 +473,25 @@ def test_whoever_stores_is_told_whether_it_is_held() -> None:
     assert not all(held for _, held in told), "who is asked more often stays"
     assert told[-1][1] is not bool(ask(cache, "a", of=key(11)).missing)
     assert not any(not held and ask(cache, "a", of=key(n)).hits for n, held in told)
+
+
+def test_what_comes_together_stays_or_goes_as_one() -> None:
+    """One of the layers saves more for its room than those that are held, the others less."""
+    cache = CrossLayerCache(max_entries=4)
+    for n in range(4):
+        cache.store(key(n), "a", sized(1_000, cost_ms=50.0), 0.0)
+    came = [(layer, sized(1_000, cost_ms=cost_ms)) for layer, cost_ms in (("a", 1.0), ("b", 400.0))]
+    assert cache.store_all(key(4), came, 0.0)
+    assert ask(cache, "a", "b", of=key(4)).missing == ()
+    assert cache.stats()["evictions"]["capacity"] == 1
+
+
+def test_of_what_comes_together_the_second_of_a_layer_is_refused() -> None:
+    cache = CrossLayerCache()
+    first, second = slot(1), slot(2)
+    assert not cache.store_all(KEY, [("a", first), ("a", second), ("b", slot())], 0.0)
+    assert ask(cache, "a", "b").hits["a"] == first
+    assert cache.stats()["evictions"]["refused"] == 1
 
 
 def test_a_record_that_grows_makes_others_go() -> None:

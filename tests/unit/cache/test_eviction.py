@@ -124,6 +124,13 @@ def test_s3fifo_does_not_trade_equals() -> None:
     assert len(held & set(range(10))) >= 9
 
 
+def test_s3fifo_passes_over_the_others_of_a_sample_in_their_order() -> None:
+    policy = S3Fifo[Entry](10)
+    for n in range(10):
+        policy.add(Weighed((n,)))
+    assert [policy.evict().key[0] for _ in range(10)] == [0, 8, 7, 9, 1, 2, 3, 4, 5, 6]
+
+
 class PolicyMachine(RuleBasedStateMachine):
     """Adding, hitting, removing and evicting in any order: nobody is lost or evicted twice."""
 

@@ -72,8 +72,7 @@ class CacheFill:
             if (whole := _whole(came_ms, result, open_query)) is not None
             and (layer := self._registry.descriptor(result.layer)) is not None
         ]
-        for name, slot in slots:  # all of a partial is kept, or nothing
-            self._cache.store(key, name, slot, now_ms)
+        self._cache.store_all(key, slots, now_ms)  # all of a partial is kept, or nothing
         if open_query is not None:
             took_ms = sum(clamped_ms(result.took_ms) for result in partial.results)
             self._speculation.worked(took_ms)
