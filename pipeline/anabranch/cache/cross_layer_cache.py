@@ -111,7 +111,7 @@ class CrossLayerCache:
                 record.hits += 1
                 if self._touch is not None:
                     self._touch(record)
-                return Probe({layer: record.held(layer) for layer in layers}, memo=view.memo)
+                return Probe({layer: record.held(layer) for layer in layers})
             self._verify(record, now_ms)
         return self._look(record, key, layers, limit, max_age_ms, now_ms)
 
@@ -127,10 +127,10 @@ class CrossLayerCache:
     ) -> bool:
         """Keep what was made of `slots`, if they are still what is held; True if it is.
 
-        It is given out for just these layers and this limit, with the next `probe` or instead of
-        it (`prepared`), until any slot of the question changes, expires or is killed by an order.
-        `memo` is the caller's, whatever it is but None; of `memo_bytes` in memory, which count. It
-        must hold what changes with time as such: when each slot was stored, not its age.
+        `prepared` gives it out for just these layers and this limit, until any slot of the
+        question changes, expires or is killed by an order. `memo` is the caller's, whatever it is
+        but None; of `memo_bytes` in memory, which count. It must hold what changes with time as
+        such: when each slot was stored, not its age.
         `revision` is what else it was made from, such as weights: under another it is not given.
         """
         record = self._records.get(key)
@@ -363,8 +363,8 @@ class CrossLayerCache:
 
     def _is_admissible(self, record: Record, layer: str, slot: Slot, now_ms: float) -> bool:
         size_bytes = record.size_bytes + slot.size_bytes
-        held = record.get(layer)
-        if held is not None:
+        if layer in record.layers:
+            held = record.held(layer)
             if held.stored_ms >= slot.stored_ms:
                 return False
             size_bytes -= held.size_bytes

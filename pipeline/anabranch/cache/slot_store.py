@@ -48,21 +48,24 @@ class SlotStore:
 
     def put(self, record: Record, layer: str, slot: Slot) -> None:
         """Hold a slot, in place of the one that is there; `make_room` is to follow."""
-        self._drop_view(record)
+        if record.view is not None:
+            self._drop_view(record)
         is_new = not record.layers
-        before = 0 if is_new else record.size_bytes
-        old = record.get(layer)
+        old = record.held(layer) if layer in record.layers else None
         record.put(layer, slot)
         if is_new:
             self.records[record.key] = record
             self.read_back += record.named_by_digest
             self._policy.add(record)
-        elif old is not None:
+            self._records_bytes += record.size_bytes
+        else:
+            self._records_bytes += slot.size_bytes
+        if old is not None:
+            self._records_bytes -= old.size_bytes
             self._uncount(record, layer, old.tags, old.generation)
             self._on_drop("replaced")
         self.slots += 1
         self.tallies.add(layer, record.scope, slot.tags)
-        self._records_bytes += record.size_bytes - before
 
     def drop(self, record: Record, layer: str, cause: Cause | None) -> None:
         """Let a slot go, and with its last one the record. No cause: it goes elsewhere."""

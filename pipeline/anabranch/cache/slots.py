@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
@@ -73,13 +73,11 @@ class Probe(Struct):
         missing: layers to be fetched, in the order they were asked for.
         refresh: layers among `hits` with under a quarter of their TTL left; named only beside a
             partial miss, where fetching them costs no extra round.
-        memo: what was remembered of just these slots, for just these layers and this limit.
     """
 
     hits: dict[str, Slot]
     missing: tuple[str, ...] = ()
     refresh: tuple[str, ...] = ()
-    memo: Any = None
 
 
 def is_ageing(stored_ms: float, ttl_ms: int, now_ms: float) -> bool:

@@ -124,8 +124,8 @@ class CacheMachine(RuleBasedStateMachine):
                 assert not self.dead(key, layer, slot)
                 assert slot.complete or slot.limit >= limit
                 assert max_age_ms is None or self.now_ms - slot.stored_ms <= max_age_ms > 0
-            assert probe.memo is None or probe.memo == memo_of(key, wanted, limit, probe.hits)
-            assert memo is None or (probe.memo == memo and not probe.missing)
+            assert memo is None or not probe.missing
+            assert memo is None or memo == memo_of(key, wanted, limit, probe.hits)
             assert not probe.refresh or (probe.missing and set(probe.refresh) <= set(probe.hits))
             if not probe.missing:
                 self.served = (key, wanted, limit, dict(probe.hits))
