@@ -304,7 +304,7 @@ def replicas(config: Config) -> int:
     async def create(self: MemoryAdmin, topics: Any, replication: int) -> None:
         asked.append(replication)
         for name, state in topics.items():
-            self._broker.create(name, state.partitions, state.settings)
+            self._cluster.create(name, state.partitions, state.settings)
 
     async def body() -> None:
         await ensure_topics(MemoryBroker().transport(), config, [])
