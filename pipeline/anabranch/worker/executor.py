@@ -236,17 +236,14 @@ def _request(job: Job, slot: TaskLayer) -> Request:
 
 
 def _found(slot: TaskLayer, limit: int, result: Result) -> PartialResult:
-    items = list(result.items[:limit])
-    complete = result.complete
-    if complete is None:
-        complete = len(result.items) < limit
+    found, complete = result.items, result.complete
     return PartialResult(
         layer=slot.layer,
         shard=slot.shard,
         shards=slot.shards,
         attempt=slot.attempt,
-        items=items,
-        complete=complete and len(items) == len(result.items),
+        items=list(found[:limit]),
+        complete=len(found) <= limit and (len(found) < limit if complete is None else complete),
         ttl_ms=result.ttl_ms,
         tags=list(result.tags),
     )
