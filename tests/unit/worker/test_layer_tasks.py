@@ -207,6 +207,42 @@ def test_a_layer_that_cancels_its_task_before_it_waits_is_an_error_whatever_it_w
     assert {r.error for r in results.values()} == {"the layer cancelled itself"}
 
 
+def test_what_a_layer_waits_for_is_cancelled_with_it_from_the_first_step_on() -> None:
+    inner: list[asyncio.Task[None]] = []
+
+    async def ask(_: Request) -> list[Item]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        inner.append(asyncio.create_task(asyncio.sleep(0.5)))
+        await inner[0]
+        raise AssertionError
+
+    async def later(_: Request) -> list[Item]:
+        await asyncio.sleep(0.9)
+        return ITEMS
+
+    results = by_layer({"a": ask, "b": later}, (("a", "b"), 1_000))
+    assert results["a"].error == "the layer cancelled itself"
+    assert inner[0].cancelled()
+
+
+def test_a_call_that_cancels_its_task_and_answers_costs_the_next_of_its_layer_nothing() -> None:
+    async def ask(request: Request) -> list[Item]:
+        task = asyncio.current_task()
+        assert task is not None
+        if not asked:
+            task.cancel()
+        asked.append(request)
+        if len(asked) > 1:
+            await asyncio.sleep(0.001)
+        return ITEMS
+
+    asked: list[Request] = []
+    results = execute({"a": ask}, *[(("a",), 1_000)] * 3)
+    assert [r.status for partial in results for r in partial.results] == ["ok"] * 3
+
+
 def test_whoever_looks_at_the_task_of_a_layer_sees_where_it_waits() -> None:
     seen: list[str] = []
 
