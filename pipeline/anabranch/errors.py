@@ -96,15 +96,7 @@ class ProduceError(BrokerError):
 
 
 class RecordRefused(ProduceError):
-    """The broker does not take this record, now or later (it is too large, say); others it does.
-
-    Attributes:
-        alone: False if it went in a batch with others: any of them may be the reason.
-    """
-
-    def __init__(self, message: str, *, alone: bool = True) -> None:
-        super().__init__(message)
-        self.alone = alone
+    """The broker does not take this record, now or later (it is too large, say); others it does."""
 
 
 class ProducerFenced(BrokerError):

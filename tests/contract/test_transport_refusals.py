@@ -14,14 +14,9 @@ LIMIT = 20_000
 
 
 async def _send_all(producer: Producer, topic: str, *sizes: int) -> list[Acked | BaseException]:
-    """Hand all over at once; whoever was refused in a batch with others is sent again, alone."""
+    """Hand all over at once, and wait for what becomes of each."""
     sent = [await producer.send(topic, b"x" * size, partition=0) for size in sizes]
-    outcomes = await asyncio.gather(*sent, return_exceptions=True)
-    for n, outcome in enumerate(outcomes):
-        if isinstance(outcome, RecordRefused) and not outcome.alone:
-            again = await producer.send(topic, b"x" * sizes[n], partition=0, alone=True)
-            (outcomes[n],) = await asyncio.gather(again, return_exceptions=True)
-    return outcomes
+    return await asyncio.gather(*sent, return_exceptions=True)
 
 
 @where("create_topics")

@@ -179,9 +179,7 @@ def _fitting(headers: Headers) -> Iterator[tuple[str, bytes]]:
         yield name, content
 
 
-async def send_smaller(
-    producer: Producer, dlq: str, letter: DeadLetter, error: RecordRefused
-) -> bool:
+async def send_smaller(producer: Producer, dlq: str, letter: DeadLetter) -> bool:
     """Send a letter that the broker refused again, with less and less of the record in it.
 
     Returns:
@@ -190,15 +188,12 @@ async def send_smaller(
     Raises:
         ProduceError: it was not acknowledged.
     """
-    while True:
-        if error.alone:
-            less = smaller(letter)
-            if less is None:
-                return False
-            letter = less
+    less = smaller(letter)
+    while less is not None:
         try:
-            await (await producer.send(dlq, **letter._asdict(), alone=True))
-        except RecordRefused as again:
-            error = again
+            await (await producer.send(dlq, **less._asdict()))
+        except RecordRefused:
+            less = smaller(less)
         else:
             return True
+    return False

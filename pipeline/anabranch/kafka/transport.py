@@ -70,13 +70,11 @@ class Record(NamedTuple):
     leader_epoch: int = -1
 
 
-class Acked(Protocol):
-    """What the broker acknowledged."""
+class Acked(NamedTuple):
+    """Where the broker has appended a record."""
 
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
+    partition: int
+    offset: int
 
 
 class ProducerRecord(NamedTuple):
@@ -126,19 +124,15 @@ class Producer(Protocol):
         key: bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
-        alone: bool = False,
     ) -> asyncio.Future[Acked]:
         """Hand a record over. Waits only for room; the future is its acknowledgement.
 
-        The future fails with `RecordRefused`, or with the client library's own error: whoever
-        waits for it at once takes `send_and_wait`.
-
-        Args:
-            alone: not in one batch with others: what is refused then is this record.
+        The future fails with `RecordRefused` if the broker does not take this record (whatever
+        becomes of those that share its batch), with `TopicError`, `ProducerFenced` or another
+        `ProduceError` if it is not acknowledged.
 
         Raises:
             TopicError: the topic or partition does not exist.
-            RecordRefused: it is larger than anything that may be sent.
             ProduceError: it cannot be sent.
         """
         ...

@@ -77,12 +77,8 @@ class Publisher:
     async def dead_letter(self, record: Record, error: Exception) -> None:
         """A task that nobody could read."""
         letter = letter_of(self._instance, str(error), record, stack=stack_digest(error))
-        try:
-            sent = await self._producer.send(self._topics.dlq, **letter._asdict())
-        except RecordRefused as refusal:
-            self._send_smaller(letter, refusal)
-        else:
-            self._track(sent, refused=partial(self._send_smaller, letter))
+        sent = await self._producer.send(self._topics.dlq, **letter._asdict())
+        self._track(sent, refused=partial(self._send_smaller, letter))
 
     async def can_reply(self, partition: int) -> bool:
         """Whether `partials` has the partition; asks again if it may have grown."""
@@ -161,10 +157,10 @@ class Publisher:
     # ── dead letters ───────────────────────────────────────────────────────────────────────
 
     def _send_smaller(self, letter: DeadLetter, error: RecordRefused) -> None:
-        """The broker does not take a letter, or did not take its neighbours'."""
+        """The broker does not take a letter."""
 
         async def again() -> None:
-            if not await send_smaller(self._producer, self._topics.dlq, letter, error):
+            if not await send_smaller(self._producer, self._topics.dlq, letter):
                 log.error("a dead letter is lost: %s", error)
 
         self._track(asyncio.ensure_future(again()))

@@ -67,17 +67,13 @@ class DeadLetters:
 
     async def _send(self, letter: DeadLetter, done: Callable[[], None]) -> None:
         await self._fencing.ensure_member()
-        try:
-            future = await self._producer.send(self._topic, **letter._asdict())
-        except RecordRefused as error:
-            self._in_flight.run(self._again(letter, done, error))
-        else:
-            self._in_flight.track(future, lambda _: done(), partial(self._again, letter, done))
+        sent = await self._producer.send(self._topic, **letter._asdict())
+        self._in_flight.track(sent, lambda _: done(), partial(self._again, letter, done))
 
     async def _again(
         self, letter: DeadLetter, done: Callable[[], None], error: RecordRefused
     ) -> None:
-        if not await send_smaller(self._producer, self._topic, letter, error):
+        if not await send_smaller(self._producer, self._topic, letter):
             self._counters.letters_lost += 1
             log.error("a dead letter is lost: %s", error)
         done()

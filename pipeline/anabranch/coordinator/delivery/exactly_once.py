@@ -210,7 +210,7 @@ class ExactlyOnce:
                 for out, outcome in zip(answers, await sent, strict=True)
             ]
             for out, future in zip(copies, copied, strict=True):
-                await self._copied(queue, out, future)
+                await self._copied(out, future)
         except Exception as error:
             self._reply_topics.blame([sent], list(zip(copies, copied, strict=True)))
             if isinstance(error, BrokerError):
@@ -235,27 +235,20 @@ class ExactlyOnce:
             return await self._refused.instead(out, outcome, alone)
         return outcome
 
-    async def _copied(self, queue: _Queue, out: AnswerOut, sent: asyncio.Future[Acked]) -> None:
+    async def _copied(self, out: AnswerOut, sent: asyncio.Future[Acked]) -> None:
         """A copy that the broker refuses costs itself: the transaction goes on without it."""
         try:
             await sent
         except (RecordRefused, TopicError) as error:
-            if isinstance(error, RecordRefused) and not error.alone:
-                await self._copied(queue, out, await self._send_copy(queue, out, alone=True))
-                return
             self._counters.replies_lost += 1
             await self._dead_letters.reply(out, error)
 
-    async def _send_copy(
-        self, queue: _Queue, out: AnswerOut, *, alone: bool = False
-    ) -> asyncio.Future[Acked]:
+    async def _send_copy(self, queue: _Queue, out: AnswerOut) -> asyncio.Future[Acked]:
         """Hand a copy over; a topic that was there a moment ago must not hold up the others."""
         topic = out.reply_to or ""
         try:
             async with asyncio.timeout(_COPY_TIMEOUT_S):
-                return await queue.producer.send(
-                    topic, out.value, key=out.key, headers=out.headers, alone=alone
-                )
+                return await queue.producer.send(topic, out.value, key=out.key, headers=out.headers)
         except (BrokerError, TimeoutError) as error:
             self._reply_topics.refused(topic)
             raise ProduceError(f"a copy was not taken by {topic}: {error!r}") from error

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaTopicPartition
@@ -24,9 +23,12 @@ from aiokafka.producer.message_accumulator import MessageBatch
 
 from anabranch.errors import RecordRefused
 from anabranch.kafka.client.failures import produce_error
-from anabranch.kafka.transport import Outcome, ProducerRecord
+from anabranch.kafka.client.refusals import BatchRefusedError
+from anabranch.kafka.transport import Acked, Outcome, ProducerRecord
 
 __all__ = ["Batching"]
+
+T = TypeVar("T")
 
 
 class Batching:
@@ -40,7 +42,8 @@ class Batching:
         self._client = client
         self._accumulator = client._message_accumulator
         self._timeout_s = timeout_s
-        self._open: set[asyncio.Future[Sequence[Outcome]]] = set()
+        self._new_future = asyncio.get_running_loop().create_future
+        self._open: set[asyncio.Future[Any]] = set()
         self._resending: set[asyncio.Task[None]] = set()
 
     async def send(
@@ -51,13 +54,21 @@ class Batching:
         Raises:
             KafkaError: there is no room, the client was closed, or is in no transaction.
         """
+        return await self._hand_over(_Delivery(at, records, self._new_future()))
+
+    async def send_one(
+        self, at: KafkaTopicPartition, record: ProducerRecord
+    ) -> asyncio.Future[Acked]:
+        """The same with one, whose refusal is the future's error."""
+        return await self._hand_over(_SingleDelivery(at, [record], self._new_future()))
+
+    async def _hand_over(self, delivery: _Delivery[T]) -> asyncio.Future[T]:
         manager = self._client._txn_manager
         if manager.transactional_id is not None and not manager.is_in_transaction():
             raise IllegalOperation("not in a transaction")
-        delivery = _Delivery(at, records)
         self._open.add(delivery.done)
         delivery.done.add_done_callback(self._open.discard)
-        await self._append(delivery, 0, len(records))
+        await self._append(delivery, 0, len(delivery.records))
         return delivery.done
 
     async def settled(self, timeout_s: float) -> None:
@@ -71,7 +82,7 @@ class Batching:
             sent.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
 
     async def _append(
-        self, delivery: _Delivery, first: int, end: int, *, apart: bool = False
+        self, delivery: _Delivery[Any], first: int, end: int, *, apart: bool = False
     ) -> None:
         """Put records into batches: those that wait, or others that are shared with nobody."""
         give_up_s = time.monotonic() + self._timeout_s
@@ -81,7 +92,9 @@ class Batching:
                 count = self._fill(waiting[-1], delivery, first, end)
             elif waiting:
                 count = 0
-            elif (refusal := self._too_large(delivery.records[first])) is not None:
+            elif (
+                refusal := self._too_large(delivery.at.topic, delivery.records[first])
+            ) is not None:
                 delivery.refused(first, refusal)
                 count = 1
             else:
@@ -95,7 +108,7 @@ class Batching:
                 await self._room(waiting[-1], give_up_s - time.monotonic())
             first += count
 
-    def _fill(self, batch: MessageBatch, delivery: _Delivery, first: int, end: int) -> int:
+    def _fill(self, batch: MessageBatch, delivery: _Delivery[Any], first: int, end: int) -> int:
         """How many records it had room for."""
         append = batch._builder.append
         leading: Any = None
@@ -107,9 +120,7 @@ class Batching:
             leading = leading or appended
             count += 1
         if count:
-            sent: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            sent.add_done_callback(partial(self._sent, delivery, first, count))
-            batch._msg_futures.append((sent, leading))
+            batch._msg_futures.append((_Slice(delivery, first, count, self._refused), leading))
         return count
 
     async def _room(self, full: MessageBatch, timeout_s: float) -> None:
@@ -120,28 +131,20 @@ class Batching:
             self._accumulator._waiter_future.set_result(None)
         await full.wait_drain(timeout_s)
 
-    def _too_large(self, record: ProducerRecord) -> RecordRefused | None:
+    def _too_large(self, topic: str, record: ProducerRecord) -> RecordRefused | None:
         """Only what stands first in its batch may be larger than a batch."""
         try:
             self._client._serialize(record.key, record.value, list(record.headers))
         except MessageSizeTooLargeError as error:
-            return RecordRefused(str(error))
+            return RecordRefused(f"sending to {topic}: {error}")
         return None
 
-    def _sent(self, delivery: _Delivery, first: int, count: int, sent: asyncio.Future[Any]) -> None:
-        error = sent.exception()
-        if error is None:
-            delivery.appended(first, count, sent.result().offset)
-        elif not isinstance(error, RecordRefused):
-            delivery.failed(error)
-        elif error.alone:
-            delivery.refused(first, error)
-        else:
-            again = asyncio.ensure_future(self._send_halves(delivery, first, count))
-            self._resending.add(again)
-            again.add_done_callback(self._resending.discard)
+    def _refused(self, delivery: _Delivery[Any], first: int, count: int) -> None:
+        again = asyncio.ensure_future(self._send_halves(delivery, first, count))
+        self._resending.add(again)
+        again.add_done_callback(self._resending.discard)
 
-    async def _send_halves(self, delivery: _Delivery, first: int, count: int) -> None:
+    async def _send_halves(self, delivery: _Delivery[Any], first: int, count: int) -> None:
         middle, end = first + count // 2, first + count
         try:
             await self._append(delivery, first, middle, apart=True)
@@ -150,19 +153,19 @@ class Batching:
             delivery.failed(error)
 
 
-class _Delivery:
+class _Delivery(Generic[T]):
     """What became of the records of one call.
 
     Attributes:
         done: its result says it once all of it is known.
     """
 
-    def __init__(self, at: KafkaTopicPartition, records: Sequence[ProducerRecord]) -> None:
+    def __init__(
+        self, at: KafkaTopicPartition, records: Sequence[ProducerRecord], done: asyncio.Future[T]
+    ) -> None:
         self.at: Final = at
         self.records: Final = records
-        self.done: Final[asyncio.Future[Sequence[Outcome]]] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.done: Final = done
         self._outcomes: list[Outcome] = []
         self._unknown = len(records)
         if not records:
@@ -191,4 +194,63 @@ class _Delivery:
 
     def _tell(self, outcomes: Sequence[Outcome]) -> None:
         if not self.done.done():
-            self.done.set_result(outcomes)
+            self._settle(outcomes)
+
+    def _settle(self, outcomes: Any) -> None:
+        self.done.set_result(outcomes)
+
+
+class _Slice:
+    """Records of a delivery that share a batch, where aiokafka's batch keeps a future for each.
+
+    Args:
+        refused: called with the rest if the batch is refused, and others are in it.
+    """
+
+    __slots__ = ("_count", "_delivery", "_first", "_refused", "_settled")
+
+    def __init__(
+        self,
+        delivery: _Delivery[Any],
+        first: int,
+        count: int,
+        refused: Callable[[_Delivery[Any], int, int], None],
+    ) -> None:
+        self._delivery = delivery
+        self._first = first
+        self._count = count
+        self._refused = refused
+        self._settled = False
+
+    def done(self) -> bool:
+        return self._settled
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> None:
+        """Nothing to be told of: it is the delivery's future that fails."""
+
+    def set_result(self, leading: Any) -> None:
+        self._settled = True
+        self._delivery.appended(self._first, self._count, leading.offset)
+
+    def set_exception(self, error: BaseException) -> None:
+        self._settled = True
+        if isinstance(error, RecordRefused):
+            self._delivery.refused(self._first, error)
+        elif isinstance(error, BatchRefusedError):
+            self._refused(self._delivery, self._first, self._count)
+        else:
+            self._delivery.failed(error)
+
+
+class _SingleDelivery(_Delivery[Acked]):
+    """Of one record."""
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        [outcome] = outcomes
+        if isinstance(outcome, RecordRefused):
+            self.done.set_exception(outcome)
+        else:
+            self.done.set_result(Acked(self.at.partition, outcome))

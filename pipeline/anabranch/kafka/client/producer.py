@@ -89,15 +89,13 @@ class KafkaProducer:
         key: bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
-        alone: bool = False,
     ) -> asyncio.Future[Acked]:
-        send = self._send_alone if alone else self._send
         _check(topic, key, value)
         return await self._handed_over(
             self._running,
             topic,
             partition,
-            send(topic, value, key=key, partition=partition, headers=list(headers)),
+            self._send(topic, partition, ProducerRecord(value, key, headers)),
         )
 
     async def send_batch(
@@ -118,13 +116,7 @@ class KafkaProducer:
         partition: int | None = None,
         headers: Headers = (),
     ) -> Acked:
-        sent = await self.send(topic, value, key=key, partition=partition, headers=headers)
-        try:
-            return await sent
-        except BrokerError:
-            raise
-        except Exception as error:
-            raise produce_error(error, topic) from error
+        return await (await self.send(topic, value, key=key, partition=partition, headers=headers))
 
     async def partitions(self, topic: str) -> int:
         return await count_partitions(self._running.client, topic, self._config.request_timeout_ms)
@@ -135,57 +127,26 @@ class KafkaProducer:
         return await self._lookup.partitions(topic)
 
     async def _send(
-        self,
-        topic: str,
-        value: bytes | None,
-        *,
-        key: bytes | None,
-        partition: int | None,
-        headers: list[tuple[str, bytes]],
+        self, topic: str, partition: int | None, record: ProducerRecord
     ) -> asyncio.Future[Acked]:
-        client = self._running
-        sent: asyncio.Future[Acked]
-        known = has_partition(client.client, topic, partition)
-        if not known or client._txn_manager.transactional_id is not None:
-            sent = await client.send(topic, value, key=key, partition=partition, headers=headers)
-            return sent
-        # The same without two sets of all partitions for each record.
-        client._serialize(key, value, headers)
-        sent = await client._message_accumulator.add_message(
-            KafkaTopicPartition(topic, partition),
-            key,
-            value,
-            self._config.request_timeout_ms / 1000,
-            headers=headers,
-        )
-        return sent
-
-    async def _send_alone(
-        self,
-        topic: str,
-        value: bytes | None,
-        *,
-        key: bytes | None,
-        partition: int | None,
-        headers: list[tuple[str, bytes]],
-    ) -> asyncio.Future[Acked]:
-        client = self._running
-        batch = client.create_batch()
-        batch.append(key=key, value=value, timestamp=None, headers=headers)
-        batch.close()
-        await client.client._wait_on_metadata(topic)
-        to = client._partition(topic, partition, None, None, key, value)
-        sent: asyncio.Future[Acked] = await client.send_batch(batch, topic, partition=to)
-        return sent
+        to = await self._place(topic, partition, record)
+        return await self._batching.send_one(to, record)
 
     async def _send_batch(
         self, topic: str, partition: int, records: Sequence[ProducerRecord]
     ) -> asyncio.Future[Sequence[Outcome]]:
+        return await self._batching.send(await self._place(topic, partition), records)
+
+    async def _place(
+        self, topic: str, partition: int | None, record: ProducerRecord | None = None
+    ) -> KafkaTopicPartition:
+        """That partition, or else one for the record's key."""
         client = self._running
         if not has_partition(client.client, topic, partition):
             await client.client._wait_on_metadata(topic)
-            client._partition(topic, partition, None, None, None, None)
-        return await self._batching.send(KafkaTopicPartition(topic, partition), records)
+            key = None if record is None else record.key
+            partition = client._partition(topic, partition, None, None, key, None)
+        return KafkaTopicPartition(topic, partition)
 
     async def _handed_over(
         self,

@@ -19,9 +19,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.producer.message_accumulator import MessageBatch
 
-from anabranch.errors import RecordRefused, TopicError
+from anabranch.errors import ProduceError, RecordRefused, TopicError
 
-__all__ = ["REFUSALS", "watch_refusals"]
+__all__ = ["REFUSALS", "BatchRefusedError", "watch_refusals"]
 
 
 class InvalidRecordError(kafka.BrokerResponseError):  # type: ignore[misc]
@@ -45,8 +45,12 @@ REFUSALS: Final = (
 _LEAST_BATCH_BYTES: Final = 1_024
 
 
+class BatchRefusedError(ProduceError):
+    """The broker does not take a batch: any of its records may be the reason."""
+
+
 def watch_refusals(client: AIOKafkaProducer) -> None:
-    """Have a producer survive refusals: its records fail with `RecordRefused`, the next do not."""
+    """Have a producer survive refusals: what is refused fails, what follows it does not."""
     sender = client._sender
     send = sender._send_produce_req
 
@@ -63,10 +67,9 @@ def _fail(client: AIOKafkaProducer, batch: MessageBatch, exception: BaseExceptio
         _give_back(client, batch)
         if batch.record_count > 1 and isinstance(exception, kafka.MessageSizeTooLargeError):
             _shrink(client, len(batch.get_data_buffer()) // 2)
-        exception = RecordRefused(
-            f"sending to {batch.tp.topic}: {str(exception) or type(exception).__name__}",
-            alone=batch.record_count == 1,
-        )
+        kind = RecordRefused if batch.record_count == 1 else BatchRefusedError
+        text = f"sending to {batch.tp.topic}: {str(exception) or type(exception).__name__}"
+        exception = kind(text)
     elif isinstance(exception, kafka.TopicAuthorizationFailedError):
         _give_back(client, batch)
         exception = TopicError(f"sending to {batch.tp.topic}: {exception}")

@@ -156,9 +156,11 @@ class Topic:
             raise TopicError(f"{self.name} has no partition {partition}, but {len(self.logs)}")
         return self.logs[partition]
 
-    def refusal(self, key: bytes | None, value: bytes | None, headers: Headers) -> str | None:
-        """Why the broker does not take a record, or None if it does."""
-        most = int(self.settings.get("max.message.bytes", MAX_MESSAGE_BYTES))
+    def refusal(
+        self, key: bytes | None, value: bytes | None, headers: Headers, request_bytes: int
+    ) -> str | None:
+        """Why neither broker nor client takes a record, or None if they do."""
+        most = min(int(self.settings.get("max.message.bytes", MAX_MESSAGE_BYTES)), request_bytes)
         size = size_of(key, value, headers)
         if size > most:
             return f"{self.name}: a record of {size:,} bytes, over {most:,}"

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from anabranch.errors import BrokerError, ProduceError, RecordRefused
 from anabranch.kafka.transport import (
@@ -18,7 +18,7 @@ from anabranch.kafka.transport import (
     TopicPartition,
 )
 from anabranch.testing.memory.cluster import Cluster
-from anabranch.testing.memory.log import Log, Topic, partition_of, size_of
+from anabranch.testing.memory.log import Log, Topic, partition_of
 from anabranch.testing.memory.network import Pipe, Process
 
 __all__ = ["MemoryProducer"]
@@ -27,11 +27,6 @@ T = TypeVar("T")
 
 _MAX_REQUEST_BYTES: Final = 5_500_000
 """As the real client refuses what no broker would take."""
-
-
-class _Ack(NamedTuple):
-    partition: int
-    offset: int
 
 
 class MemoryProducer:
@@ -60,22 +55,19 @@ class MemoryProducer:
         key: bytes | None = None,
         partition: int | None = None,
         headers: Headers = (),
-        alone: bool = False,
     ) -> asyncio.Future[Acked]:
         self._process.check()
         into = self._cluster.topic(topic)
         record = ProducerRecord(value, key, headers)
         _check(topic, record)
-        if (refusal := _over_any_request(topic, record)) is not None:
-            raise refusal
         log = into.log(self._choose(into, key) if partition is None else partition)
         own_ms = self._own_ms(into)
 
-        def land() -> _Ack:
+        def land() -> Acked:
             outcome = self._append(into, log, record, own_ms)
             if isinstance(outcome, RecordRefused):
                 raise outcome
-            return _Ack(log.partition.partition, outcome)
+            return Acked(log.partition.partition, outcome)
 
         return self._travel(log, land)
 
@@ -90,10 +82,7 @@ class MemoryProducer:
         own_ms = self._own_ms(into)
 
         def land() -> Sequence[Outcome]:
-            outcomes = [
-                _over_any_request(topic, record) or self._append(into, log, record, own_ms)
-                for record in records
-            ]
+            outcomes = [self._append(into, log, record, own_ms) for record in records]
             if any(isinstance(outcome, RecordRefused) for outcome in outcomes):
                 return outcomes
             return range(log.end - len(records), log.end)
@@ -138,7 +127,7 @@ class MemoryProducer:
 
     def _append(self, into: Topic, log: Log, record: ProducerRecord, own_ms: int | None) -> Outcome:
         value, key, headers = record
-        if (refusal := into.refusal(key, value, headers)) is not None:
+        if (refusal := into.refusal(key, value, headers, _MAX_REQUEST_BYTES)) is not None:
             return RecordRefused(refusal)
         stamp = self._cluster.stamp() + log.ahead_ms if own_ms is None else own_ms
         offset = log.append(key, value, tuple(headers), stamp, into.timestamp_type)
@@ -178,10 +167,3 @@ class MemoryProducer:
 def _check(topic: str, record: ProducerRecord) -> None:
     if record.key is None and record.value is None:
         raise ProduceError(f"{topic}: a record needs a key or a value")
-
-
-def _over_any_request(topic: str, record: ProducerRecord) -> RecordRefused | None:
-    size = size_of(record.key, record.value, record.headers)
-    if size <= _MAX_REQUEST_BYTES:
-        return None
-    return RecordRefused(f"{topic}: a record of {size:,} bytes, over {_MAX_REQUEST_BYTES:,}")

@@ -157,17 +157,16 @@ async def test_an_error_of_ours_passes_as_it_is_and_is_not_its_own_cause() -> No
     assert raised.value.__cause__ is None
 
     class Client:
-        async def send(self, *_: object, **__: object) -> asyncio.Future[None]:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            future.set_exception(RecordRefused("too large"))
-            return future
-
         class client:  # noqa: N801
             cluster = ClusterMetadata()
             _topics: ClassVar[set[str]] = set()
 
+            @staticmethod
+            async def _wait_on_metadata(topic: str) -> None:
+                raise TopicError("no rights")
+
     producer = KafkaProducer("p", KafkaConfig(), {})
     producer._client = Client()
-    with pytest.raises(RecordRefused) as raised:
+    with pytest.raises(TopicError) as raised:
         await producer.send_and_wait("t", b"v")
     assert raised.value.__cause__ is None

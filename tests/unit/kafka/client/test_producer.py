@@ -11,6 +11,7 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka.structs import PartitionMetadata
 
 from anabranch.config.settings import KafkaConfig
+from anabranch.kafka.client.batching import Batching
 from anabranch.kafka.client.producer import KafkaProducer
 
 TOPIC = "t"
@@ -31,6 +32,7 @@ async def client() -> AsyncIterator[AIOKafkaProducer]:
 async def producer(client: AIOKafkaProducer) -> KafkaProducer:
     producer = KafkaProducer("p", KafkaConfig(), {})
     producer._client = client
+    producer._batching = Batching(client, 1.0)
     return producer
 
 
