@@ -10,7 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from anabranch.contract.events import MemberHealth
 from anabranch.contract.plan import GroupLoad
-from anabranch.dispatch.group_health import MEMBER_SILENCE_MS, GroupHealth
+from anabranch.dispatch.group_health import (
+    MAX_PARTITIONS_HELD,
+    MEMBER_SILENCE_MS,
+    GroupHealth,
+)
 
 State = Literal["starting", "ready", "draining", "stopped"]
 GROUPS = ("io", "cpu")
@@ -45,6 +49,24 @@ def test_a_clock_that_is_set_back_brings_them_back() -> None:
     health.hear("w1", worker("w1"), 0.0)
     assert health.load("io", 10_000.0) == GroupLoad(0)
     assert health.load("io", 1.0) == GroupLoad(1)
+
+
+def test_who_starts_anew_under_the_name_of_one_that_worked_has_replaced_it() -> None:
+    health = GroupHealth()
+    for state, dead in (("starting", []), ("ready", []), ("ready", []), ("starting", ["w1"])):
+        health.hear("w1", MemberHealth("w1", "worker", state, "io"), 5.0)  # type: ignore[arg-type]
+        assert [member.instance for member, _ in health.deaths()] == dead
+
+
+def test_partitions_are_told_again_when_others_have_given_theirs_back() -> None:
+    health, all_of_them = GroupHealth(), [0] * MAX_PARTITIONS_HELD
+    for _ in range(3):
+        for key in ("w1", "w2"):
+            said = MemberHealth(key, "worker", "ready", "io", partitions=all_of_them)
+            health.hear(key, said, 0.0)
+        assert [len(it.partitions) for it in health.workers("io", 0.0)] == [MAX_PARTITIONS_HELD, 0]
+        health.forget("w1")
+        health.forget("w2")
 
 
 class GroupHealthMachine(RuleBasedStateMachine):

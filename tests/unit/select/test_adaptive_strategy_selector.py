@@ -75,6 +75,7 @@ class TestCache:
         found = selector().decide(context(("a", "b"), cached=("c",), strategy="cache"))
         assert (found.strategy, found.arms, found.order) == ("cache", {}, ())
         assert "a, b left out" in found.reason
+        assert found.confidence == 0.5
 
     def test_above_the_threshold_the_rest_is_left_out_if_coverage_allows_it(self) -> None:
         asked = context(("e",), cached=("a", "b", "c", "d"), min_coverage=0.8)

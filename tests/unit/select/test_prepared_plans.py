@@ -11,7 +11,7 @@ from lessons import context, outcome
 from anabranch.contract.plan import Decision, GroupLoad, PlanContext
 from anabranch.contract.rows import LayerSum, PlanSum
 from anabranch.contract.telemetry import ExecutionTelemetry, telemetry_of
-from anabranch.learn.cost_model import CostModel
+from anabranch.learn.cost_model import CostModel, CostPriors
 from anabranch.learn.dependency_graph import DependencyGraph
 from anabranch.learn.profiler import LayerProfiler
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
@@ -91,6 +91,31 @@ def test_until_something_is_learned_the_same_question_has_the_same_plans() -> No
         assert again is not first
         assert again is prepared.of(context())
         first = again
+
+
+def test_changes_of_one_kind_do_not_hide_those_of_another() -> None:
+    profiler, costs = LayerProfiler(), CostModel()
+    prepared = PreparedPlans(profiler, DependencyGraph(profiler), costs)
+    before = prepared.of(context())
+    profiler.fold_layer(LayerSum(1, "t", "parallel", "z"))
+    after = prepared.of(context())
+    assert after is not before
+    profiler.fold_layer(LayerSum(1, "t", "parallel", "z"))
+    for _ in range(2):
+        costs.fold_plan(PlanSum(1, "t", "parallel", ("z",), 0, False))
+    assert prepared.of(context()) is not after
+
+
+def test_one_after_another_each_layer_waits_in_its_own_groups_queue() -> None:
+    asked = context(
+        ("a", "b", "c"),
+        groups={"c": "cpu"},
+        loads={"io": GroupLoad(4, 30.0), "cpu": GroupLoad(4, 7.0)},
+    )
+    plans = Plans(asked, LayerProfiler(), CostModel(), novel=False)
+    each_ms, priors = LayerProfiler().latency_ms("a"), CostPriors()
+    assert plans.estimates["sequential"] == 3 * each_ms + 2 * 30.0 + 7.0 + priors.sequential_ms
+    assert plans.estimates["parallel"] == each_ms + 30.0 + priors.parallel_ms
 
 
 @pytest.mark.parametrize(
