@@ -17,6 +17,7 @@ from anabranch.kafka.transport import (
     LOG_APPEND_TIME,
     Committed,
     GroupConsumer,
+    ProducerRecord,
     Record,
     TopicPartition,
     TopicState,
@@ -560,6 +561,23 @@ def test_of_what_was_on_its_way_at_a_kill_a_prefix_arrives(seed: int, flown_ms: 
         assert sum(ack.done() for ack in acks) == acked
 
     run(scenario())
+
+
+def test_of_a_batch_on_its_way_at_a_kill_a_part_may_arrive() -> None:
+    async def scenario(seed: int) -> int:
+        broker = MemoryBroker(Network(latency_ms=(1, 20), seed=seed))
+        producer = broker.transport("1").producer("p")
+        sent = await producer.send_batch("t", 0, [ProducerRecord(b"%d" % n) for n in range(10)])
+        await asyncio.sleep(0.005)
+        broker.kill("1")
+        await asyncio.sleep(1)
+        landed = [r.value for r in broker.records("t")]
+        assert landed == [b"%d" % n for n in range(len(landed))]
+        assert len(landed) == 10 or not sent.done()
+        return len(landed)
+
+    arrived = {run(scenario(seed)) for seed in range(150)}
+    assert {0, 10} < arrived
 
 
 @given(seed=st.integers(0, 2**32))

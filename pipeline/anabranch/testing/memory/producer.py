@@ -25,6 +25,7 @@ __all__ = ["MemoryProducer"]
 
 T = TypeVar("T")
 
+_CUT_RATE: Final = 0.1
 _MAX_REQUEST_BYTES: Final = 5_500_000
 """As the real client refuses what no broker would take."""
 
@@ -81,12 +82,19 @@ class MemoryProducer:
             _check(topic, record)
         own_ms = self._own_ms(into)
 
-        def land() -> Sequence[Outcome]:
-            outcomes = [self._append(into, log, record, own_ms) for record in records]
-            if any(isinstance(outcome, RecordRefused) for outcome in outcomes):
-                return outcomes
-            return range(log.end - len(records), log.end)
+        outcomes: list[Outcome] = []
 
+        def append(part: Sequence[ProducerRecord]) -> None:
+            outcomes.extend(self._append(into, log, record, own_ms) for record in part)
+
+        def land() -> Sequence[Outcome]:
+            append(records[cut:])
+            first, end = log.end - len(records), log.end
+            return range(first, end) if outcomes == [*range(first, end)] else outcomes
+
+        cut = self._cut(len(records))
+        if cut:  # a batch was full, or on its way: what is sent together may arrive in part
+            self._travel(log, lambda: append(records[:cut])).add_done_callback(_forget)
         return self._travel(log, land)
 
     async def send_and_wait(
@@ -134,6 +142,11 @@ class MemoryProducer:
         self._appended(log, offset)
         return offset
 
+    def _cut(self, records: int) -> int:
+        """Where a batch is cut in two; mostly it is not."""
+        draw = self._process.network.random
+        return draw.randrange(records) if records > 1 and draw.random() < _CUT_RATE else 0
+
     def _own_ms(self, topic: Topic) -> int | None:
         """The time by which the sender stamps, where it is not the broker who does."""
         own = topic.timestamp_type == CREATE_TIME
@@ -162,6 +175,12 @@ class MemoryProducer:
         if log.partition not in self._ways:
             self._ways[log.partition] = (self._process.pipe(), Pipe(self._process))
         return self._ways[log.partition]
+
+
+def _forget(sent: asyncio.Future[Any]) -> None:
+    """What fails it fails what is sent after it too."""
+    if not sent.cancelled():
+        sent.exception()
 
 
 def _check(topic: str, record: ProducerRecord) -> None:
