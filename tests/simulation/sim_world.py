@@ -306,6 +306,7 @@ class _World:
 
     async def _ask_on(self) -> None:
         """Once more everywhere: what grew back to where it was read is found by what comes next."""
+        await asyncio.sleep(1)  # what was lost last is seen
         producer, rng = self._driver.producer("last"), random.Random(0)
         for partition in range(CONFIG.topics.queries if "lost tail" in self._kind.logs else 0):
             query = random_query(rng, self._queries + partition)

@@ -33,6 +33,7 @@ def test_what_is_promised_is_kept(kind: str, seed: int) -> None:
         ("lost tails exactly once", 8),  # a lost partition's rounds went on for ever
         ("lost tails", 50012),  # stamps from before a leader whose clock is ahead
         ("lost tails", 60026),  # a log that grew again beyond what was read, in a rebalance
+        ("lost tails", 60129),  # a repeat of a question that retention took unanswered
     ],
 )
 def test_what_long_runs_found_stays_mended(kind: str, seed: int) -> None:

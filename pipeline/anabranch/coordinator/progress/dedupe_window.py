@@ -43,6 +43,10 @@ class DedupeWindow:
         seen[id_] = (now_ms, offset)
         return False
 
+    def first(self, id_: str) -> int:
+        """Where an id that is repeated was seen first."""
+        return self._seen[id_][1]
+
     def shift(self, moved_ms: float) -> None:
         """The clock was set: the window is one of time that has passed."""
         self._moved_ms += moved_ms

@@ -119,6 +119,10 @@ class ProgressTracker:
         """Whether a partial is for a query that is still to be read (again): a takeover."""
         return self.position <= offset < self.position + self._max_open
 
+    def is_open(self, offset: int) -> bool:
+        """Whether a query was read here and is not done."""
+        return self._window.is_open(offset)
+
     def complete(self, offset: int) -> None:
         """A query's answer is acknowledged, or none is owed."""
         self._window.complete(offset)

@@ -114,6 +114,10 @@ class Window:
         """Whether an offset at or above the watermark was completed before."""
         return offset in self._done
 
+    def is_open(self, offset: int) -> bool:
+        """Whether a query was read and is not done."""
+        return offset in self._open
+
     def open(self, offset: int, bounds: Bounds) -> None:
         """A query was read; it stays open until its answer is acknowledged."""
         self._open[offset] = bounds

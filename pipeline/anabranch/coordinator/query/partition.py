@@ -63,6 +63,8 @@ class QueryPartition:
         self.written: Committed | None = None
         """What this instance committed last."""
         self.queries = queries
+        self._repeats: dict[int, list[int]] = {}
+        """Of queries that are open, by the offset of the first."""
         self._ids = ids
         self._rejections = rejections
         self._intake = intake
@@ -138,8 +140,11 @@ class QueryPartition:
 
     def on_acked(self, offset: int, results_offset: int | None) -> None:
         """The broker has the answer (at `results_offset`), or none was owed."""
-        self._admission.remove(self.claim, offset)
-        self.progress.complete(offset)
+        done = [offset]
+        for each in done:
+            self._admission.remove(self.claim, each)
+            self.progress.complete(each)
+            done += self._repeats.pop(each, ())
         if results_offset is not None:
             self._counters.answered += 1
             self.progress.saw_results(results_offset + 1)
@@ -188,11 +193,18 @@ class QueryPartition:
             self._counters.duplicates += 1
             restored.forget(record.offset)
             trace.end()
-            self.on_acked(record.offset, None)
+            self._repeat(record.offset, self._ids.first(query.id))
             return
         arrived = restored.arrived(record.offset, query.id)
         asked_ms = self.progress.stamps.asked_ms(record, now_ms)
         self.queries.start(query, record, trace, asked_ms, now_ms, arrived)
+
+    def _repeat(self, offset: int, first: int) -> None:
+        """A repeat is done when its first is: retention may take that one before it is answered."""
+        if first < offset and self.progress.is_open(first):
+            self._repeats.setdefault(first, []).append(offset)
+        else:
+            self.on_acked(offset, None)
 
     def _take(
         self, record: Record, partial: Partial, found: OpenQuery | None, now_ms: float
