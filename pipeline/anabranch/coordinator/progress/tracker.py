@@ -84,12 +84,13 @@ class ProgressTracker:
         """Whether what was read before this query may be gone from the log; then it is `in_doubt`.
 
         A log that lost its tail and grew again beyond what was read brings no offset again: what
-        tells is that another leader appended this, or that nobody read for a while.
+        tells is that another leader appended this or, where brokers do not say who did, that nobody
+        read for a while.
         """
         before, epoch = self._leader_epoch, record.leader_epoch
         if epoch >= 0:
             self._leader_epoch = epoch
-        self.in_doubt = self._was_unread or (epoch != before and min(epoch, before) >= 0)
+        self.in_doubt = epoch != before if min(epoch, before) >= 0 else self._was_unread
         self._was_unread = False
         return self.in_doubt
 

@@ -95,7 +95,7 @@ def test_what_another_leader_has_instead_is_answered(mode: Mode) -> None:
 def test_what_came_instead_during_a_rebalance_is_answered(
     mode: Mode, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not told:  # some brokers say nothing of leaders; and a topic made anew counts from 0
+    if not told:  # not every broker says who leads
         monkeypatch.setattr(Log, "leader_epoch", -1)
 
     async def body() -> None:
