@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from anabranch.contract.events import TaskLayer
 from anabranch.dispatch.attempts import Attempt
 
-__all__ = ["bundle"]
+__all__ = ["bundle", "task_layers"]
 
 
 def bundle(attempts: Sequence[Attempt]) -> Iterator[tuple[str, list[Attempt]]]:

@@ -97,9 +97,8 @@ class ExecutionTelemetryCollector:
         bucket = at_ms // BUCKET_MS
         is_due = len(self._records) >= SETTLE and abs(at_ms - self._settled_ms) >= SETTLE_MS
         if is_due or bucket != self._bucket:
-            self._bucket, self._settled_ms = bucket, at_ms
-            self._latest = max(self._latest, bucket)
-            self.settle()
+            self._settled_ms = at_ms
+            self._settle_in(bucket)
 
     def is_sampled(self, query: str) -> bool:
         """Whether a query's record is kept raw, by its id."""
@@ -111,9 +110,7 @@ class ExecutionTelemetryCollector:
         key = bucket, type_, layers
         self._cached[key] = self._cached.get(key, 0) + 1
         if bucket != self._bucket or len(self._cached) > MAX_CACHED:
-            self._bucket = bucket
-            self._latest = max(self._latest, bucket)
-            self.settle()
+            self._settle_in(bucket)
 
     def settle(self) -> None:
         """Learn from what was recorded so far."""
@@ -215,6 +212,11 @@ class ExecutionTelemetryCollector:
             self._latest = bucket
             for fold in self._folds:
                 fold.forget_after(bucket)
+
+    def _settle_in(self, bucket: int) -> None:
+        self._bucket = bucket
+        self._latest = max(self._latest, bucket)
+        self.settle()
 
     def _of_cached(self, counts: Mapping[CachedKey, int]) -> Rows:
         rows = sum_up_cached(counts)
