@@ -26,7 +26,6 @@ from anabranch.coordinator.delivery.contract import Delivery
 from anabranch.coordinator.delivery.dead_letters import DeadLetters
 from anabranch.coordinator.delivery.exactly_once import ExactlyOnce
 from anabranch.coordinator.delivery.fencing import Fencing
-from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.delivery.publisher import Publisher
 from anabranch.coordinator.delivery.reply_topics import ReplyTopics
 from anabranch.coordinator.partitions.backfill import Backfill
@@ -72,6 +71,7 @@ from anabranch.learn.profiler import LayerProfiler
 from anabranch.observe.spans import Tracer
 from anabranch.runtime.clock import Clock
 from anabranch.runtime.heartbeat import Heartbeat
+from anabranch.runtime.in_flight import InFlight
 from anabranch.select.adaptive_strategy_selector import AdaptiveStrategySelector
 
 __all__ = ["CoordinatorParts", "QueryParts"]

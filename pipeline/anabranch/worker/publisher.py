@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import structs
 
@@ -19,6 +19,7 @@ from anabranch.kafka.dead_letters import DeadLetter, send_smaller, stack_digest
 from anabranch.kafka.dead_letters import dead_letter as letter_of
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Outcome, Producer, ProducerRecord, Record
+from anabranch.runtime.in_flight import InFlight
 from anabranch.runtime.supervisor import Stage, signalled
 from anabranch.worker.job import Job
 
@@ -54,12 +55,11 @@ class Publisher:
         self._instance = instance
         self._producer = producer
         self._topics = topics
-        self._fail = fail
         self._waiting: dict[int, list[_Out]] = {}
         """By partition."""
         self._filled = asyncio.Event()
         self._is_handing_over = False
-        self._in_flight: set[asyncio.Future[Any]] = set()
+        self._in_flight = InFlight(fail)
         self._replyable = 0
         """Partitions of `partials`, as far as they were asked for."""
         self._ask_after_s = -math.inf
@@ -67,7 +67,7 @@ class Publisher:
     @property
     def idle(self) -> bool:
         """Nothing waits, and everything was acknowledged or refused."""
-        return not self._waiting and not self._is_handing_over and not self._in_flight
+        return not self._waiting and not self._is_handing_over and self._in_flight.idle
 
     def publish(self, ended: Sequence[tuple[Job, Partial]]) -> None:
         """Queue partials for sending; what does not fit, or cannot be encoded, says so instead."""
@@ -78,7 +78,7 @@ class Publisher:
         """A task that nobody could read."""
         letter = letter_of(self._instance, str(error), record, stack=stack_digest(error))
         sent = await self._producer.send(self._topics.dlq, **letter._asdict())
-        self._track(sent, refused=partial(self._send_smaller, letter))
+        self._in_flight.track(sent, lambda _: None, partial(self._send_smaller, letter))
 
     async def can_reply(self, partition: int) -> bool:
         """Whether `partials` has the partition; asks again if it may have grown."""
@@ -99,9 +99,8 @@ class Publisher:
             self._is_handing_over = False
 
     async def settle(self, timeout_s: float) -> None:
-        """Wait for acknowledgements of what is in flight, at most so long."""
-        if self._in_flight:
-            await asyncio.wait(set(self._in_flight), timeout=timeout_s)
+        """Wait for what becomes of all that is in flight, at most so long."""
+        await self._in_flight.drain(timeout_s)
 
     # ── partials ───────────────────────────────────────────────────────────────────────────
 
@@ -129,7 +128,7 @@ class Publisher:
         outs = self._waiting.pop(partition)
         records = [out.record for out in outs]
         sent = await self._producer.send_batch(self._topics.partials, partition, records)
-        self._track(sent, partial(self._sent, outs))
+        self._in_flight.track(sent, partial(self._sent, outs))
 
     def _sent(self, outs: Sequence[_Out], outcomes: Sequence[Outcome]) -> None:
         if type(outcomes) is range:
@@ -156,42 +155,10 @@ class Publisher:
 
     # ── dead letters ───────────────────────────────────────────────────────────────────────
 
-    def _send_smaller(self, letter: DeadLetter, error: RecordRefused) -> None:
+    async def _send_smaller(self, letter: DeadLetter, error: RecordRefused) -> None:
         """The broker does not take a letter."""
-
-        async def again() -> None:
-            if not await send_smaller(self._producer, self._topics.dlq, letter):
-                log.error("a dead letter is lost: %s", error)
-
-        self._track(asyncio.ensure_future(again()))
-
-    # ── acknowledgements ───────────────────────────────────────────────────────────────────
-
-    def _track(
-        self,
-        sent: asyncio.Future[Any],
-        acked: Callable[[Any], object] = lambda _: None,
-        refused: Callable[[RecordRefused], object] | None = None,
-    ) -> None:
-        self._in_flight.add(sent)
-        sent.add_done_callback(partial(self._done, acked, refused))
-
-    def _done(
-        self,
-        acked: Callable[[Any], object],
-        refused: Callable[[RecordRefused], object] | None,
-        sent: asyncio.Future[Any],
-    ) -> None:
-        self._in_flight.discard(sent)
-        if sent.cancelled():
-            return
-        error = sent.exception()
-        if error is None:
-            acked(sent.result())
-        elif refused is not None and isinstance(error, RecordRefused):
-            refused(error)
-        else:
-            self._fail(error, "a record was not acknowledged")
+        if not await send_smaller(self._producer, self._topics.dlq, letter):
+            log.error("a dead letter is lost: %s", error)
 
 
 def _without_items(result: PartialResult, why: str) -> PartialResult:

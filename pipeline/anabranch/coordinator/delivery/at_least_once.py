@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from anabranch.coordinator.delivery.answers import hand_over
 from anabranch.coordinator.delivery.commits import Commit
 from anabranch.coordinator.delivery.dead_letters import DeadLetters
 from anabranch.coordinator.delivery.fencing import Fencing
-from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.delivery.refused import Refused
 from anabranch.coordinator.delivery.reply_topics import ReplyTopics
 from anabranch.coordinator.query.claim import Claim
@@ -27,9 +27,9 @@ from anabranch.kafka.transport import (
     GroupConsumer,
     Outcome,
     Producer,
-    ProducerRecord,
     TopicPartition,
 )
+from anabranch.runtime.in_flight import InFlight
 
 __all__ = ["AtLeastOnce"]
 
@@ -105,14 +105,8 @@ class AtLeastOnce:
 
     async def _produce(self, claim: Claim, answers: Sequence[AnswerOut]) -> None:
         if answers and self._owned.find(claim) is not None:
-            sent = await self._hand_over(claim, answers)
+            sent = await hand_over(self._producer, self._topics.results, claim, answers)
             self._in_flight.track(sent, partial(self._acked, claim, answers))
-
-    async def _hand_over(
-        self, claim: Claim, answers: Sequence[AnswerOut]
-    ) -> asyncio.Future[Sequence[Outcome]]:
-        records = [ProducerRecord(out.value, out.key, out.headers) for out in answers]
-        return await self._producer.send_batch(self._topics.results, claim.number, records)
 
     def _acked(
         self, claim: Claim, answers: Sequence[AnswerOut], outcomes: Sequence[Outcome]
@@ -129,7 +123,8 @@ class AtLeastOnce:
 
     async def _alone(self, out: AnswerOut) -> Outcome:
         await self._fencing.ensure_member()
-        [outcome] = await (await self._hand_over(out.claim, [out]))
+        sent = await hand_over(self._producer, self._topics.results, out.claim, [out])
+        [outcome] = await sent
         return outcome
 
     async def _reply_first(self, out: AnswerOut) -> None:

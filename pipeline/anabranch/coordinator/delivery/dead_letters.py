@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 from anabranch.coordinator.delivery.fencing import Fencing
-from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.query.counters import Counters
 from anabranch.coordinator.query.outbox import AnswerOut
 from anabranch.errors import RecordRefused
 from anabranch.kafka.dead_letters import DeadLetter, dead_letter, send_smaller, stack_digest
 from anabranch.kafka.transport import Producer, Record
+from anabranch.runtime.in_flight import InFlight
 
 __all__ = ["DeadLetters"]
 

@@ -13,10 +13,10 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from anabranch.coordinator.delivery.answers import hand_over
 from anabranch.coordinator.delivery.commits import Commit
 from anabranch.coordinator.delivery.dead_letters import DeadLetters
 from anabranch.coordinator.delivery.fencing import Fencing
-from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.delivery.refused import Refused
 from anabranch.coordinator.delivery.reply_topics import ReplyTopics
 from anabranch.coordinator.delivery.transaction_interval import TransactionInterval
@@ -31,10 +31,10 @@ from anabranch.kafka.transport import (
     Acked,
     Committed,
     Outcome,
-    ProducerRecord,
     TopicPartition,
     TransactionalProducer,
 )
+from anabranch.runtime.in_flight import InFlight
 
 __all__ = ["ExactlyOnce"]
 
@@ -201,7 +201,7 @@ class ExactlyOnce:
         copies: Sequence[AnswerOut],
     ) -> list[int | None]:
         """Offsets of the answers in `results`, once the copies are out too."""
-        sent = await self._hand_over(queue, claim, answers)
+        sent = await hand_over(queue.producer, self._topics.results, claim, answers)
         copied = [await self._send_copy(queue, out) for out in copies]
         await asyncio.gather(sent, *copied, return_exceptions=True)
         try:
@@ -218,17 +218,12 @@ class ExactlyOnce:
             raise ProduceError(f"an answer was not acknowledged: {error!r}") from error
         return offsets
 
-    async def _hand_over(
-        self, queue: _Queue, claim: Claim, answers: Sequence[AnswerOut]
-    ) -> asyncio.Future[Sequence[Outcome]]:
-        records = [ProducerRecord(out.value, out.key, out.headers) for out in answers]
-        return await queue.producer.send_batch(self._topics.results, claim.number, records)
-
     async def _offset(self, queue: _Queue, out: AnswerOut, outcome: Outcome) -> int | None:
         """Where an answer is in `results`, or what is said instead of one that is refused."""
 
         async def alone(out: AnswerOut) -> Outcome:
-            [outcome] = await (await self._hand_over(queue, out.claim, [out]))
+            sent = await hand_over(queue.producer, self._topics.results, out.claim, [out])
+            [outcome] = await sent
             return outcome
 
         if isinstance(outcome, RecordRefused):

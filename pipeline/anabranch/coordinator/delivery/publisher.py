@@ -9,12 +9,12 @@ from functools import partial
 from anabranch.coordinator.delivery.contract import Delivery
 from anabranch.coordinator.delivery.dead_letters import DeadLetters
 from anabranch.coordinator.delivery.fencing import Fencing
-from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.query.counters import Counters
 from anabranch.coordinator.query.outbox import DeadLetterOut, Outbox, TaskOut
 from anabranch.coordinator.query.owned import OwnedPartitions
 from anabranch.errors import BrokerError, TopicError
 from anabranch.kafka.transport import Outcome, Producer, ProducerRecord
+from anabranch.runtime.in_flight import InFlight
 
 __all__ = ["Publisher"]
 

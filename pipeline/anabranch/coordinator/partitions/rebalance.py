@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from anabranch.coordinator.delivery.contract import Delivery
-from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.delivery.publisher import Publisher
 from anabranch.coordinator.partitions.backfill import Backfill
 from anabranch.coordinator.partitions.committer import Committer
@@ -31,6 +30,7 @@ from anabranch.errors import (
 )
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import GroupConsumer, Reader, TopicPartition
+from anabranch.runtime.in_flight import InFlight
 from anabranch.runtime.supervisor import Stage, signalled
 
 __all__ = ["Rebalance"]

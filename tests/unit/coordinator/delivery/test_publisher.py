@@ -8,7 +8,6 @@ from typing import Any
 
 from anabranch.coordinator.delivery.at_least_once import AtLeastOnce
 from anabranch.coordinator.delivery.fencing import Fencing
-from anabranch.coordinator.delivery.in_flight import InFlight
 from anabranch.coordinator.delivery.publisher import Publisher
 from anabranch.coordinator.query.claim import Claim
 from anabranch.coordinator.query.counters import Counters
@@ -16,6 +15,7 @@ from anabranch.coordinator.query.outbox import AnswerOut, Outbox, TaskOut
 from anabranch.errors import RecordRefused, TopicError
 from anabranch.kafka.topics import Topics
 from anabranch.kafka.transport import Outcome, ProducerRecord
+from anabranch.runtime.in_flight import InFlight
 from anabranch.testing.virtual_time import VirtualClock, run
 
 TOPICS = Topics("")

@@ -8,19 +8,13 @@ from typing import Any, TypeVar
 
 from anabranch.errors import RecordRefused
 
-__all__ = ["InFlight", "refusal"]
+__all__ = ["InFlight"]
 
 T = TypeVar("T")
 
 
-def refusal(sent: asyncio.Future[Any]) -> RecordRefused | None:
-    """Why the broker does not take a record that was sent, if that is how it ended."""
-    error = None if sent.cancelled() else sent.exception()
-    return error if isinstance(error, RecordRefused) else None
-
-
 class InFlight:
-    """Records and tasks that have to end before partitions are let go.
+    """Records and tasks that have to end before partitions, or a worker, are let go.
 
     Args:
         fail: called with the error when one failed, and what that was; the instance must end.
@@ -29,6 +23,11 @@ class InFlight:
     def __init__(self, fail: Callable[[BaseException, str], None]) -> None:
         self._fail = fail
         self._all: set[asyncio.Future[Any]] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on its way."""
+        return not self._all
 
     def track(
         self,
@@ -40,7 +39,8 @@ class InFlight:
 
         def done(sent: asyncio.Future[T]) -> None:
             self._all.discard(sent)
-            if refused is not None and (error := refusal(sent)) is not None:
+            error = None if sent.cancelled() else sent.exception()
+            if refused is not None and isinstance(error, RecordRefused):
                 self.run(refused(error))
             elif self.arrived(sent):
                 acked(sent.result())
